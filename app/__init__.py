@@ -1,0 +1,3 @@
+"""Braid: retrieval-augmented generation on one OpenSearch cluster."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,146 @@
+"""One frozen settings object, parsed once; nothing else in the code reads the environment.
+
+Each field is the environment variable ``BRAID_<NAME>``; the three that other software already gave a name
+(``OPENSEARCH_HOME``, ``JAVA_HOME``, ``XDG_CACHE_HOME``) keep it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+VectorVariant = Literal[
+    "faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"
+]
+Precision = Literal["fp32", "fp16", "int8"]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
+
+
+class Settings(BaseSettings):
+    """All settings of the service, the command line and the embedded node."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRAID_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    # the store
+    opensearch_url: HttpUrl | None = None
+    opensearch_user: str | None = None
+    opensearch_password: SecretStr | None = None
+    opensearch_ca_file: Path | None = None
+    opensearch_timeout_s: float = Field(10.0, gt=0)
+    vector_variant: VectorVariant | None = None
+    """None: the best that the cluster can hold (``faiss-hnsw`` where FAISS is native, else ``faiss-exact``)."""
+    on_disk_compression: Literal["2x", "4x", "8x", "16x", "32x"] = "32x"
+    shards: int = Field(1, ge=1, le=1024)
+    replicas: int = Field(0, ge=0, le=10)
+
+    # Redis
+    redis_url: str | None = None
+
+    # the embedding model
+    embedding_model: str = "all-MiniLM-L6-v2"
+    """``all-MiniLM-L6-v2``, ``e5-small-v2``, or a name of your own for the folder in ``embedding_path``."""
+    embedding_path: Path | None = None
+    """A folder with ``model.onnx`` and ``tokenizer.json``; None: the model that the embedded pom.xml resolves."""
+    embedding_precision: Precision = "fp32"
+    embedding_max_tokens: int = Field(256, ge=16, le=8192)
+    embedding_query_prefix: str | None = None
+    embedding_passage_prefix: str | None = None
+    embedding_threads: int = Field(0, ge=0)
+    """Intra-op threads of ONNX Runtime; 0: as many as there are cores."""
+    embedding_provider: Literal["auto", "cuda", "openvino", "cpu"] = "auto"
+
+    # passages
+    passage_tokens: int = Field(200, ge=100, le=300)
+    passage_overlap: int = Field(0, ge=0, le=100)
+    ingest_max_file_bytes: int = Field(200 * 1024 * 1024, gt=0)
+    ingest_parse_timeout_s: float = Field(120.0, gt=0)
+    ingest_parse_memory_bytes: int = Field(3 * 1024**3, gt=0)
+
+    # search
+    candidates: int = Field(100, ge=10, le=1000)
+    alpha: float = Field(0.5, ge=0, le=1)
+    rrf_rank_constant: int = Field(60, ge=1, le=10000)
+    timeout_ms: int = Field(10_000, ge=50, le=600_000)
+
+    # answers
+    llm_url: HttpUrl | None = None
+    llm_model: str = "default"
+    llm_api_key: SecretStr | None = None
+    llm_timeout_s: float = Field(60.0, gt=0)
+    llm_max_tokens: int = Field(512, ge=16)
+    llm_context_tokens: int = Field(3000, ge=256)
+    """Rough bound on the tokens of the prompt's passages (counted by the embedding model's tokenizer)."""
+
+    # the service
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    threads: int = Field(16, ge=1, le=512)
+    api_key: SecretStr | None = None
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
+
+    # the command line as a client
+    url: HttpUrl = "http://127.0.0.1:8080"
+
+    # this machine
+    opensearch_home: Path | None = Field(
+        None, validation_alias=AliasChoices("OPENSEARCH_HOME", "opensearch_home")
+    )
+    java_home: Path | None = Field(
+        None, validation_alias=AliasChoices("BRAID_JAVA_HOME", "JAVA_HOME", "java_home")
+    )
+    knn_lib: Path | None = None
+    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("braid")))
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("braid")))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.passage_overlap >= self.passage_tokens // 2:
+            raise ValueError(
+                f"BRAID_PASSAGE_OVERLAP={self.passage_overlap} must be less than half of "
+                f"BRAID_PASSAGE_TOKENS={self.passage_tokens}"
+            )
+        return self
+
+    @property
+    def embedding_id(self) -> str:
+        """What the store records as `embedding_model`: vectors of two precisions are not the same vectors."""
+        if self.embedding_precision == "fp32":
+            return self.embedding_model
+        return f"{self.embedding_model}-{self.embedding_precision}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Parse the environment, with `overrides` (field names) in front of it.
+
+    Raises:
+        ConfigurationError: naming each variable that is wrong, its value unless it is secret, and why.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = (
+                "BRAID_" + "_".join(str(p) for p in problem["loc"]).upper() if problem["loc"] else "settings"
+            )
+            secret = any(word in name for word in ("KEY", "PASSWORD"))
+            shown = "" if secret or not problem["loc"] else f"={problem['input']!r}"
+            lines.append(f"{name}{shown}: {problem['msg']}")
+        raise ConfigurationError("; ".join(lines)) from error
+
+
+@cache
+def settings() -> Settings:
+    """The process-wide settings, parsed at the first call."""
+    return load_settings()

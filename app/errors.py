@@ -1,0 +1,161 @@
+"""The one exception tree of Braid, and the one table that maps it to HTTP problem documents.
+
+    BraidError
+    ├── ConfigurationError        a setting is wrong or missing (start-up; exit code 2)
+    ├── InvalidInput              the caller sent something unusable            422
+    │   └── MalformedRequest      not JSON, not an object, wrong encoding       400
+    ├── NotFound                  the named thing does not exist                404
+    ├── NotAuthenticated          a key is required and none, or a wrong one    401
+    ├── PayloadTooLarge           body over the limit                           413
+    ├── UnsupportedMedia          a content type or file type we don't read     415
+    ├── DocumentRejected          a file or document can't be ingested          422
+    ├── CapabilityError           the cluster can't do what was asked           501
+    ├── StoreError                OpenSearch answered with a failure            502
+    │   ├── StoreUnavailable      OpenSearch can't be reached                   503
+    │   └── StoreNotReady         templates/pipelines/model differ from ours    503
+    ├── EncoderError              the embedding model failed                    503
+    ├── GenerationError           the language model failed or is away          502
+    ├── DeadlineExceeded          the time budget ran out                       504
+    └── ProvisioningError         the embedded node, Redis server or a model can't be set up (command line)
+
+Every message names the offending value and the remedy; it reaches callers, so it never carries passage text,
+credentials or file-system paths of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One thing that is wrong with the input: where (`loc`, e.g. ``("body", "fusion", "alpha")``) and what (`msg`)."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+
+
+class BraidError(Exception):
+    """Root of everything that Braid raises on purpose."""
+
+    status = 500
+    title = "Internal error"
+    kind = "internal-error"
+
+    def __init__(self, detail: str, *, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.problems = tuple(problems)
+
+
+class ConfigurationError(BraidError):
+    title = "Configuration error"
+    kind = "configuration-error"
+
+
+class InvalidInput(BraidError):
+    status = 422
+    title = "Invalid input"
+    kind = "invalid-input"
+
+
+class MalformedRequest(InvalidInput):
+    status = 400
+    title = "Malformed request"
+    kind = "malformed-request"
+
+
+class NotFound(BraidError):
+    status = 404
+    title = "Not found"
+    kind = "not-found"
+
+
+class NotAuthenticated(BraidError):
+    status = 401
+    title = "Not authenticated"
+    kind = "not-authenticated"
+
+
+class PayloadTooLarge(BraidError):
+    status = 413
+    title = "Payload too large"
+    kind = "payload-too-large"
+
+
+class UnsupportedMedia(BraidError):
+    status = 415
+    title = "Unsupported media type"
+    kind = "unsupported-media-type"
+
+
+class DocumentRejected(BraidError):
+    """A single file or document can't be ingested; all the others go on. `reason` is a stable code for programs."""
+
+    status = 422
+    title = "Document rejected"
+    kind = "document-rejected"
+
+    def __init__(self, detail: str, *, reason: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class CapabilityError(BraidError):
+    """The cluster can't do what was asked: says the feature, the version found, the version needed, the remedy."""
+
+    status = 501
+    title = "Not supported by this cluster"
+    kind = "capability-missing"
+
+
+class StoreError(BraidError):
+    status = 502
+    title = "OpenSearch failed"
+    kind = "store-error"
+
+
+class StoreUnavailable(StoreError):
+    status = 503
+    title = "OpenSearch is unavailable"
+    kind = "store-unavailable"
+
+
+class StoreNotReady(StoreError):
+    """The cluster's templates, pipelines, vector dimension or embedding model are not this service's own."""
+
+    status = 503
+    title = "The store is not ready"
+    kind = "store-not-ready"
+
+
+class EncoderError(BraidError):
+    status = 503
+    title = "The embedding model failed"
+    kind = "encoder-error"
+
+
+class GenerationError(BraidError):
+    """The language model failed; `reason` is a short stable code (timeout, unreachable, refused, bad-answer)."""
+
+    status = 502
+    title = "The language model failed"
+    kind = "generation-error"
+
+    def __init__(self, detail: str, *, reason: str = "failed") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class DeadlineExceeded(BraidError):
+    status = 504
+    title = "The time budget ran out"
+    kind = "deadline-exceeded"
+
+
+class ProvisioningError(BraidError):
+    """Something that `braid up` needs can't be set up on this machine; the message names the remedy."""
+
+    title = "Set-up failed"
+    kind = "provisioning-error"

@@ -1,0 +1,132 @@
+"""The data that travels from a file to the store: a parsed document, its blocks, its passages."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import orjson
+
+PASSAGE_FORMAT = 1
+"""Raised when parsing, chunking or the stored fields change, so that unchanged files are ingested anew."""
+
+
+class SourceType(StrEnum):
+    """Where a passage came from; the values of the `source_type` field."""
+
+    PDF = "pdf"
+    PPTX = "pptx"
+    DOCX = "docx"
+    HTML = "html"
+    MARKDOWN = "markdown"
+    TEXT = "text"
+    JSON = "json"
+
+
+class BlockKind(StrEnum):
+    HEADING = "heading"
+    PARAGRAPH = "paragraph"
+    LIST_ITEM = "list_item"
+    TABLE_ROW = "table_row"
+    CODE = "code"
+    NOTES = "notes"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of a document in reading order. `page` counts from 1 (slide number in slides); None where there are none.
+
+    `level` is the heading depth (1 = top) for headings, 0 otherwise.
+    """
+
+    kind: BlockKind
+    text: str
+    page: int | None = None
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What a parser returns: a title, blocks in reading order, and what the file says of itself."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    source_type: SourceType
+    timestamp: datetime | None = None
+    tags: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document on its way into the store: identity and access beside the parsed content."""
+
+    document_id: str
+    source_id: str
+    uri: str
+    parsed: ParsedDocument
+    tags: tuple[str, ...] = ()
+    tenant: str = "default"
+    acl: tuple[str, ...] = ("public",)
+    timestamp: datetime | None = None
+    whole: bool = False
+    """True for a ready passage that must be stored as one passage, whatever its length."""
+
+    def content_hash(self, recipe: str) -> str:
+        """SHA-256 (hex) over everything that decides what is stored; `recipe` names chunking and embedding settings."""
+        payload = {
+            "format": PASSAGE_FORMAT,
+            "recipe": recipe,
+            "title": self.parsed.title,
+            "type": self.parsed.source_type,
+            "blocks": [[b.kind, b.text, b.page, b.level] for b in self.parsed.blocks],
+            "source_id": self.source_id,
+            "uri": self.uri,
+            "tags": sorted(self.tags),
+            "acl": sorted(self.acl),
+            "tenant": self.tenant,
+            "timestamp": self.timestamp,
+            "whole": self.whole,
+        }
+        return hashlib.sha256(orjson.dumps(payload)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One retrievable unit; the fields are those of the index (`mappings/component_templates/braid-fields.json`)."""
+
+    id: str
+    document_id: str
+    source_id: str
+    source_type: SourceType
+    uri: str
+    title: str
+    section_heading: str
+    text: str
+    page: int | None
+    position: int
+    token_count: int
+    timestamp: datetime
+    topic_tags: tuple[str, ...]
+    tenant: str
+    acl: tuple[str, ...]
+    content_hash: str
+    embedding_model: str
+    embedding: tuple[float, ...] | None = field(default=None, repr=False)
+
+    def embedding_text(self) -> str:
+        """The text that is embedded: title, heading and passage, as in the lexical leg's combined field."""
+        heading = "" if self.section_heading == self.title else self.section_heading
+        return " ".join(part for part in (self.title, heading, self.text) if part)
+
+
+def passage_id(tenant: str, document_id: str, content_hash: str, position: int) -> str:
+    """A deterministic id (32 hex digits): the same content of the same document always gets the same ids.
+
+    The content hash is part of it so that a new version can be written beside the old one, and the old one removed
+    afterwards: there is no moment in which the document can't be found.
+    """
+    key = "\x1f".join((tenant, document_id, content_hash, str(position)))
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
