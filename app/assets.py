@@ -1,4 +1,4 @@
-"""Finds the data files that ship with Braid (mappings, pipelines, the embedded pom.xml), in a checkout and in a wheel."""
+"""Finds the data files that ship with Braid (mappings, pipelines, the embedded pom.xml): checkout or wheel."""
 
 from __future__ import annotations
 

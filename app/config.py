@@ -16,9 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError
 
-VectorVariant = Literal[
-    "faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"
-]
+VectorVariant = Literal["faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"]
 Precision = Literal["fp32", "fp16", "int8"]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
 
@@ -93,12 +91,8 @@ class Settings(BaseSettings):
     url: HttpUrl = "http://127.0.0.1:8080"
 
     # this machine
-    opensearch_home: Path | None = Field(
-        None, validation_alias=AliasChoices("OPENSEARCH_HOME", "opensearch_home")
-    )
-    java_home: Path | None = Field(
-        None, validation_alias=AliasChoices("BRAID_JAVA_HOME", "JAVA_HOME", "java_home")
-    )
+    opensearch_home: Path | None = Field(None, validation_alias=AliasChoices("OPENSEARCH_HOME", "opensearch_home"))
+    java_home: Path | None = Field(None, validation_alias=AliasChoices("BRAID_JAVA_HOME", "JAVA_HOME", "java_home"))
     knn_lib: Path | None = None
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("braid")))
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("braid")))
@@ -131,9 +125,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
-            name = (
-                "BRAID_" + "_".join(str(p) for p in problem["loc"]).upper() if problem["loc"] else "settings"
-            )
+            name = "BRAID_" + "_".join(str(p) for p in problem["loc"]).upper() if problem["loc"] else "settings"
             secret = any(word in name for word in ("KEY", "PASSWORD"))
             shown = "" if secret or not problem["loc"] else f"={problem['input']!r}"
             lines.append(f"{name}{shown}: {problem['msg']}")

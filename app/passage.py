@@ -130,3 +130,26 @@ def passage_id(tenant: str, document_id: str, content_hash: str, position: int) 
     """
     key = "\x1f".join((tenant, document_id, content_hash, str(position)))
     return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage as a search found it. `score` orders the results; `scores` holds what each stage gave, where known."""
+
+    id: str
+    document_id: str
+    title: str
+    section_heading: str
+    text: str
+    source_id: str
+    source_type: str
+    uri: str
+    page: int | None
+    position: int
+    timestamp: str | None
+    topic_tags: tuple[str, ...]
+    score: float
+    lexical: float | None = None
+    dense: float | None = None
+    fused: float | None = None
+    rerank: float | None = None

@@ -46,6 +46,4 @@ REQUEST = Histogram(
 STAGE_REQUESTS = Counter("stage_requests_total", "Stages that ran.", ["stage", "outcome"])
 RERANK_ERRORS = Counter("rerank_errors_total", "Rerank stages that failed.")
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])
-DEGRADED_REQUESTS = Counter(
-    "degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"]
-)
+DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"])
