@@ -1,1 +1,1 @@
-
+"""HTTP in, HTTP out; no logic lives in this package."""

@@ -1,0 +1,70 @@
+# make up      set up what is missing, start everything, ingest DOCS
+# make test    all tests, on the real node; installs what they need where it may
+# make check   lint, types, import direction, unit tests: the quick loop
+# make bench   the benchmarks
+# make lock    resolve the lock files anew
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DOCS ?=
+PORT ?= 8080
+ARGS ?=
+
+.PHONY: help up test check bench lock lint types unit clean prerequisites
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+prerequisites:
+	@PYTHON="$(PYTHON)" bash docker/embedded/prerequisites.sh
+
+# the stamp names the lock's content: a changed lock installs anew, an unchanged one costs nothing
+$(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | prerequisites
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Braid and what it runs on into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "installing the tools for tests and checks ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+up: $(VENV)/.runtime
+	@exec $(BIN)/braid up --port $(PORT) $(if $(DOCS),"$(DOCS)") $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check app reranker tests benchmarks
+	$(BIN)/ruff check app reranker tests benchmarks
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest tests/unit
+
+check: lint types unit
+
+test: prerequisites $(VENV)/.dev
+	@bash tests/browser/install-chromium.sh
+	$(BIN)/ruff format --check app reranker tests benchmarks
+	$(BIN)/ruff check app reranker tests benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+lock:
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra local --output-file requirements.lock setup.cfg
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra local --extra dev --extra test --output-file requirements-dev.lock setup.cfg
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

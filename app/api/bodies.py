@@ -1,0 +1,48 @@
+"""Reads and validates JSON bodies; writes JSON answers."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+from flask import Response, current_app, g, request
+from pydantic import BaseModel, ValidationError
+
+from app.api.problems import from_validation
+from app.api.services import Services
+from app.errors import UnsupportedMedia
+from app.store.filters import Scope
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def services() -> Services:
+    """The services of this process."""
+    return cast(Services, current_app.extensions["braid"])
+
+
+def scope() -> Scope:
+    """What the caller of this request may see."""
+    return cast(Scope, g.scope)
+
+
+def read_json(model: type[Model]) -> Model:
+    """The body as a `model`.
+
+    Raises:
+        UnsupportedMedia: not application/json (which also keeps simple cross-site forms out).
+        MalformedRequest: not JSON.
+        InvalidInput: with the place and the value of each thing that is wrong.
+    """
+    if request.mimetype != "application/json":
+        raise UnsupportedMedia(
+            f"Content-Type {request.mimetype!r} is not read here: send JSON as `Content-Type: application/json`"
+        )
+    try:
+        return model.model_validate_json(request.get_data(cache=False))
+    except ValidationError as error:
+        raise from_validation(error) from error
+
+
+def write_json(body: BaseModel, status: int = 200) -> Response:
+    """A response model as JSON."""
+    return Response(body.model_dump_json(by_alias=True), status=status, content_type="application/json")

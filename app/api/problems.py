@@ -1,0 +1,104 @@
+"""Every error leaves as an RFC 9457 problem document, made in one place."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from app.errors import BraidError, FieldProblem, InvalidInput, MalformedRequest
+
+_log = logging.getLogger("braid.api")
+_SHOWN = 120
+
+
+def problem(status: int, kind: str, title: str, detail: str, problems: tuple[FieldProblem, ...] = ()) -> dict[str, Any]:
+    """The body of a problem document."""
+    body: dict[str, Any] = {
+        "type": f"urn:braid:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": g.get("request_id", ""),
+    }
+    if problems:
+        body["errors"] = [{"loc": list(item.loc), "msg": item.msg} for item in problems]
+    return body
+
+
+def from_error(error: BraidError) -> dict[str, Any]:
+    """A Braid error as a problem document's body."""
+    return problem(error.status, error.kind, error.title, error.detail, error.problems)
+
+
+def from_validation(error: ValidationError, where: str = "body") -> InvalidInput:
+    """Pydantic's findings with the place and the value of each; text that is no JSON object is a 400."""
+    found = error.errors(include_url=False)
+    if any(item["type"] == "json_invalid" for item in found):
+        return MalformedRequest(f"the {where} is not valid JSON: {found[0]['msg']}")
+    problems = []
+    for item in found:
+        # a union's branch names are ours, not the caller's
+        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest"})
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown field"
+        if item["type"] not in {"missing", "extra_forbidden"}:
+            message = f"{message} (got {shorten(item['input'])})"
+        problems.append(FieldProblem((where, *loc), message))
+    first = problems[0]
+    detail = f"{'.'.join(str(part) for part in first.loc)}: {first.msg}"
+    if len(problems) > 1:
+        detail += f" (and {len(problems) - 1} more)"
+    return InvalidInput(detail, problems=problems)
+
+
+def shorten(value: object) -> str:
+    """A value as an error message shows it: its repr, cut."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def respond(body: dict[str, Any]) -> Response:
+    """A problem document as a response."""
+    response = Response(orjson.dumps(body), status=body["status"], content_type="application/problem+json")
+    if body["status"] == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="braid"'
+    if body["status"] == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def install(app: Flask) -> None:
+    """Register the handlers."""
+
+    @app.errorhandler(BraidError)
+    def _braid(error: BraidError) -> Response:
+        if error.status >= 500:
+            _log.warning("request %s: %s: %s", g.get("request_id"), error.kind, error.detail)
+        return respond(from_error(error))
+
+    @app.errorhandler(HTTPException)
+    def _http(error: HTTPException) -> Response:
+        status = error.code or 500
+        title = error.name
+        details = {
+            404: "no such address; see /docs for those that exist",
+            405: "this address does not take that method; see /docs",
+            413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_MAX_BODY_BYTES)",
+        }
+        response = respond(
+            problem(status, title.lower().replace(" ", "-"), title, details.get(status, error.description or title))
+        )
+        if status == 405 and (allowed := getattr(error, "valid_methods", None)):
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    @app.errorhandler(500)
+    def _crash(error: Exception) -> Response:
+        # the traceback goes to the log; the caller learns the id to ask for
+        return respond(problem(500, "internal-error", "Internal error", "a defect of the service; see its log"))

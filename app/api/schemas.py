@@ -1,0 +1,199 @@
+"""The shapes of the answers, and of the requests that no other module owns; OpenAPI is made from these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.search.request import IsoDate, Value
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Scores(_Answer):
+    """What each stage gave this passage; null where the stage did not run or its score is not known."""
+
+    lexical: float | None = None
+    dense: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+
+class ResultItem(_Answer):
+    id: str
+    document_id: str
+    title: str
+    section_heading: str
+    text: str
+    source_id: str
+    source_type: str
+    uri: str
+    page: int | None
+    timestamp: str | None
+    topic_tags: list[str]
+    score: float
+    scores: Scores
+
+
+class DegradedItem(_Answer):
+    stage: str
+    reason: str
+
+
+class SearchResponse(_Answer):
+    query_id: str
+    results: list[ResultItem]
+    total: int
+    timings: dict[str, float]
+    degraded: list[DegradedItem]
+    cache: Literal["miss", "exact", "near", "off"]
+    index_generation: int | None
+    explanation: dict[str, Any] | None = None
+
+
+class CitationItem(_Answer):
+    marker: int
+    id: str
+    document_id: str
+    quote: str
+
+
+class AnswerResponse(SearchResponse):
+    answer: str | None
+    citations: list[CitationItem]
+    abstained: bool
+    model: str
+    usage: dict[str, int] | None
+
+
+class DocumentRequest(BaseModel):
+    """A ready document for ``POST /v1/documents``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    document_id: Value
+    title: Annotated[str, Field(max_length=1000)] = ""
+    text: Annotated[str, Field(min_length=1)]
+    source_id: Value = "api"
+    uri: Annotated[str, Field(max_length=2048)] = ""
+    timestamp: IsoDate | None = None
+    topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
+    acl: Annotated[list[Value], Field(min_length=1, max_length=100)] = ["public"]
+
+
+class UploadFields(BaseModel):
+    """The fields that may come with a file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    document_id: Value
+    source_id: Value = "upload"
+    topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
+    acl: Annotated[list[Value], Field(min_length=1, max_length=100)] = ["public"]
+
+
+class DocumentResponse(_Answer):
+    document_id: str
+    passages: int
+    status: Literal["created", "updated", "unchanged"]
+    warnings: list[str] = []
+
+
+class PassageItem(_Answer):
+    id: str
+    position: int
+    page: int | None
+    section_heading: str
+    text: str
+    token_count: int
+
+
+class StoredDocument(_Answer):
+    document_id: str
+    title: str
+    source_id: str
+    source_type: str
+    uri: str
+    timestamp: str | None
+    ingested_at: str | None
+    topic_tags: list[str]
+    acl: list[str]
+    passages: list[PassageItem]
+
+
+class EmbeddingsRequest(BaseModel):
+    """As OpenAI's; `input` is a text or a list of texts. `input_type` says which prefix a model such as e5 gets."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    input: (
+        Annotated[str, Field(min_length=1, max_length=32_768)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=32_768)]], Field(min_length=1, max_length=256)]
+    )
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+    input_type: Literal["query", "passage"] = "passage"
+
+
+class EmbeddingItem(_Answer):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(_Answer):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(_Answer):
+    object: Literal["list"] = "list"
+    data: list[EmbeddingItem]
+    model: str
+    usage: Usage
+
+
+class ModelItem(_Answer):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class ModelList(_Answer):
+    object: Literal["list"] = "list"
+    data: list[ModelItem]
+
+
+class Health(_Answer):
+    status: Literal["ok"]
+
+
+class Readiness(_Answer):
+    ready: bool
+    problems: list[str]
+    warnings: list[str]
+    opensearch: dict[str, Any]
+    embedding_model: str
+    passages: int | None
+
+
+class ProblemItem(_Answer):
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(_Answer):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[ProblemItem] = []

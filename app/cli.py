@@ -1,0 +1,269 @@
+"""The command line: `braid`. Thin: each command parses its arguments and calls one function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from app import __version__
+from app.config import Settings, load_settings
+from app.errors import BraidError, ConfigurationError
+from app.local.state import with_running
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: errors of ours are one clear line and an exit code, never a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BraidError as error:
+        _err.print(f"{error.title}: {error.detail}", style="red", markup=False)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+def _settings(**overrides: object) -> Settings:
+    return with_running(load_settings(**overrides))
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="braid")
+def cli() -> None:
+    """Retrieval-augmented generation over your own documents, on one OpenSearch cluster.
+
+    `braid up FOLDER` runs everything on this machine. Settings are BRAID_* variables: see docs/configuration.md.
+    """
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the service; 0 takes a free one. Default 8080.")
+@click.option("--data", "data_dir", type=click.Path(file_okay=False, path_type=Path), help="Where data is kept.")
+@click.option("--nodes", type=click.IntRange(1, 5), default=1, show_default=True, help="OpenSearch nodes.")
+@click.option("--llm", metavar="URL|local|none", help="An OpenAI-compatible endpoint, or a small model run here.")
+@click.option("--tag", "tags", multiple=True, help="Topic tag for everything ingested from PATHS.")
+@click.option("--source", help="Source id of PATHS (default: the folder's name).")
+@click.option("--whole", is_flag=True, help="Rows of JSON Lines are passages already: do not cut them.")
+@click.option("--sync", is_flag=True, help="Remove documents of the source that are no longer in PATHS.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON when ready.")
+def up(
+    paths: tuple[Path, ...],
+    port: int | None,
+    data_dir: Path | None,
+    nodes: int,
+    llm: str | None,
+    tags: tuple[str, ...],
+    source: str | None,
+    whole: bool,
+    sync: bool,
+    as_json: bool,
+) -> None:
+    """Run everything here: OpenSearch, a Redis protocol server, the service; ingest PATHS."""
+    from app.local.up import UpOptions, run
+
+    llm_url = llm if llm and llm not in {"local", "none"} else None
+    settings = load_settings(port=port, data_dir=data_dir and data_dir.resolve(), llm_url=llm_url)
+    if llm == "none":
+        settings = settings.model_copy(update={"llm_url": None})
+    options = UpOptions(paths, nodes, llm == "local", tags, source, whole, sync, as_json)
+    sys.exit(run(settings, options))
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on; anything but loopback needs BRAID_API_KEY.")
+@click.option("--port", type=click.IntRange(1, 65535))
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes; each loads the embedding model.")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve HTTP against the cluster of BRAID_OPENSEARCH_URL."""
+    from app.local.server import serve as run
+
+    for name, value in (("BRAID_HOST", host), ("BRAID_PORT", port), ("BRAID_WORKERS", workers)):
+        if value is not None:
+            os.environ[name] = str(value)
+    run(_settings())
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--tag", "tags", multiple=True, help="Topic tag for every document; may be given again.")
+@click.option("--source", help="Source id (default: the folder's name).")
+@click.option("--acl", multiple=True, help="Who may read the documents (default: public); may be given again.")
+@click.option("--whole", is_flag=True, help="Rows of JSON Lines are passages already: do not cut them.")
+@click.option("--sync", is_flag=True, help="Remove documents of the source that are no longer in PATHS.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def ingest(
+    paths: tuple[Path, ...],
+    tags: tuple[str, ...],
+    source: str | None,
+    acl: tuple[str, ...],
+    whole: bool,
+    sync: bool,
+    as_json: bool,
+) -> None:
+    """Read files and folders into the store. Unchanged documents are skipped; exit code 1 if any file failed."""
+    from app.local.ingest import ingest_and_report
+
+    ok = ingest_and_report(
+        _settings(), paths, tags=tags, source=source, acl=acl, whole=whole, sync=sync, as_json=as_json, console=_err
+    )
+    sys.exit(0 if ok else 1)
+
+
+def _service_options(command: Any) -> Any:
+    for option in (
+        click.option("--url", help="Of the service (BRAID_URL)."),
+        click.option("--key", help="Its API key (BRAID_API_KEY)."),
+        click.option("--json", "as_json", is_flag=True, help="The service's answer as it is."),
+        click.option("--mode", type=click.Choice(["hybrid", "lexical", "dense"]), default="hybrid"),
+        click.option("--size", type=int, default=10, show_default=True),
+        click.option("--source", "sources", multiple=True, help="Only this source; may be given again."),
+        click.option("--tag", "tags", multiple=True, help="Only this topic tag; may be given again."),
+    ):
+        command = option(command)
+    return command
+
+
+def _body(words: Sequence[str], mode: str, size: int, sources: Sequence[str], tags: Sequence[str]) -> dict[str, Any]:
+    wanted: dict[str, Any] = {}
+    if sources:
+        wanted["source_id"] = list(sources)
+    if tags:
+        wanted["topic_tags"] = list(tags)
+    return {"query": " ".join(words), "mode": mode, "size": size, "filter": wanted}
+
+
+@cli.command()
+@click.argument("query", nargs=-1, required=True)
+@_service_options
+def search(query: tuple[str, ...], url: str | None, key: str | None, as_json: bool, **how: Any) -> None:
+    """Search a running service."""
+    from app.local.client import ServiceClient
+
+    found = ServiceClient(_settings(url=url, api_key=key)).search(_body(query, **how))
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(show_lines=True, expand=True)
+    for name, ratio in (("score", 1), ("where", 4), ("passage", 10)):
+        table.add_column(name, ratio=ratio, overflow="fold")
+    for item in found["results"]:
+        page = f" p. {item['page']}" if item["page"] is not None else ""
+        text = item["text"] if len(item["text"]) <= 400 else item["text"][:400] + " …"
+        heading = f"\n{item['section_heading']}" if item["section_heading"] else ""
+        table.add_row(f"{item['score']:.3f}", _plain(f"{item['title']}{page}{heading}"), _plain(text))
+    _out.print(table)
+    _out.print(f"{found['total']} found in {found['timings']['total_ms']:.0f} ms", markup=False)
+    _print_degraded(found)
+
+
+@cli.command()
+@click.argument("question", nargs=-1, required=True)
+@_service_options
+def ask(question: tuple[str, ...], url: str | None, key: str | None, as_json: bool, **how: Any) -> None:
+    """Ask a running service; the answer comes with its citations."""
+    from app.local.client import ServiceClient, ServiceProblem
+
+    done: dict[str, Any] = {}
+    for event, data in ServiceClient(_settings(url=url, api_key=key)).answer_events(_body(question, **how)):
+        if event == "token" and not as_json:
+            _out.print(_plain(data["text"]), end="")
+        elif event == "error":
+            raise ServiceProblem(f"{data.get('title')}: {data.get('detail')}")
+        elif event == "done":
+            done = data
+    if as_json:
+        _print_json(done)
+        return
+    _out.print()
+    results = {item["id"]: item for item in done.get("results", [])}
+    for citation in done.get("citations", []):
+        item = results.get(citation["id"], {})
+        page = f", p. {item['page']}" if item.get("page") is not None else ""
+        where = f"[{citation['marker']}] {item.get('title', '')}{page} ({citation['document_id']})"
+        _out.print(_plain(f"{where}\n    {citation['quote']}"), style="dim")
+    _print_degraded(done)
+
+
+def _plain(text: str) -> str:
+    """Documents are untrusted: neither rich's markup nor a terminal's control sequences may come from them."""
+    from rich.markup import escape
+
+    return escape("".join(ch for ch in text if ch == "\n" or ch.isprintable()))
+
+
+def _print_degraded(answer: dict[str, Any]) -> None:
+    for item in answer.get("degraded", []):
+        _err.print(f"without {item['stage']}: {item['reason']}", style="yellow", markup=False)
+
+
+@cli.group()
+def templates() -> None:
+    """Index templates and pipelines: apply, compare, check, write out."""
+
+
+@templates.command("apply")
+@click.option("--json", "as_json", is_flag=True)
+def templates_apply(as_json: bool) -> None:
+    """Create or update what differs; make the first index if there is none."""
+    from app.local import assets
+
+    sys.exit(assets.apply(_settings(), as_json=as_json, console=_out))
+
+
+@templates.command("diff")
+@click.option("--json", "as_json", is_flag=True)
+def templates_diff(as_json: bool) -> None:
+    """Show field by field what the cluster has otherwise; exit code 1 if anything."""
+    from app.local import assets
+
+    sys.exit(assets.diff(_settings(), as_json=as_json, console=_out))
+
+
+@templates.command("validate")
+@click.option("--offline", is_flag=True, help="Only the files, not the cluster's opinion of them.")
+def templates_validate(offline: bool) -> None:
+    """Check the files, and let the cluster simulate them."""
+    from app.local import assets
+
+    sys.exit(assets.validate(_settings(), offline=offline, console=_out))
+
+
+@templates.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def templates_export(folder: Path) -> None:
+    """Write the files as this service would apply them, each ready for curl."""
+    from app.local import assets
+
+    sys.exit(assets.export(_settings(), folder, console=_out))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True)
+def doctor(as_json: bool) -> None:
+    """Check this machine, the cluster and the models; name the remedy for what is wrong."""
+    from app.local.doctor import run
+
+    sys.exit(run(_settings(), as_json=as_json, console=_out))
+
+
+if __name__ == "__main__":
+    main()

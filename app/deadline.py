@@ -1,0 +1,33 @@
+"""A request's time budget."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from app.errors import DeadlineExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment (monotonic seconds) at which a request must have ended, and the budget it was given (ms)."""
+
+    at: float
+    budget_ms: int
+
+    @classmethod
+    def after(cls, budget_ms: int) -> Deadline:
+        return cls(time.monotonic() + budget_ms / 1000, budget_ms)
+
+    def remaining_s(self, stage: str) -> float:
+        """Seconds left, never 0 or less.
+
+        Raises:
+            DeadlineExceeded: nothing is left for `stage`.
+        """
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(
+                f"timeout_ms={self.budget_ms} was spent before the stage {stage!r}; ask again with a larger timeout_ms"
+            )
+        return left

@@ -1,0 +1,83 @@
+"""Knows whether the cluster is this service's own: asked anew beside the searches, so that it costs them no time.
+
+A search starts a check when the last one is older than `max_age_s`, runs, and waits for that check before its answer
+leaves: an altered pipeline or template is never older than that when an answer built on it is given.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from app.errors import StoreNotReady
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What one check found: `differences` in words (empty: ready), primary `shards` behind the read alias."""
+
+    differences: tuple[str, ...]
+    shards: int
+    native_rrf_across_shards: bool
+
+
+class ReadinessGate:
+    """Shares one check among all requests that come while it runs. Thread-safe."""
+
+    def __init__(self, check: Callable[[], StoreState], executor: Executor, *, max_age_s: float = 0.5) -> None:
+        self._check = check
+        self._executor = executor
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        self._running: Future[StoreState] | None = None
+        self._last: StoreState | None = None
+        self._checked_at = float("-inf")
+
+    def begin(self) -> Future[StoreState]:
+        """The check that the coming answer must wait for: the last one if it is recent, else a new or running one."""
+        with self._lock:
+            if self._last is not None and time.monotonic() - self._checked_at <= self._max_age_s:
+                done: Future[StoreState] = Future()
+                done.set_result(self._last)
+                return done
+            if self._running is None:
+                self._running = self._executor.submit(self._run)
+            return self._running
+
+    def state(self, check: Future[StoreState], timeout_s: float) -> StoreState:
+        """The state to plan with: the last good one at once, else what `check` finds.
+
+        Raises:
+            StoreNotReady: the cluster differs from this service.
+            StoreError: the cluster can't be asked.
+        """
+        with self._lock:
+            last = self._last
+        if last is None or last.differences:
+            return require_ready(check.result(timeout_s))
+        return last
+
+    def _run(self) -> StoreState:
+        started = time.monotonic()
+        found: StoreState | None = None
+        try:
+            found = self._check()
+            return found
+        finally:
+            with self._lock:
+                self._last, self._checked_at, self._running = found, started, None
+
+
+def require_ready(state: StoreState) -> StoreState:
+    """Raise StoreNotReady, naming every difference, unless there is none."""
+    if state.differences:
+        shown = "; ".join(state.differences[:5])
+        more = f"; and {len(state.differences) - 5} more" if len(state.differences) > 5 else ""
+        raise StoreNotReady(
+            f"the cluster differs from what this service needs: {shown}{more}. "
+            "See `braid templates diff`; `braid templates apply` puts it right"
+        )
+    return state

@@ -1,0 +1,132 @@
+"""What a caller may ask of search, validated. Unknown fields are refused: a misspelt filter must not widen a search."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+
+from app.store.filters import PassageFilter
+
+MAX_QUERY_CHARACTERS = 4096
+MAX_FILTER_VALUES = 100
+
+_DATE = TypeAdapter(datetime)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must hold at least one character that is not white space")
+    if "\x00" in value:
+        raise ValueError("must not hold NUL characters")
+    return value
+
+
+def parse_iso_date(value: str) -> str:
+    """Only ISO 8601; the text itself goes to OpenSearch, which takes a bare date in `lte` as the end of that day."""
+    if value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError(f"{value!r} is a number, not an ISO 8601 date such as 2024-05-31 or 2024-05-31T12:00:00Z")
+    parsed = _DATE.validate_python(value)
+    if not 1 <= parsed.year <= 9999:  # pragma: no cover  # datetime can't hold others
+        raise ValueError("the year must lie between 1 and 9999")
+    return value if "T" not in value.upper() and " " not in value else parsed.isoformat()
+
+
+Query = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True), AfterValidator(_not_blank)
+]
+Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
+_Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
+IsoDate = Annotated[str, StringConstraints(min_length=8, max_length=40), AfterValidator(parse_iso_date)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TimestampRange(_Strict):
+    """Bounds of the content's time, ISO 8601; a bare date in `lte` means the end of that day."""
+
+    gte: IsoDate | None = None
+    gt: IsoDate | None = None
+    lte: IsoDate | None = None
+    lt: IsoDate | None = None
+
+    @model_validator(mode="after")
+    def _one_bound_a_side(self) -> TimestampRange:
+        if self.gte is not None and self.gt is not None:
+            raise ValueError("give gte or gt, not both")
+        if self.lte is not None and self.lt is not None:
+            raise ValueError("give lte or lt, not both")
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("give at least one of gte, gt, lte, lt")
+        return self
+
+
+class FilterRequest(_Strict):
+    """Lists mean any-of; several fields must all match."""
+
+    source_id: _Values | None = None
+    source_type: (
+        Annotated[
+            list[Literal["pdf", "pptx", "docx", "html", "markdown", "text", "json"]],
+            Field(min_length=1, max_length=MAX_FILTER_VALUES),
+        ]
+        | None
+    ) = None
+    document_id: _Values | None = None
+    topic_tags: _Values | None = None
+    timestamp: TimestampRange | None = None
+
+    def passage_filter(self) -> PassageFilter:
+        """The store's form of it; tags are folded as the ingest pipeline folds them."""
+        bounds = self.timestamp.model_dump(exclude_none=True) if self.timestamp else {}
+        return PassageFilter(
+            source_id=tuple(self.source_id or ()),
+            source_type=tuple(self.source_type or ()),
+            document_id=tuple(self.document_id or ()),
+            topic_tags=tuple(tag.strip().lower() for tag in self.topic_tags or ()),
+            timestamp=tuple(bounds.items()),
+        )
+
+
+class FusionRequest(_Strict):
+    """How the legs are fused; `alpha` is the dense share of linear fusion (0 = lexical only, 1 = dense only)."""
+
+    method: Literal["linear", "rrf"] = "linear"
+    alpha: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _alpha_is_linear(self) -> FusionRequest:
+        if self.method == "rrf" and self.alpha is not None:
+            raise ValueError("alpha weighs linear fusion; rrf has no weights before OpenSearch 3.1: leave alpha out")
+        return self
+
+
+class RerankRequest(_Strict):
+    depth: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
+class SearchRequest(_Strict):
+    """The body of ``POST /v1/search``."""
+
+    query: Query
+    mode: Literal["hybrid", "lexical", "dense"] = "hybrid"
+    size: Annotated[int, Field(ge=1, le=1000)] = 10
+    from_: Annotated[int, Field(ge=0, le=1000, alias="from")] = 0
+    candidates: Annotated[int, Field(ge=10, le=1000)] | None = None
+    """Passages that each leg gives to the fusion; pages can't reach past it. Default: BRAID_CANDIDATES (100)."""
+    fusion: FusionRequest = FusionRequest()
+    filter: FilterRequest = FilterRequest()
+    rerank: bool | RerankRequest | None = None
+    explain: bool = False
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    cache: bool = True
+
+
+class AnswerRequest(SearchRequest):
+    """The body of ``POST /v1/answer``: a search, and what to make of it."""
+
+    stream: bool = False
+    context_size: Annotated[int, Field(ge=1, le=50)] = 5

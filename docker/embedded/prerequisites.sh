@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Says what is missing on this machine before anything is set up, and how to get it.
+set -u
+python=${PYTHON:-python3}
+missing=0
+say() { printf 'missing: %s\n         %s\n' "$1" "$2" >&2; missing=1; }
+
+if ! command -v "$python" >/dev/null 2>&1; then
+    say "Python 3.11 or newer" "install it (Debian: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3"
+elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "Python 3.11 or newer ($("$python" --version 2>&1) found)" "name a newer one: make PYTHON=/path/to/python3"
+elif ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    say "Python's venv module" "Debian: apt-get install python3-venv"
+fi
+
+if [ -z "${BRAID_OPENSEARCH_URL:-}" ]; then
+    command -v mvn >/dev/null 2>&1 ||
+        say "Maven (mvn)" "it fetches OpenSearch and the embedding model (Debian: apt-get install maven); or set BRAID_OPENSEARCH_URL and BRAID_EMBEDDING_PATH"
+    # Braid looks closer (17 to 21, also beside PATH); this only catches a machine with no Java at all
+    if ! command -v java >/dev/null 2>&1 && [ -z "${JAVA_HOME:-}${BRAID_JAVA_HOME:-}" ] && ! ls /usr/lib/jvm/*/bin/java >/dev/null 2>&1; then
+        say "a JDK 17 to 21" "Debian: apt-get install openjdk-17-jdk-headless; or set BRAID_JAVA_HOME"
+    fi
+fi
+exit "$missing"
