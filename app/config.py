@@ -113,6 +113,19 @@ class Settings(BaseSettings):
             return self.embedding_model
         return f"{self.embedding_model}-{self.embedding_precision}"
 
+    def as_environment(self) -> dict[str, str]:
+        """The settings as variables, for a child process that must have exactly these."""
+        found = {}
+        for name, value in self:
+            if value is None:
+                continue
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found[_VARIABLES.get(name, f"BRAID_{name.upper()}")] = str(plain)
+        return found
+
+
+_VARIABLES = {"opensearch_home": "OPENSEARCH_HOME"}
+
 
 def load_settings(**overrides: object) -> Settings:
     """Parse the environment, with `overrides` (field names) in front of it.

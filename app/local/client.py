@@ -71,8 +71,6 @@ class ServiceClient:
         except ValueError as error:
             raise ServiceProblem(f"{self._url} is no Braid service (status {response.status_code})") from error
         if response.status_code >= 400:
-            places = "".join(
-                f"\n  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in body.get("errors", [])
-            )
+            places = "".join(f"\n  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in body.get("errors", []))
             raise ServiceProblem(f"{body.get('title')}: {body.get('detail')}{places}")
         return body

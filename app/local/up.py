@@ -1,0 +1,202 @@
+"""`braid up`: OpenSearch, a Redis protocol server and the service on this machine, until a signal ends them all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import orjson
+from rich.console import Console
+
+from app.config import Settings
+from app.embedded.children import spawn
+from app.embedded.models import ensure_model
+from app.embedded.node import EmbeddedCluster, start_cluster
+from app.embedded.valkey import start_valkey
+from app.errors import ProvisioningError
+from app.gateway.identity import check_exposure
+from app.local import state
+from app.local.assets import open_store
+from app.local.ingest import ingest_and_report
+
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """The options of `braid up` that are no settings."""
+
+    paths: tuple[Path, ...] = ()
+    nodes: int = 1
+    local_llm: bool = False
+    tags: tuple[str, ...] = ()
+    source: str | None = None
+    whole: bool = False
+    sync: bool = False
+    as_json: bool = False
+
+
+class _Stop(Exception):  # no error: somebody asked
+    """A signal asked to stop."""
+
+
+def run(settings: Settings, options: UpOptions) -> int:
+    """Run until SIGTERM or Ctrl-C (exit code 0) or until a part dies (1).
+
+    Raises:
+        ProvisioningError: a part can't be started; ConfigurationError: a setting is wrong.
+    """
+    console = Console(stderr=True, highlight=False)
+    check_exposure(settings)
+    running = state.read(settings.data_dir)
+    if running is not None:
+        raise ProvisioningError(
+            f"braid up runs already with the data in {settings.data_dir}: {running.url} (process {running.pid}); "
+            "stop it, or give another folder with --data"
+        )
+    settings = settings.model_copy(update={"port": _free_port(settings)})
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _raise_stop)
+    try:
+        with contextlib.ExitStack() as stack:
+            return _run(settings, options, console, stack)
+    except (_Stop, KeyboardInterrupt):
+        console.print("stopped")
+        return 0
+
+
+def _run(settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack) -> int:
+    stack.callback(state.remove, settings.data_dir)
+    settings, cluster = _start_parts(settings, options, console, stack)
+    store = open_store(settings, ensure=True)
+    store.apply(console)
+    service = stack.enter_context(_service(settings))
+    url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{settings.port}"
+    _wait_until_ready(url, service)
+    opensearch_url, redis_url = settings.opensearch_url or "", settings.redis_url or ""
+    state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid()))
+    console.print(f"serving at [bold]{url}[/] (OpenSearch {opensearch_url}, data in {settings.data_dir})")
+    if options.paths:
+        ingest_and_report(
+            settings,
+            options.paths,
+            tags=options.tags,
+            source=options.source,
+            acl=(),
+            whole=options.whole,
+            sync=options.sync,
+            as_json=False,
+            console=console,
+        )
+    if options.as_json:
+        line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
+        sys.stdout.write(orjson.dumps(line).decode() + "\n")
+        sys.stdout.flush()
+    console.print(f"ready: [bold]{url}[/]  (Ctrl-C stops everything)")
+    return _watch(service, cluster, console)
+
+
+def _start_parts(
+    settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack
+) -> tuple[Settings, EmbeddedCluster | None]:
+    """Whatever the environment does not name is started here, side by side."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    found: dict[str, object] = {}
+    cluster: EmbeddedCluster | None = None
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
+    if settings.embedding_path is None:
+        ensure_model(settings.embedding_model, settings.embedding_precision, settings)
+    if settings.opensearch_url is None:
+        cluster = start_cluster(
+            settings, data_dir=settings.data_dir / "opensearch", nodes=options.nodes, on_progress=say
+        )
+        stack.callback(cluster.stop)
+        found["opensearch_url"] = cluster.url
+    if settings.redis_url is None:
+        valkey = start_valkey(settings, data_dir=settings.data_dir / "valkey")
+        stack.callback(valkey.stop)
+        found["redis_url"] = valkey.url
+    if options.local_llm:
+        from app.embedded.llm import start_local_llm
+
+        llm = start_local_llm(settings)
+        stack.callback(llm.stop)
+        found |= {"llm_url": llm.url, "llm_model": llm.model}
+    return settings.model_copy(update=found), cluster
+
+
+@contextlib.contextmanager
+def _service(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """The server process; it gets every setting of ours, whatever the environment said."""
+    environment = {**os.environ, **settings.as_environment()}
+    process = spawn([sys.executable, "-m", "app.cli", "serve"], env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(35)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, service: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    until = time.monotonic() + timeout_s
+    last = "no answer"
+    while time.monotonic() < until:
+        if service.poll() is not None:
+            raise ProvisioningError(f"the service ended at start with code {service.returncode}; its message is above")
+        try:
+            answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
+            if answer.status_code == 200:
+                return
+            last = "; ".join(answer.json().get("problems", [])) or f"status {answer.status_code}"
+        except (httpx.HTTPError, ValueError) as error:
+            last = type(error).__name__
+        time.sleep(0.1)
+    raise ProvisioningError(f"the service is not ready after {timeout_s:.0f} s: {last}")
+
+
+def _watch(service: subprocess.Popen[bytes], cluster: EmbeddedCluster | None, console: Console) -> int:
+    while True:
+        if service.poll() is not None:
+            console.print(f"the service ended with code {service.returncode}", style="red")
+            return 1
+        if cluster is not None and not cluster.alive():
+            console.print(f"OpenSearch ended; its log: {cluster.log_hint()}", style="red", markup=False)
+            return 1
+        time.sleep(_POLL_S)
+
+
+def _free_port(settings: Settings) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ProvisioningError(
+                f"can't listen on {settings.host} port {settings.port}: {error.strerror}; "
+                "choose another with --port (0 takes a free one)"
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _raise_stop(_number: int, _frame: object) -> None:
+    # a second signal while things are being stopped must not leave them running
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise _Stop

@@ -1,0 +1,101 @@
+"""What the benchmarks share: the running service, the data sets, percentiles, result files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SETS = ROOT.parent / "shared" / "data" / "sets"
+
+
+@contextmanager
+def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
+    """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses."""
+    with tempfile.TemporaryDirectory(prefix="braid-bench-") as scratch:
+        folder = data or Path(scratch) / "data"
+        command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **(env or {})})
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"braid up ended with code {process.wait()}")
+        try:
+            yield json.loads(line)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def corpus_file(name: str) -> Path:
+    """The corpus of a set in BEIR's form."""
+    path = SETS / name / "corpus.jsonl.gz"
+    if not path.is_file():
+        raise SystemExit(f"the data set {name!r} is not at hand: {path}")
+    return path
+
+
+def corpus(name: str) -> list[dict[str, Any]]:
+    with gzip.open(corpus_file(name), "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def queries(name: str, qrels_name: str = "qrels.tsv") -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """The judged queries of a set and their judgements: {query id: text}, {query id: {document id: grade}}."""
+    judged: dict[str, dict[str, int]] = {}
+    with open(SETS / name / qrels_name, encoding="utf-8") as lines:
+        for line in lines:
+            query, document, grade = line.split()
+            if grade.lstrip("-").isdigit():
+                judged.setdefault(query, {})[document] = int(grade)
+    with gzip.open(SETS / name / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = (json.loads(line) for line in lines)
+        texts = {row["_id"]: row["text"] for row in rows if row["_id"] in judged}
+    return texts, judged
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50 and p95 (ms, or whatever the unit is), and how many."""
+    ordered = sorted(values)
+    return {
+        "p50": round(statistics.median(ordered), 3),
+        "p95": round(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))], 3),
+        "n": len(ordered),
+    }
+
+
+def write_result(name: str, method: str, figures: dict[str, Any]) -> None:
+    """Leave ``benchmarks/results/<name>.json`` with the figures, how they were got, and on what."""
+    RESULTS.mkdir(exist_ok=True)
+    packages = ("onnxruntime", "opensearch-py", "flask", "gunicorn", "numpy")
+    body = {
+        "method": method,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
+        "versions": {package: version(package) for package in packages},
+        **figures,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
