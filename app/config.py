@@ -6,6 +6,7 @@ Each field is the environment variable ``BRAID_<NAME>``; the three that other so
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,13 @@ from app.errors import ConfigurationError
 VectorVariant = Literal["faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"]
 Precision = Literal["fp32", "fp16", "int8"]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
+
+
+def _folder(use: Literal["cache", "data"]) -> Path:
+    """Root's own folders are closed to the account under which root starts OpenSearch, so root gets the system's."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/braid" if use == "cache" else "/var/lib/braid")
+    return Path(platformdirs.user_cache_dir("braid") if use == "cache" else platformdirs.user_data_dir("braid"))
 
 
 class Settings(BaseSettings):
@@ -94,8 +102,8 @@ class Settings(BaseSettings):
     opensearch_home: Path | None = Field(None, validation_alias=AliasChoices("OPENSEARCH_HOME", "opensearch_home"))
     java_home: Path | None = Field(None, validation_alias=AliasChoices("BRAID_JAVA_HOME", "JAVA_HOME", "java_home"))
     knn_lib: Path | None = None
-    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("braid")))
-    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("braid")))
+    cache_dir: Path = Field(default_factory=lambda: _folder("cache"))
+    data_dir: Path = Field(default_factory=lambda: _folder("data"))
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

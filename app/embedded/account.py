@@ -1,0 +1,65 @@
+"""The account that the servers run under. OpenSearch refuses to run as root, so for root it is an unprivileged one."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.embedded.files import make_folder
+from app.errors import ProvisioningError
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Numeric user and group, and the name for messages."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def server_account() -> Account | None:
+    """None: the caller's own; for root: `nobody`, or a like account.
+
+    Raises:
+        ProvisioningError: the caller is root and there is no such account.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in ("nobody", "opensearch", "daemon"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if entry.pw_uid != 0:
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    raise ProvisioningError("OpenSearch refuses to run as root and there is no user `nobody` here: run as another user")
+
+
+def check_readable(account: Account | None, path: Path, *, what: str, remedy: str) -> None:
+    """Make sure that `account` can get through to `path` and read it.
+
+    Raises:
+        ProvisioningError: naming `what`, the path, the account and the `remedy`.
+    """
+    # asked of the system, as that account: permissions may depend on more than the mode bits
+    as_account = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+    answer = subprocess.run(["test", "-r", str(path)], check=False, cwd="/", **as_account)  # type: ignore[call-overload]
+    if answer.returncode != 0:
+        who = "this user" if account is None else f"the user `{account.name}` (root starts OpenSearch under it)"
+        raise ProvisioningError(f"{what} {path} is closed to {who}; {remedy}")
+
+
+def own_folder(account: Account | None, path: Path) -> Path:
+    """Create `path`, if need be, as a folder that only `account` writes; returns it."""
+    make_folder(path)
+    try:
+        if account is not None and path.stat().st_uid != account.uid:
+            os.chown(path, account.uid, account.gid)
+        path.chmod(0o750)
+    except OSError as error:
+        raise ProvisioningError(f"can't hand {path} to the server's account: {error.strerror}") from error
+    return path

@@ -1,0 +1,88 @@
+"""Runs `mvn` on docker/embedded/pom.xml; all that the embedded parts are made of comes through it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from app.assets import asset_folder
+from app.errors import ProvisioningError
+
+Progress = Callable[[str], None]
+
+_TRANSFER = re.compile(r"^\[INFO\] (Downloading|Downloaded) from \S+: \S*/([^/\s]+\.(?:jar|zip))(?: \(([^)]*) at)?")
+_NETWORK = (
+    "Could not transfer",
+    "Connection refused",
+    "Unknown host",
+    "timed out",
+    "offline mode",
+    "Network is unreachable",
+)
+
+
+def pom() -> Path:
+    """The pom.xml that names every artifact and its version."""
+    return asset_folder("docker/embedded") / "pom.xml"
+
+
+def resolve(profile: str, out: Path, on_progress: Progress | None = None) -> None:
+    """Put what `profile` of the pom.xml resolves into the folder `out`, reporting each download.
+
+    Raises:
+        ProvisioningError: no `mvn`, or it failed: carries Maven's own words.
+    """
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise ProvisioningError(
+            "Maven (`mvn`) is not on the PATH; it resolves the embedded OpenSearch and the models. Install it "
+            "(Debian: apt-get install maven), or use a cluster and a model of your own: BRAID_OPENSEARCH_URL and "
+            "BRAID_EMBEDDING_PATH"
+        )
+    command = [maven, "-B", "-f", str(pom()), "-P", profile, "generate-resources", f"-Dbraid.out={out}"]
+    # Maven's own limit on a silent connection is half an hour
+    command += ["-Dmaven.wagon.rto=60000", "-Daether.connector.requestTimeout=60000"]
+    lines: deque[str] = deque(maxlen=2000)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        cwd=out,
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101 - PIPE above
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                transfer = _TRANSFER.match(line)
+                if transfer and on_progress:
+                    verb, name, size = transfer.groups()
+                    on_progress(f"{verb.lower()} {name}" + (f" ({size})" if size else ""))
+        except BaseException:
+            process.send_signal(signal.SIGTERM)
+            raise
+    if process.returncode != 0:
+        raise ProvisioningError(_explain(profile, process.returncode, list(lines)))
+    shutil.rmtree(out / ".maven", ignore_errors=True)
+
+
+def _explain(profile: str, code: int, lines: list[str]) -> str:
+    errors = [
+        line.removeprefix("[ERROR] ") for line in lines if line.startswith("[ERROR]") and len(line) > len("[ERROR] ")
+    ]
+    said = "\n  ".join((errors or lines)[:6])
+    text = f"mvn could not resolve {profile!r} of {pom()} (exit code {code}). It said:\n  {said}"
+    if any(sign in line for sign in _NETWORK for line in errors):
+        text += (
+            "\nMaven needs the network the first time: connect, or name a repository that you can reach in "
+            "~/.m2/settings.xml"
+        )
+    return text

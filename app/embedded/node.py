@@ -1,0 +1,317 @@
+"""Starts a real OpenSearch, one node or several, that lives as long as its starter and keeps its data in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from app.assets import asset_folder
+from app.config import Settings
+from app.embedded.account import Account, check_readable, own_folder, server_account
+from app.embedded.assemble import Home, find_home
+from app.embedded.files import make_folder
+from app.embedded.java import Java, find_java
+from app.embedded.jvm import java_command
+from app.embedded.ports import ReservedPorts
+from app.embedded.process import ServerProcess
+from app.errors import ProvisioningError
+
+CLUSTER_NAME = "braid"
+FAISS_ATTRIBUTE = "braid_faiss"
+"""Node attribute, ``native`` or ``none``: whether this node can build FAISS graphs. The store reads it."""
+START_TIMEOUT_S = 300.0
+_LOCK_PATIENCE_S = 10.0
+_LOG_TAIL_LINES = 12
+_STACK_FRAME = re.compile(r"\s+(at |\.\.\. \d+ more)")
+
+
+class EmbeddedCluster:
+    """A running cluster. Leaving its context, or `stop`, ends it; so does the end of this process, however it comes."""
+
+    def __init__(
+        self,
+        processes: Sequence[ServerProcess],
+        ports: Sequence[int],
+        *,
+        data_dir: Path,
+        home: Home,
+        logs: Sequence[Path],
+    ) -> None:
+        self._processes = tuple(processes)
+        self._logs = tuple(logs)
+        self.ports = tuple(ports)
+        self.data_dir = data_dir
+        self.version = home.version
+        self.native_faiss = home.native is not None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Base address of each node, in the nodes' order."""
+        return tuple(f"http://127.0.0.1:{port}" for port in self.ports)
+
+    @property
+    def url(self) -> str:
+        """Base address of the first node."""
+        return self.urls[0]
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the nodes' Java processes."""
+        return tuple(process.pid for process in self._processes)
+
+    def check_alive(self) -> None:
+        """See that every node is running.
+
+        Raises:
+            ProvisioningError: one has ended; carries the end of its log.
+        """
+        for number, (process, logs) in enumerate(zip(self._processes, self._logs, strict=True), start=1):
+            if process.exit_code is not None:
+                raise ProvisioningError(
+                    f"node {number} ended with exit code {process.exit_code}; the end of its log ({logs}):\n"
+                    f"{_tail(logs)}"
+                )
+
+    def stop(self) -> None:
+        """End all nodes and wait for them; a second call does nothing."""
+        for process in self._processes:
+            process.request_stop()
+        for process in self._processes:
+            process.stop()
+
+    def __enter__(self) -> EmbeddedCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_cluster(
+    settings: Settings,
+    *,
+    data_dir: Path,
+    nodes: int = 1,
+    heap_mb: int | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> EmbeddedCluster:
+    """Start `nodes` nodes on free loopback ports as one cluster, and wait until it is yellow or green.
+
+    Args:
+        settings: `opensearch_home`, `java_home`, `knn_lib` and `cache_dir`.
+        data_dir: keeps indexes, snapshots (`snapshots/`, the nodes' ``path.repo``) and logs between runs.
+        nodes: 1 to 9. A folder that holds a cluster of N nodes must be started with N.
+        heap_mb: Java heap of each node; None: 1024 for one node, 512 each for more.
+        on_progress: told what is going on, a line at a time.
+
+    Raises:
+        ProvisioningError: no suitable Java, assembling failed, `data_dir` is in use, of another size or closed to the
+            server's account, or a node died or did not come up.
+    """
+    if not 1 <= nodes <= 9:
+        raise ProvisioningError(f"{nodes} nodes asked for; the embedded cluster has 1 to 9")
+    heap = heap_mb if heap_mb is not None else (1024 if nodes == 1 else 512)
+    if heap < 256:
+        raise ProvisioningError(f"a heap of {heap} MB is too small for OpenSearch; give it 256 MB or more")
+    report = on_progress or (lambda line: None)
+    account = server_account()
+    home = find_home(settings, on_progress=report)
+    java = find_java(settings, extra=[home.java_home] if home.java_home else [])
+    data_dir = make_folder(data_dir.absolute())
+    _check_access(account, home, java, data_dir)
+    lock = _take(data_dir)
+    try:
+        fresh = _check_size(data_dir, nodes)
+        with ReservedPorts(2 * nodes) as reserved, contextlib.ExitStack() as undo:
+            http_ports, transport_ports = reserved.numbers[:nodes], reserved.numbers[nodes:]
+            snapshots = own_folder(account, data_dir / "snapshots")
+            processes, logs = [], []
+            for index in range(nodes):
+                folder = own_folder(account, data_dir / f"node-{index + 1}")
+                config = _settings_of(index, folder, snapshots, http_ports, transport_ports, home, fresh)
+                process = _start(account, home, java, folder, config, heap, lock)
+                undo.callback(process.stop)
+                processes.append(process)
+                logs.append(folder / "logs")
+            cluster = EmbeddedCluster(processes, http_ports, data_dir=data_dir, home=home, logs=logs)
+            _await(cluster, nodes, report)
+            (data_dir / "cluster.json").write_text(json.dumps({"nodes": nodes, "version": home.version}))
+            undo.pop_all()
+            return cluster
+    finally:
+        os.close(lock)  # the supervisors keep theirs for as long as the nodes run
+
+
+def _check_access(account: Account | None, home: Home, java: Java, data_dir: Path) -> None:
+    check_readable(
+        account, home.path / "lib", what="the OpenSearch in", remedy="set BRAID_CACHE_DIR to a folder that all can read"
+    )
+    check_readable(
+        account, java.executable, what="the Java", remedy="install it where all can read it, such as /usr/lib/jvm"
+    )
+    check_readable(
+        account, data_dir, what="the data folder", remedy="choose one whose parents all can enter, such as /var/lib"
+    )
+    if home.native:
+        check_readable(
+            account, home.native, what="the FAISS libraries in", remedy="copy them to where all can read them"
+        )
+
+
+def _take(data_dir: Path) -> int:
+    """Lock the folder; the descriptor. Waits a little, for the nodes of a starter that has just crashed."""
+    lock = os.open(data_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            if time.monotonic() < deadline and not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+                time.sleep(0.2)
+                continue
+            os.close(lock)
+            raise ProvisioningError(
+                f"the data folder {data_dir} is in use by the running process {owner or '?'}: stop that one, or choose "
+                "another folder with --data"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        return lock
+
+
+def _check_size(data_dir: Path, nodes: int) -> bool:
+    """True when no cluster has lived in the folder yet."""
+    try:
+        kept = json.loads((data_dir / "cluster.json").read_text())
+    except FileNotFoundError:
+        return True
+    if kept["nodes"] != nodes:
+        raise ProvisioningError(
+            f"the data folder {data_dir} holds a cluster of {kept['nodes']} node(s), {nodes} asked for: start it with "
+            f"--nodes {kept['nodes']}, or choose another folder with --data"
+        )
+    return False
+
+
+def _settings_of(
+    index: int,
+    folder: Path,
+    snapshots: Path,
+    http_ports: Sequence[int],
+    transport_ports: Sequence[int],
+    home: Home,
+    fresh: bool,
+) -> dict[str, object]:
+    """The node's opensearch.yml."""
+    nodes = len(http_ports)
+    config: dict[str, object] = {
+        "cluster.name": CLUSTER_NAME,
+        "node.name": f"{CLUSTER_NAME}-{index + 1}",
+        f"node.attr.{FAISS_ATTRIBUTE}": "native" if home.native else "none",
+        "path.data": str(folder / "data"),
+        "path.logs": str(folder / "logs"),
+        "path.repo": [str(snapshots)],
+        "network.host": "127.0.0.1",
+        "http.port": http_ports[index],
+        "transport.port": transport_ports[index],
+        # by percentage, the nearly full disk of a laptop would make every index read-only
+        "cluster.routing.allocation.disk.watermark.low": "1gb",
+        "cluster.routing.allocation.disk.watermark.high": "500mb",
+        "cluster.routing.allocation.disk.watermark.flood_stage": "250mb",
+    }
+    if home.security:
+        config["plugins.security.disabled"] = True
+    if nodes == 1:
+        config["discovery.type"] = "single-node"
+        return config
+    config["discovery.seed_hosts"] = [f"127.0.0.1:{port}" for port in transport_ports]
+    if fresh:
+        config["cluster.initial_cluster_manager_nodes"] = [f"{CLUSTER_NAME}-{n + 1}" for n in range(nodes)]
+    return config
+
+
+def _start(
+    account: Account | None, home: Home, java: Java, folder: Path, config: dict[str, object], heap_mb: int, lock: int
+) -> ServerProcess:
+    for name in ("config", "data", "logs", "tmp"):
+        own_folder(account, folder / name)
+    log = folder / "logs" / f"{CLUSTER_NAME}.log"
+    if log.exists():  # a run has a log of its own
+        log.replace(log.with_name(f"{CLUSTER_NAME}-previous.log"))
+    # JSON is YAML
+    (folder / "config" / "opensearch.yml").write_text(json.dumps(config, indent=1))
+    logging = (asset_folder("docker/embedded") / "config" / "log4j2.properties").read_text()
+    (folder / "config" / "log4j2.properties").write_text(logging)
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(folder)}
+    if home.native:
+        env["LD_LIBRARY_PATH"] = str(home.native)
+    return ServerProcess(
+        java_command(java, home, folder, heap_mb),
+        log=folder / "logs" / "console.log",
+        cwd=folder,
+        env=env,
+        account=account,
+        keep_open=[lock],
+    )
+
+
+def _await(cluster: EmbeddedCluster, nodes: int, report: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    report(f"starting OpenSearch {cluster.version} ({nodes} node{'s' if nodes > 1 else ''})")
+    last = "no answer yet"
+    told = started
+    while time.monotonic() - started < START_TIMEOUT_S:
+        cluster.check_alive()
+        health = _health(cluster.ports[0], nodes)
+        if health and not health["timed_out"]:
+            took = time.monotonic() - started
+            report(f"OpenSearch is {health['status']} after {took:.1f} s at {cluster.url}")
+            return
+        if health:
+            last = (
+                f"{health['status']}, {health['number_of_nodes']} of {nodes} node(s), "
+                f"{health['unassigned_shards']} shard(s) unassigned"
+            )
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            report(f"waiting for OpenSearch ({told - started:.0f} s): {last}")
+        time.sleep(0.1)
+    raise ProvisioningError(
+        f"OpenSearch did not become yellow within {START_TIMEOUT_S:.0f} s: {last}; "
+        f"its logs are under {cluster.data_dir}"
+    )
+
+
+def _health(port: int, nodes: int) -> dict[str, object] | None:
+    """The cluster's health as soon as it is good, or after a second; None while the node does not answer yet."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", f"/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}&timeout=1s")
+        answer = connection.getresponse()
+        body = answer.read()
+        # 408: not yet good; 503: no cluster manager yet
+        return json.loads(body) if answer.status in {200, 408} else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _tail(logs: Path) -> str:
+    """The last lines of the node's log and of what it printed."""
+    lines = []
+    for name in (f"{CLUSTER_NAME}.log", "console.log"):
+        with contextlib.suppress(FileNotFoundError):
+            written = (logs / name).read_text("utf-8", "replace").splitlines()
+            lines += [line for line in written if not _STACK_FRAME.match(line)][-_LOG_TAIL_LINES:]
+    return "\n".join(f"  {line[:300]}" for line in lines) or "  (empty)"
