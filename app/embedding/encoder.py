@@ -15,7 +15,7 @@ from tokenizers import Encoding, Tokenizer
 
 from app.config import Settings
 from app.embedding.batching import plan_batches
-from app.embedding.model_folder import MODEL_FILE, TOKENIZER_FILE, Prefixes, model_folder, prefixes
+from app.embedding.model_folder import MODEL_FILE, NO_PREFIXES, TOKENIZER_FILE, Prefixes, model_folder, prefixes
 from app.embedding.session import RUNTIME_ERRORS, Provider, open_session
 from app.errors import ConfigurationError, EncoderError
 
@@ -45,7 +45,7 @@ class Encoder:
         max_tokens: int = 256,
         threads: int = 0,
         provider: Literal["auto", "cuda", "openvino", "cpu"] = "auto",
-        prefixes: Prefixes = Prefixes(),
+        prefixes: Prefixes = NO_PREFIXES,
     ) -> None:
         """Load ``model.onnx`` and ``tokenizer.json`` from `folder` and try them once.
 
@@ -116,7 +116,9 @@ class Encoder:
             ids[row, : len(encoding)] = encoding.ids
             mask[row, : len(encoding)] = 1
         values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        feed = {key: values[key].astype(kind, copy=False) for key, kind in self._inputs.items()}
+        feed: dict[str, npt.NDArray[Any]] = {
+            key: values[key].astype(kind, copy=False) for key, kind in self._inputs.items()
+        }
         try:
             (output,) = self._session.run([self._output], feed)
         except RUNTIME_ERRORS as error:
@@ -162,7 +164,7 @@ def _clean(text: str) -> str:
 def _load_tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing more specific
+    except Exception as error:  # the library raises nothing more specific
         raise ConfigurationError(f"{TOKENIZER_FILE} of the embedding model is unusable: {error}") from error
     # published files often cut and pad at 128
     tokenizer.no_truncation()
@@ -170,9 +172,9 @@ def _load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _input_types(session: Any) -> dict[str, type]:
+def _input_types(session: Any) -> dict[str, npt.DTypeLike]:
     """Name -> numpy type of the model's inputs; ConfigurationError for one that we can't fill."""
-    types = {}
+    types: dict[str, npt.DTypeLike] = {}
     for node in session.get_inputs():
         if node.name not in ("input_ids", "attention_mask", "token_type_ids") or node.type not in _INPUT_TYPES:
             raise ConfigurationError(

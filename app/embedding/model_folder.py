@@ -20,12 +20,13 @@ class Prefixes:
     passage: str = ""
 
 
+NO_PREFIXES = Prefixes()
 _BUILT_IN = {"e5-small-v2": Prefixes(query="query: ", passage="passage: ")}
 
 
 def prefixes(settings: Settings) -> Prefixes:
     """The built-in prefixes of the model, each replaced by its setting where that is given."""
-    own = _BUILT_IN.get(settings.embedding_model, Prefixes())
+    own = _BUILT_IN.get(settings.embedding_model, NO_PREFIXES)
     query, passage = settings.embedding_query_prefix, settings.embedding_passage_prefix
     return Prefixes(own.query if query is None else query, own.passage if passage is None else passage)
 
