@@ -25,8 +25,8 @@ _AWAY = frozenset({429, 502, 503, 504})
 class StoreRequestError(StoreError):
     """OpenSearch answered with an error. `status_code` is its HTTP status, `error_type` its exception's name.
 
-    The message carries OpenSearch's type and the reason of the root cause, cut short: reasons of the calls that we make name
-    fields, indexes and settings, not documents; those of bulk items do not pass here.
+    The message carries OpenSearch's type and the reason of the root cause, cut short: reasons of the calls that we make
+    name fields, indexes and settings, not documents; those of bulk items do not pass here.
     """
 
     def __init__(self, detail: str, *, status_code: int, error_type: str) -> None:
@@ -122,7 +122,9 @@ class Cluster:
         except TransportError as error:
             raise _request_error(error) from error
         except SerializationError as error:
-            raise StoreError("OpenSearch answered with something that is not JSON; is that address a cluster?") from error
+            raise StoreError(
+                "OpenSearch answered with something that is not JSON; is that address a cluster?"
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""
