@@ -35,6 +35,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def write_anew(path: Path, text: str) -> None:
+    """Write a file that all may read, in place of whatever has that name: never through a link that lies there.
+
+    For folders that the server's account owns while root writes into them.
+    """
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o644)
+        file.write(text)
+
+
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold the lock file `lock` (created if missing); a second process waits until the first is done or dead."""

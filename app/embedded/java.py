@@ -19,9 +19,10 @@ _REMEDY = "install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jre-headle
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """A suitable Java: its executable and major version."""
+    """A suitable Java: its executable, and its version (``17.0.15``), also as the major number."""
 
     executable: Path
+    version: str
     major: int
 
 
@@ -85,7 +86,7 @@ def check_java(executable: Path) -> Java:
         raise ProvisioningError(
             f"{shown}, a stripped runtime without the module jdk.localedata, which OpenSearch's analysis needs"
         )
-    return Java(executable, major)
+    return Java(executable, version[1] + version[2], major)
 
 
 def _candidates(settings: Settings, extra: Sequence[Path], roots: Sequence[Path], path: str | None) -> Iterator[Path]:

@@ -60,8 +60,8 @@ def _check_published(name: str, precision: str) -> None:
     text += "BRAID_EMBEDDING_PRECISION"
     if precision == "fp16":
         text += (
-            "; or convert the fp32 model.onnx (onnxconverter_common.float16.convert_float_to_float16, keep_io_types=True"
-            ") and set BRAID_EMBEDDING_PATH to the folder that holds the result and tokenizer.json"
+            "; or convert the fp32 model.onnx (convert_float_to_float16 of onnxconverter-common, with keep_io_types)"
+            " and set BRAID_EMBEDDING_PATH to the folder that holds the result and tokenizer.json"
         )
     raise ProvisioningError(text)
 

@@ -17,9 +17,9 @@ from app.assets import asset_folder
 from app.config import Settings
 from app.embedded.account import Account, check_readable, own_folder, server_account
 from app.embedded.assemble import Home, find_home
-from app.embedded.files import make_folder
+from app.embedded.files import make_folder, write_anew
 from app.embedded.java import Java, find_java
-from app.embedded.jvm import java_command
+from app.embedded.jvm import ClassArchive, java_command
 from app.embedded.ports import ReservedPorts
 from app.embedded.process import ServerProcess
 from app.errors import ProvisioningError
@@ -43,10 +43,10 @@ class EmbeddedCluster:
         *,
         data_dir: Path,
         home: Home,
-        logs: Sequence[Path],
+        archive: ClassArchive,
     ) -> None:
         self._processes = tuple(processes)
-        self._logs = tuple(logs)
+        self._archive = archive
         self.ports = tuple(ports)
         self.data_dir = data_dir
         self.version = home.version
@@ -73,11 +73,12 @@ class EmbeddedCluster:
         Raises:
             ProvisioningError: one has ended; carries the end of its log.
         """
-        for number, (process, logs) in enumerate(zip(self._processes, self._logs, strict=True), start=1):
+        for number, process in enumerate(self._processes, start=1):
             if process.exit_code is not None:
+                folder = self.data_dir / f"node-{number}"
                 raise ProvisioningError(
-                    f"node {number} ended with exit code {process.exit_code}; the end of its log ({logs}):\n"
-                    f"{_tail(logs)}"
+                    f"node {number} ended with exit code {process.exit_code}; the end of its log ({_log(folder)}):\n"
+                    f"{_tail(folder)}"
                 )
 
     def stop(self) -> None:
@@ -86,6 +87,7 @@ class EmbeddedCluster:
             process.request_stop()
         for process in self._processes:
             process.stop()
+        self._archive.keep(self.data_dir / "node-1")
 
     def __enter__(self) -> EmbeddedCluster:
         return self
@@ -128,21 +130,23 @@ def start_cluster(
     java = find_java(settings, extra=[home.java_home] if home.java_home else [])
     data_dir = make_folder(data_dir.absolute())
     _check_access(account, home, java, data_dir)
+    archive = ClassArchive(java, home, settings.cache_dir)
     lock = _take(data_dir)
     try:
         fresh = _check_size(data_dir, nodes)
         with ReservedPorts(2 * nodes) as reserved, contextlib.ExitStack() as undo:
             http_ports, transport_ports = reserved.numbers[:nodes], reserved.numbers[nodes:]
             snapshots = own_folder(account, data_dir / "snapshots")
-            processes, logs = [], []
+            processes = []
             for index in range(nodes):
-                folder = own_folder(account, data_dir / f"node-{index + 1}")
+                folder = make_folder(data_dir / f"node-{index + 1}")
                 config = _settings_of(index, folder, snapshots, http_ports, transport_ports, home, fresh)
-                process = _start(account, home, java, folder, config, heap, lock)
+                _configure(account, folder, config)
+                command = java_command(java, home, folder, heap, archive.options(folder, record=index == 0))
+                process = _start(account, home, folder, command, lock)
                 undo.callback(process.stop)
                 processes.append(process)
-                logs.append(folder / "logs")
-            cluster = EmbeddedCluster(processes, http_ports, data_dir=data_dir, home=home, logs=logs)
+            cluster = EmbeddedCluster(processes, http_ports, data_dir=data_dir, home=home, archive=archive)
             _await(cluster, nodes, report)
             (data_dir / "cluster.json").write_text(json.dumps({"nodes": nodes, "version": home.version}))
             undo.pop_all()
@@ -240,29 +244,23 @@ def _settings_of(
     return config
 
 
-def _start(
-    account: Account | None, home: Home, java: Java, folder: Path, config: dict[str, object], heap_mb: int, lock: int
-) -> ServerProcess:
+def _configure(account: Account | None, folder: Path, config: dict[str, object]) -> None:
     for name in ("config", "data", "logs", "tmp"):
         own_folder(account, folder / name)
-    log = folder / "logs" / f"{CLUSTER_NAME}.log"
+    log = _log(folder)
     if log.exists():  # a run has a log of its own
         log.replace(log.with_name(f"{CLUSTER_NAME}-previous.log"))
     # JSON is YAML
-    (folder / "config" / "opensearch.yml").write_text(json.dumps(config, indent=1))
+    write_anew(folder / "config" / "opensearch.yml", json.dumps(config, indent=1))
     logging = (asset_folder("docker/embedded") / "config" / "log4j2.properties").read_text()
-    (folder / "config" / "log4j2.properties").write_text(logging)
+    write_anew(folder / "config" / "log4j2.properties", logging)
+
+
+def _start(account: Account | None, home: Home, folder: Path, command: Sequence[str], lock: int) -> ServerProcess:
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(folder)}
     if home.native:
         env["LD_LIBRARY_PATH"] = str(home.native)
-    return ServerProcess(
-        java_command(java, home, folder, heap_mb),
-        log=folder / "logs" / "console.log",
-        cwd=folder,
-        env=env,
-        account=account,
-        keep_open=[lock],
-    )
+    return ServerProcess(command, log=folder / "console.log", cwd=folder, env=env, account=account, keep_open=[lock])
 
 
 def _await(cluster: EmbeddedCluster, nodes: int, report: Callable[[str], None]) -> None:
@@ -307,11 +305,15 @@ def _health(port: int, nodes: int) -> dict[str, object] | None:
         connection.close()
 
 
-def _tail(logs: Path) -> str:
+def _log(folder: Path) -> Path:
+    return folder / "logs" / f"{CLUSTER_NAME}.log"
+
+
+def _tail(folder: Path) -> str:
     """The last lines of the node's log and of what it printed."""
     lines = []
-    for name in (f"{CLUSTER_NAME}.log", "console.log"):
+    for file in (_log(folder), folder / "console.log"):
         with contextlib.suppress(FileNotFoundError):
-            written = (logs / name).read_text("utf-8", "replace").splitlines()
+            written = file.read_text("utf-8", "replace").splitlines()
             lines += [line for line in written if not _STACK_FRAME.match(line)][-_LOG_TAIL_LINES:]
     return "\n".join(f"  {line[:300]}" for line in lines) or "  (empty)"

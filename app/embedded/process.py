@@ -25,7 +25,7 @@ class ServerProcess:
         cwd: Path,
         env: Mapping[str, str],
         account: Account | None = None,
-        grace_s: float = 20.0,
+        grace_s: float = 30.0,
         keep_open: Sequence[int] = (),
     ) -> None:
         """Start `argv` under `account`, its output into the file `log` (begun anew).
