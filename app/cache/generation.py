@@ -34,11 +34,11 @@ class IndexGeneration:
 
     def current(self, tenant: str) -> int | None:
         """The generation now; 0 before the first write; None when Redis is away or not configured."""
-        return self._ask(lambda client: int(client.get(_key(tenant)) or 0))  # type: ignore[arg-type]
+        return self._ask(lambda client: int(client.get(_key(tenant)) or 0))
 
     def advance(self, tenant: str) -> int | None:
         """Raise it by one after a write became visible; None when Redis is away or not configured."""
-        return self._ask(lambda client: int(client.incr(_key(tenant))))  # type: ignore[arg-type]
+        return self._ask(lambda client: int(client.incr(_key(tenant))))
 
     def alive(self) -> bool:
         """Whether Redis answers now."""

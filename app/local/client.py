@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 
 from app.config import Settings
@@ -26,7 +26,7 @@ class ServiceClient:
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
         self._url = settings.url
-        self._client = httpx.Client(base_url=settings.url, headers=headers, timeout=timeout_s, trust_env=False)
+        self._client = httpx2.Client(base_url=settings.url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def search(self, body: dict[str, Any]) -> dict[str, Any]:
         """The answer of ``POST /v1/search``.
@@ -36,7 +36,7 @@ class ServiceClient:
         """
         try:
             response = self._client.post("/v1/search", json=body)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._away(error) from error
         return self._read(response)
 
@@ -57,15 +57,15 @@ class ServiceClient:
                         event = line.removeprefix("event:").strip()
                     elif line.startswith("data:"):
                         yield event, orjson.loads(line.removeprefix("data:"))
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._away(error) from error
 
-    def _away(self, error: httpx.HTTPError) -> ServiceProblem:
+    def _away(self, error: httpx2.HTTPError) -> ServiceProblem:
         return ServiceProblem(
             f"no answer from {self._url} ({type(error).__name__}); is `braid up` running, or set --url"
         )
 
-    def _read(self, response: httpx.Response) -> dict[str, Any]:
+    def _read(self, response: httpx2.Response) -> dict[str, Any]:
         try:
             body: dict[str, Any] = response.json()
         except ValueError as error:

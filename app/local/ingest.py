@@ -4,48 +4,61 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 
 from app.cache.generation import IndexGeneration
 from app.config import Settings
-from app.ingest.progress import RichProgress
-from app.ingest.run import IngestOptions, IngestReport, ingest_paths
+from app.ingest.progress import ProgressBar
+from app.ingest.report import IngestReport
+from app.ingest.run import IngestOptions, ingest_paths
+from app.ingest.sources import printable
 from app.local.assets import open_store
+from app.search.readiness import StoreState, require_ready
+from app.store import templates
+
+_MOST_FAILURES = 50
 
 
 def ingest_and_report(
     settings: Settings,
     paths: Sequence[Path],
+    options: IngestOptions,
     *,
-    tags: Sequence[str],
-    source: str | None,
-    acl: Sequence[str],
-    whole: bool,
-    sync: bool,
     as_json: bool,
     console: Console,
 ) -> bool:
-    """Ingest `paths`; True when every file went in."""
+    """Ingest `paths` and print the report; True when everything went in.
+
+    Raises:
+        StoreNotReady: the cluster's templates are not this version's: nothing was written.
+        BraidError: as `ingest_paths`.
+    """
     store = open_store(settings, ensure=True)
-    options = IngestOptions(tags=tuple(tags), source=source, acl=tuple(acl) or ("public",), whole=whole, sync=sync)
+    drifts, live = templates.compare(store.cluster, store.rendered)
+    require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
     generation = IndexGeneration(settings)
-    with RichProgress(console) as progress:
-        report = ingest_paths(
-            paths,
-            settings=settings,
-            cluster=store.cluster,
-            encoder=store.encoder,
-            options=options,
-            progress=progress,
-        )
-    if report.new or report.changed or report.deleted:
+    try:
+        with ProgressBar(console) as progress:
+            report = ingest_paths(
+                paths,
+                settings=settings,
+                cluster=store.cluster,
+                encoder=store.encoder,
+                options=options,
+                progress=progress,
+            )
+    finally:
+        # a run that broke off may have written too
         generation.advance(settings.tenant)
+        generation.close()
+        store.cluster.close()
     if as_json:
-        sys.stdout.write(orjson.dumps(asdict(report)).decode() + "\n")
+        sys.stdout.write(orjson.dumps(report.as_dict()).decode() + "\n")
+        sys.stdout.flush()
     else:
         print_report(report, console)
     return not report.failed
@@ -53,3 +66,15 @@ def ingest_and_report(
 
 def print_report(report: IngestReport, console: Console) -> None:
     """The summary for people."""
+    for problem in report.failed[:_MOST_FAILURES]:
+        where, detail = escape(printable(problem.place)), escape(printable(problem.detail))
+        console.print(f"[red]not ingested[/] {where}: {detail} [dim]({problem.reason})[/]")
+    if len(report.failed) > _MOST_FAILURES:
+        console.print(f"... and {len(report.failed) - _MOST_FAILURES} more; --json lists all")
+    for place, warning in report.warnings[:_MOST_FAILURES]:
+        console.print(f"[yellow]note[/] {escape(printable(place))}: {escape(printable(warning))}")
+    if report.sync_skipped:
+        console.print(f"[yellow]nothing was removed[/]: {escape(report.sync_skipped)}")
+    counts = f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged, {report.deleted} removed"
+    speed = f", {report.passages_per_second:.0f} passages/s, bound by {report.bound}" if report.bound else ""
+    console.print(f"{counts}, {len(report.failed)} failed; {report.passages} passages in {report.seconds:.1f} s{speed}")

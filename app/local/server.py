@@ -68,5 +68,5 @@ def serve(settings: Settings) -> None:
     if settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         # prometheus_client reads it when it is imported, which has happened by now: begin again
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="braid-metrics-")
-        os.execv(sys.executable, [sys.executable, "-m", "app.cli", "serve"])
+        os.execv(sys.executable, [sys.executable, "-m", "app.cli", "serve"])  # noqa: S606
     Server(settings).run()

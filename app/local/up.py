@@ -6,42 +6,39 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import orjson
 from rich.console import Console
 
 from app.config import Settings
-from app.embedded.children import spawn
 from app.embedded.models import ensure_model
 from app.embedded.node import EmbeddedCluster, start_cluster
+from app.embedded.process import ServerProcess
 from app.embedded.valkey import start_valkey
 from app.errors import ProvisioningError
 from app.gateway.identity import check_exposure
+from app.ingest.run import IngestOptions
 from app.local import state
 from app.local.assets import open_store
 from app.local.ingest import ingest_and_report
 
 _POLL_S = 0.5
+_LOG = "service.log"
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
     """The options of `braid up` that are no settings."""
 
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path, ...]
+    ingest: IngestOptions
     nodes: int = 1
     local_llm: bool = False
-    tags: tuple[str, ...] = ()
-    source: str | None = None
-    whole: bool = False
-    sync: bool = False
     as_json: bool = False
 
 
@@ -53,7 +50,8 @@ def run(settings: Settings, options: UpOptions) -> int:
     """Run until SIGTERM or Ctrl-C (exit code 0) or until a part dies (1).
 
     Raises:
-        ProvisioningError: a part can't be started; ConfigurationError: a setting is wrong.
+        ProvisioningError: a part can't be started, or OpenSearch died.
+        ConfigurationError: a setting is wrong.
     """
     console = Console(stderr=True, highlight=False)
     check_exposure(settings)
@@ -79,30 +77,21 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
     settings, cluster = _start_parts(settings, options, console, stack)
     store = open_store(settings, ensure=True)
     store.apply(console)
-    service = stack.enter_context(_service(settings))
+    service = _service(settings)
+    stack.callback(service.stop)
     url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{settings.port}"
-    _wait_until_ready(url, service)
+    _wait_until_ready(url, service, settings)
     opensearch_url, redis_url = settings.opensearch_url or "", settings.redis_url or ""
     state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid()))
     console.print(f"serving at [bold]{url}[/] (OpenSearch {opensearch_url}, data in {settings.data_dir})")
     if options.paths:
-        ingest_and_report(
-            settings,
-            options.paths,
-            tags=options.tags,
-            source=options.source,
-            acl=(),
-            whole=options.whole,
-            sync=options.sync,
-            as_json=False,
-            console=console,
-        )
+        ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
     if options.as_json:
         line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
         sys.stdout.write(orjson.dumps(line).decode() + "\n")
         sys.stdout.flush()
     console.print(f"ready: [bold]{url}[/]  (Ctrl-C stops everything)")
-    return _watch(service, cluster, console)
+    return _watch(service, cluster, settings, console)
 
 
 def _start_parts(
@@ -137,47 +126,47 @@ def _start_parts(
     return settings.model_copy(update=found), cluster
 
 
-@contextlib.contextmanager
-def _service(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def _service(settings: Settings) -> ServerProcess:
     """The server process; it gets every setting of ours, whatever the environment said."""
-    environment = {**os.environ, **settings.as_environment()}
-    process = spawn([sys.executable, "-m", "app.cli", "serve"], env=environment)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(35)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BRAID_")}
+    return ServerProcess(
+        [sys.executable, "-m", "app.cli", "serve"],
+        log=settings.data_dir / _LOG,
+        cwd=Path.cwd(),
+        env=environment | settings.as_environment(),
+        grace_s=35.0,
+    )
 
 
-def _wait_until_ready(url: str, service: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+def _log_tail(settings: Settings, lines: int = 5) -> str:
+    text = (settings.data_dir / _LOG).read_text(encoding="utf-8", errors="replace")
+    return " | ".join(text.strip().splitlines()[-lines:])
+
+
+def _wait_until_ready(url: str, service: ServerProcess, settings: Settings, timeout_s: float = 120) -> None:
     until = time.monotonic() + timeout_s
     last = "no answer"
     while time.monotonic() < until:
-        if service.poll() is not None:
-            raise ProvisioningError(f"the service ended at start with code {service.returncode}; its message is above")
+        if service.exit_code is not None:
+            raise ProvisioningError(f"the service ended at start with code {service.exit_code}: {_log_tail(settings)}")
         try:
-            answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
+            answer = httpx2.get(f"{url}/readyz", timeout=5, trust_env=False)
             if answer.status_code == 200:
                 return
             last = "; ".join(answer.json().get("problems", [])) or f"status {answer.status_code}"
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             last = type(error).__name__
         time.sleep(0.1)
     raise ProvisioningError(f"the service is not ready after {timeout_s:.0f} s: {last}")
 
 
-def _watch(service: subprocess.Popen[bytes], cluster: EmbeddedCluster | None, console: Console) -> int:
+def _watch(service: ServerProcess, cluster: EmbeddedCluster | None, settings: Settings, console: Console) -> int:
     while True:
-        if service.poll() is not None:
-            console.print(f"the service ended with code {service.returncode}", style="red")
+        if service.exit_code is not None:
+            console.print(f"the service ended with code {service.exit_code}: {_log_tail(settings)}", style="red")
             return 1
-        if cluster is not None and not cluster.alive():
-            console.print(f"OpenSearch ended; its log: {cluster.log_hint()}", style="red", markup=False)
-            return 1
+        if cluster is not None:
+            cluster.check_alive()
         time.sleep(_POLL_S)
 
 

@@ -109,6 +109,11 @@ def apply(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> l
 
 def diff(cluster: Cluster, rendered: Rendered) -> list[Drift]:
     """Every difference, field by field; empty when the cluster is as this service needs it."""
+    return compare(cluster, rendered)[0]
+
+
+def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
+    """Every difference, and the indexes that were looked at: five small requests."""
     drifts: list[Drift] = []
     for kind in ENDPOINTS:
         wanted = [item for item in rendered.resources if item.kind == kind]
@@ -118,8 +123,9 @@ def diff(cluster: Cluster, rendered: Rendered) -> list[Drift]:
                 drifts.append(Drift(kind, resource.name, "", "present", _MISSING))
             else:
                 drifts += _compare(resource, found[resource.name])
-    drifts += _index_drift(live_indexes(cluster), rendered)
-    return drifts
+    live = live_indexes(cluster)
+    drifts += _index_drift(live, rendered)
+    return drifts, live
 
 
 def live_indexes(cluster: Cluster) -> Live:

@@ -1,0 +1,178 @@
+"""The parts of one process, opened once and shared by all requests; what the blueprints call, none of HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.cache.generation import IndexGeneration
+from app.config import Settings
+from app.embedding.encoder import Encoder, load_encoder
+from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.generation.answer import Generator
+from app.ingest.documents import file_document
+from app.ingest.parse import ParserPool
+from app.ingest.records import ready_document
+from app.ingest.run import StoredDocument, ingest_document
+from app.ingest.sources import Defaults, SourceFile
+from app.passage import Document
+from app.search.readiness import ReadinessGate, StoreState
+from app.search.service import SearchService
+from app.store import documents, templates
+from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
+from app.store.client import Cluster
+from app.store.filters import Scope
+from app.store.rendering import Rendered, render
+
+_CHECK_TIMEOUT_S = 10.0
+
+
+class Services:
+    """Everything that requests use. Opening it needs the models, not the cluster: that may come later."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, encoder: Encoder) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.encoder = encoder
+        # a request may have a readiness check and two legs under way at once
+        self.executor = ThreadPoolExecutor(settings.threads * 3, thread_name_prefix="braid")
+        self.gate = ReadinessGate(self._check, self.executor)
+        self.search = SearchService(settings, cluster, encoder, self.gate, self.executor)
+        self.generator = Generator(settings, encoder)
+        self.generation = IndexGeneration(settings)
+        self._lock = threading.Lock()
+        self._known: tuple[Capabilities, Rendered] | None = None
+        self._parsers: ParserPool | None = None
+        # two writers of one document would each see the other's version as the old one
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(cls, settings: Settings) -> Services:
+        """The services that `settings` describe.
+
+        Raises:
+            ConfigurationError: no cluster is named, or the embedding model can't be loaded.
+        """
+        return cls(settings, Cluster(settings), load_encoder(settings))
+
+    def readiness(self) -> dict[str, Any]:
+        """What ``/readyz`` says; never raises."""
+        problems: list[str] = []
+        found: dict[str, Any] = {}
+        passages = None
+        try:
+            state = self.gate.begin().result(_CHECK_TIMEOUT_S)
+            problems += state.differences
+            capabilities, rendered = self._what_it_is()
+            found = {
+                "version": capabilities.version_text,
+                "native_faiss": capabilities.faiss_native,
+                "vector_variant": rendered.variant,
+                "shards": state.shards,
+            }
+            if not problems:
+                passages = documents.count(self.cluster, self.settings.tenant)
+        except BraidError as error:
+            problems.append(error.detail)
+        except TimeoutError:
+            problems.append(f"OpenSearch did not answer within {_CHECK_TIMEOUT_S:.0f} s")
+        warnings = []
+        if not self.generation.configured:
+            warnings.append("no Redis is named (BRAID_REDIS_URL): answers carry no index generation")
+        elif not self.generation.alive():
+            warnings.append("Redis does not answer: answers carry no index generation")
+        return {
+            "ready": not problems,
+            "problems": problems,
+            "warnings": warnings,
+            "opensearch": found,
+            "embedding_model": self.encoder.name,
+            "generation": self.generator.model,
+            "passages": passages,
+        }
+
+    def ready_document(self, fields: Mapping[str, Any], tenant: str) -> Document:
+        """The document that the fields of ``POST /v1/documents`` describe. Raises InvalidInput."""
+        try:
+            return ready_document(fields, tenant=tenant, source_id="api")
+        except DocumentRejected as error:
+            raise InvalidInput(error.detail, problems=[FieldProblem(("body",), error.detail)]) from error
+
+    def file_document(self, path: Path, name: str, fields: Mapping[str, Any], tenant: str) -> Document:
+        """Parse an uploaded file. Raises DocumentRejected, with the reason."""
+        with self._lock:
+            if self._parsers is None:
+                self._parsers = ParserPool(self.settings, 1)
+                self._parsers.__enter__()
+            parsers = self._parsers
+        parsed = parsers.parse(path)
+        if parsed.title == path.stem:  # the parser fell back on the name of our temporary file
+            parsed = replace(parsed, title=name)
+        source = str(fields.get("source_id", "upload"))
+        file = SourceFile(path, str(fields.get("document_id", name)), source, name, ())
+        defaults = Defaults(
+            tenant=tenant,
+            source_id=source,
+            tags=tuple(fields.get("topic_tags", ())),
+            acl=tuple(fields.get("acl", ("public",))),
+        )
+        return file_document(file, parsed, defaults)
+
+    def ingest(self, document: Document) -> StoredDocument:
+        """Store one document; searchable on return. Raises StoreError, DocumentRejected, EncoderError."""
+        self._require_ready()
+        with self._writing:
+            return ingest_document(document, settings=self.settings, cluster=self.cluster, encoder=self.encoder)
+
+    def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
+        """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
+        passages = documents.get_document(self.cluster, scope, document_id)
+        head = passages[0]
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "acl")
+        shown = ("id", "position", "page", "section_heading", "text", "token_count")
+        return {
+            **{name: head.get(name) for name in fields},
+            "topic_tags": head.get("topic_tags") or [],
+            "passages": [{name: passage.get(name) for name in shown} for passage in passages],
+        }
+
+    def delete_document(self, scope: Scope, document_id: str) -> None:
+        """Remove a document. Raises NotFound."""
+        documents.refresh(self.cluster)
+        with self._writing:
+            if documents.delete_documents(self.cluster, scope.tenant, [document_id]) == 0:
+                raise NotFound(f"there is no document {document_id!r}")
+
+    def close(self) -> None:
+        """Let everything go."""
+        if self._parsers is not None:
+            self._parsers.__exit__(None, None, None)
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.generator.close()
+        self.generation.close()
+        self.cluster.close()
+
+    def _require_ready(self) -> None:
+        self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+
+    def _what_it_is(self) -> tuple[Capabilities, Rendered]:
+        """Asked once a process: the version and the libraries of a running node do not change."""
+        with self._lock:
+            if self._known is None:
+                capabilities = probe(self.cluster)
+                variant = self.settings.vector_variant or default_variant(capabilities)
+                self._known = capabilities, render(self.settings, variant, self.encoder.dimension)
+            return self._known
+
+    def _check(self) -> StoreState:
+        capabilities, rendered = self._what_it_is()
+        drifts, live = templates.compare(self.cluster, rendered)
+        return StoreState(
+            differences=tuple(str(drift) for drift in drifts),
+            shards=live.shards,
+            native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
+        )

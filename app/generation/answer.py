@@ -1,0 +1,204 @@
+"""Answers: from a language model where one is connected, else quotations. What was left out is part of the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from app import telemetry
+from app.config import Settings
+from app.errors import EncoderError, GenerationError
+from app.generation.citations import Citation, MarkFilter, best_quote, cite
+from app.generation.evidence import Evidence, TextEncoder, is_relevant, weigh
+from app.generation.llm import LanguageModel, Usage
+from app.generation.prompt import UNKNOWN, build_prompt
+from app.passage import Hit
+
+EXTRACTIVE = "extractive"
+_SECOND_SHARE = 0.85
+"""A further sentence is quoted when it scores at least so much of the best one."""
+_MOST_SENTENCES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`degraded` holds (stage, reason) pairs; `dropped` the marks that named no passage."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    abstained: bool
+    model: str
+    usage: dict[str, int] | None
+    degraded: tuple[tuple[str, str], ...]
+    dropped: tuple[str, ...]
+    gen_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a streamed answer; the field that `kind` names is set."""
+
+    kind: Literal["token", "citation", "done"]
+    text: str = ""
+    citation: Citation | None = None
+    answer: Answer | None = None
+
+
+class Generator:
+    """Makes answers. Thread-safe."""
+
+    def __init__(self, settings: Settings, encoder: TextEncoder) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._model = LanguageModel(settings) if settings.llm_url else None
+
+    @property
+    def model(self) -> str:
+        """What makes the answers: the connected model's name, or ``extractive``."""
+        return self._model.name if self._model else EXTRACTIVE
+
+    def answer(self, question: str, hits: Sequence[Hit], *, timeout_s: float) -> Answer:
+        """The whole answer. Never fails for the language model's sake: then it is quoted, and `degraded` says why.
+
+        Args:
+            question: as asked.
+            hits: the passages to answer from, best first.
+            timeout_s: seconds left for it.
+        """
+        for event in self.stream(question, hits, timeout_s=timeout_s):
+            if event.answer is not None:
+                return event.answer
+        raise AssertionError("a stream ends with its answer")
+
+    def stream(self, question: str, hits: Sequence[Hit], *, timeout_s: float) -> Iterator[Event]:
+        """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
+        started = time.perf_counter()
+        degraded: list[tuple[str, str]] = []
+        evidence: Evidence | None = None
+        try:
+            evidence = weigh(question, hits, self._encoder)
+        except EncoderError:
+            degraded.append(("generation", "encoder-failed: relevance could not be checked"))
+        if not hits or (evidence is not None and not is_relevant(evidence)):
+            yield from self._finish(UNKNOWN, hits, EXTRACTIVE, started, degraded, abstained=True)
+            return
+        if self._model is None:
+            yield from self._quote(evidence, hits, started, degraded)
+            return
+        yield from self._ask(self._model, question, hits, evidence, started, timeout_s, degraded)
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
+    def _ask(
+        self,
+        model: LanguageModel,
+        question: str,
+        hits: Sequence[Hit],
+        evidence: Evidence | None,
+        started: float,
+        timeout_s: float,
+        degraded: list[tuple[str, str]],
+    ) -> Iterator[Event]:
+        prompt = build_prompt(
+            question,
+            hits,
+            max_tokens=self._settings.llm_context_tokens,
+            count_tokens=lambda text: len(self._encoder.token_offsets(text)),
+        )
+        if prompt.passages < len(hits):
+            degraded.append(("generation", f"context-cut: {prompt.passages} of {len(hits)} passages fitted the prompt"))
+        marks, usage, shown = MarkFilter(prompt.passages), Usage(), []
+        outcome = "error"
+        try:
+            pieces = model.stream(
+                prompt.messages, timeout_s=max(0.1, timeout_s - (time.perf_counter() - started)), usage=usage
+            )
+            for piece in pieces:
+                if text := marks.feed(piece):
+                    shown.append(text)
+                    yield Event("token", text=text)
+            outcome = "ok"
+        except GenerationError as error:
+            if not shown:
+                degraded.append(("generation", f"{error.reason}: the answer is quoted from the passages"))
+                yield from self._quote(evidence, hits, started, degraded)
+                return
+            degraded.append(("generation", f"{error.reason}: the answer breaks off"))
+        finally:
+            telemetry.STAGE_REQUESTS.labels("generation", outcome).inc()
+            telemetry.GENERATION.observe(time.perf_counter() - started)
+        if rest := marks.finish():
+            shown.append(rest)
+            yield Event("token", text=rest)
+        text = "".join(shown).strip()
+        if not text:
+            degraded.append(("generation", "empty: the model said nothing, the answer is quoted from the passages"))
+            yield from self._quote(evidence, hits, started, degraded)
+            return
+        abstained = UNKNOWN.rstrip(".").lower() in text.lower()
+        if marks.dropped:
+            degraded.append(("citations", f"dropped: {len(marks.dropped)} marks named no passage"))
+        citations = () if abstained else tuple(cite(text, hits[: prompt.passages]))
+        if not citations and not abstained:
+            degraded.append(("citations", "none: the model cited no passage, check the answer against the results"))
+        for citation in citations:
+            yield Event("citation", citation=citation)
+        yield Event(
+            "done",
+            answer=Answer(
+                text=text,
+                citations=citations,
+                abstained=abstained,
+                model=model.name,
+                usage=usage.as_dict(),
+                degraded=tuple(degraded),
+                dropped=tuple(marks.dropped),
+                gen_ms=_ms(started),
+            ),
+        )
+
+    def _quote(
+        self, evidence: Evidence | None, hits: Sequence[Hit], started: float, degraded: list[tuple[str, str]]
+    ) -> Iterator[Event]:
+        if evidence is None:  # no encoder: the best passage's beginning is all that can be said
+            chosen = [(1, best_quote("", hits[0].text))]
+        else:
+            best = evidence.sentences[0].score
+            chosen, seen = [], set()
+            for sentence in evidence.sentences[: 3 * _MOST_SENTENCES]:
+                text = " ".join(sentence.text.split())
+                if sentence.score >= _SECOND_SHARE * best and text.lower() not in seen:
+                    seen.add(text.lower())
+                    chosen.append((sentence.marker, sentence.text))
+            chosen = chosen[:_MOST_SENTENCES]
+        text = " ".join(f"{' '.join(quote.split())} [{marker}]" for marker, quote in chosen)
+        quotes: dict[int, str] = {}
+        for marker, quote in chosen:
+            quotes.setdefault(marker, quote)
+        citations = [Citation(m, hits[m - 1].id, hits[m - 1].document_id, q) for m, q in quotes.items()]
+        yield from self._finish(text, hits, EXTRACTIVE, started, degraded, citations=citations)
+
+    def _finish(
+        self,
+        text: str,
+        hits: Sequence[Hit],
+        model: str,
+        started: float,
+        degraded: list[tuple[str, str]],
+        *,
+        abstained: bool = False,
+        citations: Sequence[Citation] = (),
+    ) -> Iterator[Event]:
+        yield Event("token", text=text)
+        for citation in citations:
+            yield Event("citation", citation=citation)
+        done = Answer(text, tuple(citations), abstained, model, None, tuple(degraded), (), _ms(started))
+        yield Event("done", answer=done)
+
+
+def _ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,112 @@
+"""A language model behind an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import openai
+from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
+
+from app.config import Settings
+from app.errors import GenerationError
+
+_CONNECT_S = 5.0
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens as the endpoint counted them; None until, or unless, it says."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def as_dict(self) -> dict[str, int] | None:
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+
+class LanguageModel:
+    """Streams completions. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare the client for ``BRAID_LLM_URL`` (with or without ``/v1``); nothing is sent yet."""
+        url = (settings.llm_url or "").rstrip("/")
+        for tail in ("/chat/completions", "/completions"):
+            url = url.removesuffix(tail)
+        if not url.rsplit("/", 1)[-1].startswith("v"):
+            url += "/v1"
+        self.name = settings.llm_model
+        self._max_tokens = settings.llm_max_tokens
+        # an endpoint without keys takes any; the library wants one
+        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
+        self._client = OpenAI(base_url=url, api_key=key, max_retries=0)
+
+    def stream(self, messages: Sequence[dict[str, str]], *, timeout_s: float, usage: Usage) -> Iterator[str]:
+        """Pieces of the completion as they come; closing the iterator ends the request. Fills `usage`.
+
+        Args:
+            messages: role and content.
+            timeout_s: of the whole completion.
+            usage: filled when the endpoint tells.
+
+        Raises:
+            GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status) or ``bad-answer``.
+        """
+        until = time.monotonic() + timeout_s
+        typed: list[ChatCompletionMessageParam] = [
+            {"role": "system", "content": m["content"]}
+            if m["role"] == "system"
+            else {"role": "user", "content": m["content"]}
+            for m in messages
+        ]
+        try:
+            with self._client.chat.completions.create(
+                model=self.name,
+                messages=typed,
+                max_tokens=self._max_tokens,
+                temperature=0.0,
+                stream=True,
+                stream_options={"include_usage": True},
+                timeout=openai.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
+            ) as chunks:
+                for chunk in chunks:
+                    if chunk.usage is not None:
+                        usage.prompt_tokens = chunk.usage.prompt_tokens
+                        usage.completion_tokens = chunk.usage.completion_tokens
+                    if chunk.choices and (text := chunk.choices[0].delta.content):
+                        yield text
+                    if time.monotonic() > until:
+                        raise GenerationError(
+                            f"the language model took longer than {timeout_s:.1f} s", reason="timeout"
+                        )
+        except openai.APITimeoutError as error:
+            raise GenerationError(
+                f"the language model did not answer within {timeout_s:.1f} s", reason="timeout"
+            ) from error
+        except openai.APIStatusError as error:
+            raise GenerationError(
+                f"the language model's endpoint answered {error.status_code}; "
+                "check BRAID_LLM_URL, BRAID_LLM_MODEL and BRAID_LLM_API_KEY",
+                reason="refused",
+            ) from error
+        except openai.APIConnectionError as error:
+            raise GenerationError(
+                "the language model can't be reached; check BRAID_LLM_URL", reason="unreachable"
+            ) from error
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
+            # endpoints that are not what they say they are: JSON that is none, fields of another shape
+            raise GenerationError(
+                "the language model's endpoint sent something unusable", reason="bad-answer"
+            ) from error
+
+    def close(self) -> None:
+        self._client.close()

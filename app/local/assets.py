@@ -1,0 +1,115 @@
+"""`braid templates`, and opening the store as every command needs it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from app.config import Settings
+from app.embedded.models import ensure_model
+from app.embedding.encoder import Encoder, load_encoder
+from app.store import templates
+from app.store.capabilities import Capabilities, default_variant, probe
+from app.store.client import Cluster, connect
+from app.store.rendering import Rendered, render
+
+
+@dataclass(frozen=True)
+class Store:
+    """A cluster, what it can do, and what it should hold for these settings."""
+
+    settings: Settings
+    cluster: Cluster
+    capabilities: Capabilities
+    encoder: Encoder
+
+    @cached_property
+    def rendered(self) -> Rendered:
+        """The templates and pipelines for the chosen, or else the best possible, vector variant."""
+        variant = self.settings.vector_variant or default_variant(self.capabilities)
+        return render(self.settings, variant, self.encoder.dimension)
+
+    def apply(self, console: Console) -> list[templates.Change]:
+        """Apply the templates; print only what changed."""
+        changes = templates.apply(self.cluster, self.capabilities, self.rendered)
+        for change in changes:
+            if change.action != "unchanged":
+                console.print(f"{change.action} {change.kind} {change.name}", markup=False)
+        return changes
+
+    def describe(self) -> str:
+        faiss = "native FAISS" if self.capabilities.faiss_native else "no native FAISS"
+        return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url}, {faiss}"
+
+
+def open_store(settings: Settings, *, ensure: bool = False) -> Store:
+    """Connect, ask what the cluster can do, load the encoder (with `ensure` fetching the default model by Maven).
+
+    Raises:
+        ConfigurationError, ProvisioningError, CapabilityError, StoreError.
+    """
+    cluster = connect(settings)
+    if ensure and settings.embedding_path is None:
+        ensure_model(settings.embedding_model, settings.embedding_precision, settings)
+    return Store(settings, cluster, probe(cluster), load_encoder(settings))
+
+
+def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
+    """`braid templates apply`."""
+    store = open_store(settings, ensure=True)
+    changes = templates.apply(store.cluster, store.capabilities, store.rendered)
+    if as_json:
+        _json(console, [asdict(change) for change in changes])
+        return 0
+    table = Table("", "kind", "name")
+    for change in changes:
+        table.add_row(change.action, change.kind, change.name)
+    console.print(table)
+    return 0
+
+
+def diff(settings: Settings, *, as_json: bool, console: Console) -> int:
+    """`braid templates diff`: 1 when anything differs."""
+    store = open_store(settings, ensure=True)
+    drifts = templates.diff(store.cluster, store.rendered)
+    if as_json:
+        _json(console, [asdict(drift) for drift in drifts])
+    elif drifts:
+        table = Table("kind", "name", "field", "expected", "found")
+        for drift in drifts:
+            table.add_row(drift.kind, drift.name, drift.field, str(drift.expected), str(drift.found))
+        console.print(table)
+        console.print(f"{len(drifts)} differences; `braid templates apply` puts right what is no index")
+    else:
+        console.print("the cluster is as this service needs it")
+    return 1 if drifts else 0
+
+
+def validate(settings: Settings, *, offline: bool, console: Console) -> int:
+    """`braid templates validate`: 1 when a file is wrong, or the cluster refuses what they make."""
+    problems = templates.validate(settings, dimension=384)
+    if not offline:
+        store = open_store(settings, ensure=True)
+        problems += templates.simulate(store.cluster, store.rendered)
+    for problem in problems:
+        console.print(problem, style="red", markup=False)
+    if not problems:
+        console.print("the files are valid" + ("" if offline else ", and the cluster takes them"))
+    return 1 if problems else 0
+
+
+def export(settings: Settings, folder: Path, *, console: Console) -> int:
+    """`braid templates export FOLDER`."""
+    store = open_store(settings, ensure=True)
+    for path in templates.export(store.rendered, folder):
+        console.print(str(path), markup=False)
+    return 0
+
+
+def _json(console: Console, value: object) -> None:
+    console.file.write(orjson.dumps(value).decode() + "\n")
