@@ -65,7 +65,7 @@ def find_home(settings: Settings, *, on_progress: maven.Progress | None = None) 
 def fingerprint() -> str:
     """Twelve hex digits over everything that decides what is assembled: a change of any of it is a new assembly."""
     source = asset_folder("docker/embedded")
-    digest = hashlib.sha256(f"{LAYOUT}".encode() + maven.pom().read_bytes())
+    digest = hashlib.sha256(f"{LAYOUT}".encode() + maven.checksums("node").read_bytes())
     for file in sorted((source / "modules").rglob("*")):
         if file.is_file():
             digest.update(f"\0{file.relative_to(source)}\0".encode() + file.read_bytes())

@@ -25,6 +25,11 @@ class Java:
     version: str
     major: int
 
+    @property
+    def home(self) -> Path:
+        """The folder that JAVA_HOME would name."""
+        return self.executable.parent.parent
+
 
 def find_java(
     settings: Settings, *, extra: Sequence[Path] = (), roots: Sequence[Path] = JVM_ROOTS, path: str | None = None

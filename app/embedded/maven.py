@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import signal
@@ -31,11 +32,16 @@ def pom() -> Path:
     return asset_folder("docker/embedded") / "pom.xml"
 
 
+def checksums(profile: str) -> Path:
+    """The file with the SHA-256 of everything that `profile` resolves, in the format of `sha256sum`."""
+    return asset_folder("docker/embedded") / "checksums" / f"{profile}.sha256"
+
+
 def resolve(profile: str, out: Path, on_progress: Progress | None = None) -> None:
-    """Put what `profile` of the pom.xml resolves into the folder `out`, reporting each download.
+    """Put what `profile` of the pom.xml resolves into the empty folder `out`, reporting each download.
 
     Raises:
-        ProvisioningError: no `mvn`, or it failed: carries Maven's own words.
+        ProvisioningError: no `mvn`; it failed: carries Maven's own words; or what came is not what the checksums say.
     """
     maven = shutil.which("mvn")
     if maven is None:
@@ -72,6 +78,26 @@ def resolve(profile: str, out: Path, on_progress: Progress | None = None) -> Non
     if process.returncode != 0:
         raise ProvisioningError(_explain(profile, process.returncode, list(lines)))
     shutil.rmtree(out / ".maven", ignore_errors=True)
+    _verify(profile, out)
+
+
+def _verify(profile: str, out: Path) -> None:
+    expected = {}
+    for line in checksums(profile).read_text("utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        expected[name] = digest
+    found = {}
+    for path in sorted(out.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[path.relative_to(out).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise ProvisioningError(
+            f"what Maven resolved for {profile!r} is not what Braid was built with: {', '.join(different[:5])} "
+            f"({len(different)} of {len(expected)} files): compare with {checksums(profile)}. If a mirror is "
+            "at fault, remove these artifacts from ~/.m2/repository and try again"
+        )
 
 
 def _explain(profile: str, code: int, lines: list[str]) -> str:

@@ -32,7 +32,7 @@ def ensure_model(name: str, precision: str, settings: Settings, *, on_progress: 
     _check_published(name, precision)
     embedding_id = name if precision == "fp32" else f"{name}-{precision}"
     folder = settings.cache_dir / "models" / embedding_id
-    mark = hashlib.sha256(maven.pom().read_bytes()).hexdigest()
+    mark = hashlib.sha256(maven.checksums(f"model-{embedding_id}").read_bytes()).hexdigest()
     if _marked(folder, mark):
         return folder
     with exclusive(folder.parent / f".{embedding_id}.lock"):

