@@ -1,0 +1,149 @@
+"""A document -> its passages: chunk, tag, identify. Pure: the same document and recipe give the same passages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.config import Settings
+from app.errors import DocumentRejected
+from app.ingest.chunk import MAXIMUM, Draft, chunk
+from app.ingest.enrich import keyphrases, normalise_tags
+from app.ingest.sources import Defaults, SourceFile
+from app.passage import Document, ParsedDocument, Passage, passage_id
+
+_SPECIAL_TOKENS = 2
+"""What a BERT-like model puts around a text."""
+
+
+class Encoder(Protocol):
+    """What ingesting needs of the embedding model (`app.embedding.encoder.Encoder`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def encode_passages(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
+
+    def token_offsets(self, text: str, /) -> list[tuple[int, int]]: ...
+
+
+def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str:
+    """Everything beside the document that decides what its passages are; part of `Document.content_hash`.
+
+    Args:
+        settings: of cutting and embedding.
+        encoder: its name tells two models, or two precisions of one, apart.
+        tagging: whether documents without tags get keyphrases.
+    """
+    prefix = settings.embedding_passage_prefix or ""
+    return (
+        f"model={encoder.name} window={settings.embedding_max_tokens} prefix={prefix!r} "
+        f"tokens={settings.passage_tokens} overlap={settings.passage_overlap} keyphrases={tagging}"
+    )
+
+
+def version_of(document: Document, made_by: str) -> str:
+    """The content hash that names this version of the document; `made_by` is the `recipe`.
+
+    The id is part of it: were two documents to swap their contents, each would have the other's version to delete.
+    """
+    return document.content_hash(f"{made_by} document={document.document_id}")
+
+
+def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) -> Document:
+    """The document of a parsed file. Its timestamp is the file's own word (front matter, metadata), or none."""
+    return Document(
+        document_id=file.document_id,
+        source_id=file.source_id,
+        uri=file.uri,
+        parsed=parsed,
+        tags=normalise_tags((*defaults.tags, *parsed.tags, *file.folders)),
+        tenant=defaults.tenant,
+        acl=defaults.acl,
+        timestamp=parsed.timestamp,
+    )
+
+
+def to_passages(
+    document: Document,
+    *,
+    content_hash: str,
+    settings: Settings,
+    encoder: Encoder,
+    written: datetime,
+    tagging: bool = True,
+) -> list[Passage]:
+    """Passages without vectors, positions 0, 1, 2, ...
+
+    Args:
+        document: what to cut.
+        content_hash: `Document.content_hash` of it.
+        settings: target size and overlap.
+        encoder: its tokenizer counts.
+        written: the time for a document that names none: when its file was last written, or now. It is no part of the
+            hash: to touch a file, or to check it out anew, does not change the document.
+        tagging: give keyphrases to a document without tags.
+
+    Raises:
+        DocumentRejected: ``empty`` where there is no text.
+    """
+    drafts = _whole(document, encoder) if document.whole else _chunk(document, settings, encoder)
+    if not drafts:
+        raise DocumentRejected("there is no text in it", reason="empty")
+    tags = normalise_tags(document.tags) or (keyphrases(document.parsed) if tagging else ())
+    timestamp = document.timestamp or document.parsed.timestamp or written
+    return [
+        Passage(
+            id=passage_id(document.tenant, document.document_id, content_hash, draft.position),
+            document_id=document.document_id,
+            source_id=document.source_id,
+            source_type=document.parsed.source_type,
+            uri=document.uri,
+            title=document.parsed.title,
+            section_heading=draft.section_heading,
+            text=draft.text,
+            page=draft.page,
+            position=draft.position,
+            token_count=draft.token_count,
+            timestamp=timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp,
+            topic_tags=tags,
+            tenant=document.tenant,
+            acl=document.acl,
+            content_hash=content_hash,
+            embedding_model=encoder.name,
+        )
+        for draft in drafts
+    ]
+
+
+def embed(passages: Sequence[Passage], encoder: Encoder) -> list[Passage]:
+    """The passages with their vectors. Raises EncoderError."""
+    vectors = encoder.encode_passages([passage.embedding_text() for passage in passages])
+    return [
+        replace(passage, embedding=tuple(vector)) for passage, vector in zip(passages, vectors.tolist(), strict=True)
+    ]
+
+
+def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Draft]:
+    prefix = settings.embedding_passage_prefix
+    taken = _SPECIAL_TOKENS + (len(encoder.token_offsets(prefix)) if prefix else 0)
+    return chunk(
+        document.parsed,
+        encoder.token_offsets,
+        target=settings.passage_tokens,
+        overlap=settings.passage_overlap,
+        room=min(MAXIMUM, settings.embedding_max_tokens - taken),
+    )
+
+
+def _whole(document: Document, encoder: Encoder) -> list[Draft]:
+    blocks = [block for block in document.parsed.blocks if block.text.strip()]
+    if not blocks:
+        return []
+    text = "\n\n".join(block.text.strip() for block in blocks)
+    return [Draft("", blocks[0].page, 0, text, len(encoder.token_offsets(text)))]

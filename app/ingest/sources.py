@@ -1,0 +1,245 @@
+"""PATHS -> the files and ready documents in them, in a fixed order, with the identity that each has in the store.
+
+A file is `<root>/<relative path>` with forward slashes, `<root>` being the name of the folder that was given (of the
+folder around it, for a file that was given): the same on every machine, and no server's own path. With a source named
+by the caller it is `<source>/<root>/<relative path>`. `source_id` is the root's name, or the source named.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from app.errors import DocumentRejected, InvalidInput
+from app.ingest.enrich import normalise_tags
+from app.ingest.records import BadLine, count_lines, is_records, read_records, ready_document, record_id
+from app.passage import Document
+
+LONGEST_ID = 512
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to parse."""
+
+    path: Path
+    document_id: str
+    source_id: str
+    uri: str
+    folders: tuple[str, ...]
+    """Names of the folders between the root and the file: topic tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A ready document of a JSON Lines file, and when that file was written."""
+
+    document: Document
+    place: str
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that can't go in. `place` is a file, a folder or ``file:line``, as the caller may see it.
+
+    `document_id` is that of the document which did not go in, where it is known. `hides` is true where documents may be
+    behind it whose ids are not known (a folder that can't be read, a line that is not JSON): then nothing may be said
+    to have vanished.
+    """
+
+    place: str
+    reason: str
+    detail: str
+    hides: bool = False
+    document_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the caller says of every document."""
+
+    tenant: str
+    source_id: str | None = None
+    tags: tuple[str, ...] = ()
+    acl: tuple[str, ...] = ("public",)
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One of PATHS: a folder, or a file together with the folder around it."""
+
+    folder: Path
+    only: Path | None
+    name: str
+
+
+def roots_of(paths: Sequence[Path]) -> list[Root]:
+    """The roots that `paths` name.
+
+    Raises:
+        InvalidInput: one of them does not exist, or two folders have the same name, so that their documents' ids could
+            not be told apart.
+    """
+    roots: list[Root] = []
+    for path in paths:
+        full = Path(os.path.abspath(path))
+        if not full.exists():
+            raise InvalidInput(f"{printable(str(path))}: there is no such file or folder")
+        folder = full if full.is_dir() else full.parent
+        roots.append(Root(folder, None if full.is_dir() else full, folder.name or "root"))
+    taken: dict[str, Path] = {}
+    for root in roots:
+        if taken.setdefault(root.name, root.folder) != root.folder:
+            raise InvalidInput(
+                f"two different folders are named {printable(root.name)!r}, so the ids of their documents would clash: "
+                f"ingest them one after the other, each with a --source of its own"
+            )
+    return roots
+
+
+def printable(text: str) -> str:
+    """`text` with everything escaped that could disturb a terminal, a log or UTF-8."""
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in text)
+
+
+def list_files(root: Root) -> Iterator[Path | Problem]:
+    """Files of a root, depth first, by name. Hidden ones are left out.
+
+    Symbolic links are not followed: one that stays in the root names a file that is there anyway (or a loop), and one
+    that leads out of it could carry in what nobody meant to publish. The latter are reported.
+    """
+    if root.only is not None:
+        yield root.only
+        return
+    yield from _list(root, root.folder, root.folder.resolve())
+
+
+def _list(root: Root, folder: Path, real_root: Path) -> Iterator[Path | Problem]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Problem(_place(root, folder), "unreadable", f"the folder can't be read: {error.strerror}", hides=True)
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink():
+            if not _inside(path, real_root):
+                yield Problem(
+                    _place(root, path),
+                    "link-outside",
+                    "a link to nothing, or to a place outside the folder: give its target as a path of its own",
+                )
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _list(root, path, real_root)
+        elif entry.is_file(follow_symlinks=False):
+            yield path
+        else:
+            yield Problem(_place(root, path), "not-a-file", "neither a file nor a folder (a socket, pipe or device)")
+
+
+def _inside(link: Path, real_root: Path) -> bool:
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return link.is_symlink() and _is_loop(link)
+    return target == real_root or real_root in target.parents
+
+
+def _is_loop(link: Path) -> bool:
+    try:
+        os.stat(link)
+    except OSError as error:
+        return error.errno == 40  # ELOOP: links that lead to each other hide nothing
+    return False
+
+
+def _place(root: Root, path: Path) -> str:
+    return printable(_relative(root, path))
+
+
+def _relative(root: Root, path: Path) -> str:
+    return str(PurePosixPath(root.name, *path.relative_to(root.folder).parts))
+
+
+def describe(root: Root, path: Path, defaults: Defaults) -> SourceFile | Problem:
+    """The identity of a file, or why it can't have one."""
+    uri = _relative(root, path)
+    document_id = uri if defaults.source_id is None else f"{defaults.source_id}/{uri}"
+    if any(unicodedata.category(ch) in ("Cc", "Cs") for ch in document_id):
+        return Problem(
+            printable(uri), "bad-name", "the name holds control characters or is not valid UTF-8: rename the file"
+        )
+    if len(document_id) > LONGEST_ID:
+        return Problem(printable(uri), "bad-name", f"the path is longer than {LONGEST_ID} characters: move the file up")
+    folders = path.relative_to(root.folder).parts[:-1]
+    return SourceFile(path, document_id, defaults.source_id or root.name, uri, folders)
+
+
+def read_source(
+    roots: Sequence[Root], defaults: Defaults, count: Callable[[int], None] | None = None
+) -> Iterator[SourceFile | Record | Problem]:
+    """Everything in `roots`, files in their order, the lines of JSON Lines files streamed.
+
+    `count` is told how many documents are coming as soon as that is known.
+    """
+    seen: set[Path] = set()
+    for root in roots:
+        files: list[Path] = []
+        for item in list_files(root):
+            if isinstance(item, Problem):
+                yield item
+            elif (real := item.resolve()) not in seen:
+                seen.add(real)
+                files.append(item)
+        if count:
+            count(sum(not is_records(path) for path in files))
+        for path in files:
+            described = describe(root, path, defaults)
+            if isinstance(described, SourceFile) and is_records(path):
+                if count:
+                    count(count_lines(path))
+                yield from _records(described, defaults)
+            else:
+                yield described
+
+
+def _records(file: SourceFile, defaults: Defaults) -> Iterator[Record | Problem]:
+    try:
+        about = file.path.stat()
+    except OSError as error:
+        yield Problem(file.uri, "unreadable", f"the file can't be read: {error.strerror}", hides=True)
+        return
+    if not stat.S_ISREG(about.st_mode):
+        yield Problem(file.uri, "not-a-file", "not a regular file")
+        return
+    tags = normalise_tags((*defaults.tags, *file.folders))
+    for item in read_records(file.path):
+        if isinstance(item, BadLine):
+            yield Problem(f"{file.uri}:{item.number}", item.reason, item.detail, hides=True)
+            continue
+        number, row = item
+        place = f"{file.uri}:{number}"
+        try:
+            document = ready_document(
+                row,
+                tenant=defaults.tenant,
+                source_id=file.source_id,
+                uri=file.uri,
+                tags=tags,
+                acl=defaults.acl,
+                whole=defaults.whole,
+            )
+        except DocumentRejected as error:
+            known = record_id(row)
+            yield Problem(place, error.reason, error.detail, hides=known is None, document_id=known)
+        else:
+            yield Record(document, place, about.st_mtime)
