@@ -1,4 +1,4 @@
-"""Headless Chromium on the real service. Every test also fails on a console error, a CSP violation or a request elsewhere."""
+"""Headless Chromium on the real service; a console error, a CSP violation, a request elsewhere fails any test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     chromedriver = shutil.which("chromedriver")
     if browser is None or chromedriver is None:
-        missing = " and ".join(name for name, path in (("chromium", browser), ("chromedriver", chromedriver)) if not path)
+        missing = " and ".join(
+            name for name, path in (("chromium", browser), ("chromedriver", chromedriver)) if not path
+        )
         pytest.skip(f"{missing} not found on the PATH (Debian: apt-get install chromium chromium-driver)")
     options = ChromeOptions()
     options.binary_location = browser
@@ -83,7 +85,9 @@ def watched(driver: Chrome, url: str) -> Iterator[Page]:
     assert unexpected == [], "the console shows errors or warnings"
     elsewhere = [address for address in requested if not address.startswith((f"{url}/", "about:blank", "data:"))]
     assert elsewhere == [], "the page asked another origin"
-    assert any(address.startswith(f"{url}/static/") for address in requested), "the network log is empty: nothing was checked"
+    assert any(address.startswith(f"{url}/static/") for address in requested), (
+        "the network log is empty: nothing was checked"
+    )
 
 
 def _requested(driver: Chrome) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from selenium.common.exceptions import StaleElementReferenceException
@@ -87,6 +89,15 @@ class Page:
 
     def width(self, pixels: int, height: int = 800) -> None:
         self.cdp("Emulation.setDeviceMetricsOverride", width=pixels, height=height, deviceScaleFactor=1, mobile=False)
+
+    @contextmanager
+    def before_load(self, script: str) -> Iterator[None]:
+        """Run `script` in every page that is loaded meanwhile, before the page's own scripts."""
+        added = self.cdp("Page.addScriptToEvaluateOnNewDocument", source=script)
+        try:
+            yield
+        finally:
+            self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
     def media(self, **features: str) -> None:
         """Set media features, such as prefers_color_scheme="dark"."""

@@ -11,12 +11,26 @@ from .page import Page
 QUESTION = "How many turns of the crank does it take to wind the clockwork of the lens?"
 
 
+def _slowly(milliseconds: int) -> str:
+    """A script that lets the service's own event stream through one event at a time, with a pause before each."""
+    return (
+        "const real = window.fetch; window.fetch = async (...call) => { const response = await real(...call);"
+        " if (call[0] !== '/v1/answer') return response;"
+        " const events = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(new TransformStream({"
+        " async transform(text, out) { for (const event of text.split(/(?<=\\n\\n)/)) {"
+        f" await new Promise(next => setTimeout(next, {milliseconds})); out.enqueue(event); }} }} }}));"
+        " return new Response(events.pipeThrough(new TextEncoderStream()), response); }"
+    )
+
+
 def test_answer_streams_in_and_names_its_sources(page: Page) -> None:
-    page.open("#ask")
-    # keeps what the answer looked like whenever it changed
+    with page.before_load(_slowly(150)):
+        page.open("#ask")
+    # keeps what was to be seen whenever it changed
     page.js(
-        "window.seen = []; new MutationObserver(() => {"
-        " const text = document.getElementById('answer-text'); if (text) window.seen.push([text.ariaBusy, text.innerText]);"
+        "window.seen = []; new MutationObserver(() => { const text = document.getElementById('answer-text');"
+        " if (text) window.seen.push({busy: text.ariaBusy === 'true', text: text.innerText.trim() !== '',"
+        " marks: text.querySelector('.mark') !== null, sources: document.querySelector('.sources .result') !== null});"
         "}).observe(document.getElementById('ask-output'), {subtree: true, childList: true, attributes: true})"
     )
     page.ask(QUESTION)
@@ -25,9 +39,28 @@ def test_answer_streams_in_and_names_its_sources(page: Page) -> None:
     assert any("keeper's handbook" in title for title in page.texts(".sources h3"))
     assert page.texts(".sources .result.cited .marker")
     seen = page.js("return window.seen")
-    assert any(busy == "true" and text.strip() for busy, text in seen), "the answer came all at once"
-    assert seen[-1][0] == "false"
+    steps = [
+        {"busy": True, "text": False, "marks": False, "sources": True},
+        {"busy": True, "text": True, "marks": False, "sources": True},
+        {"busy": True, "text": True, "marks": True, "sources": True},
+        {"busy": False, "text": True, "marks": True, "sources": True},
+    ]
+    assert [step for step in steps if step in seen] == steps
+    assert [seen.index(step) for step in steps] == sorted(seen.index(step) for step in steps)
     page.shows("#status", "Answer complete")
+
+
+def test_stop_in_the_middle_keeps_what_has_arrived(page: Page) -> None:
+    with page.before_load(_slowly(1500)):
+        page.open("#ask")
+    page.type("#ask-box", QUESTION)
+    page.keys(Keys.ENTER)
+    page.shows("#answer-text", "crank")
+    page.one("#ask-stop").click()
+    page.shows(".answer .notice", "Stopped")
+    assert "crank" in page.text("#answer-text")
+    assert page.all("#answer-text .mark") == []
+    page.gone("#ask-stop")
 
 
 def test_an_extractive_answer_says_how_to_connect_a_model(page: Page) -> None:
@@ -50,7 +83,8 @@ def test_citation_opens_at_its_passage_with_the_quote_marked(page: Page) -> None
     page.shows("#panel h3", "Winding the clockwork")
     assert page.js("return document.querySelectorAll('#panel .passage').length") >= 6
     inside = page.js(
-        "const m = arguments[0].getBoundingClientRect(), b = document.getElementById('panel-body').getBoundingClientRect();"
+        "const m = arguments[0].getBoundingClientRect();"
+        "const b = document.getElementById('panel-body').getBoundingClientRect();"
         "return m.top >= b.top && m.bottom <= b.bottom",
         marked,
     )

@@ -95,7 +95,11 @@ def test_key_is_asked_for_used_and_forgotten(page_with_key: tuple[Page, str]) ->
     ("change", "heading", "part"),
     [
         ("body.passages = 0", "No documents yet", "braid ingest path/to/folder"),
-        ("body.ready = false; body.problems = ['pipeline braid-linear is missing']", "not ready", "braid-linear is missing"),
+        (
+            "body.ready = false; body.problems = ['pipeline braid-linear is missing']",
+            "not ready",
+            "braid-linear is missing",
+        ),
     ],
 )
 def test_state_of_the_store(page: Page, change: str, heading: str, part: str) -> None:
@@ -105,13 +109,12 @@ def test_state_of_the_store(page: Page, change: str, heading: str, part: str) ->
         " if (call[0] !== '/readyz') return response; const body = await response.json();"
         f" if (!('passages' in body)) throw new Error('no count in /readyz'); {change}; return Response.json(body); }}"
     )
-    added = page.cdp("Page.addScriptToEvaluateOnNewDocument", source=script)
-    try:
+    with page.before_load(script):
         page.open()
         page.shows("#store-notice h2", heading)
         page.shows("#store-notice", part)
-    finally:
-        page.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
     page.open()
-    page.until(lambda _: page.js("return document.getElementById('store-notice').dataset.settled") == "yes", "not settled")
+    page.until(
+        lambda _: page.js("return document.getElementById('store-notice').dataset.settled") == "yes", "not settled"
+    )
     page.gone("#store-notice .notice")

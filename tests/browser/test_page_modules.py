@@ -14,7 +14,8 @@ def test_event_stream_in_any_pieces(page: Page, cut: int, end: str) -> None:
         f"""
         const {{ readEvents }} = await import('/static/sse.js');
         const text = [': comment', 'event: token', 'data: {{"text":"é€𝄞"}}', '', 'data:two', 'data: lines', 'id: 7', '',
-                      'event: empty', '', 'event: last', 'data', '', 'event: cut off', 'data: never', 'more'].join('{end}');
+                      'event: empty', '', 'event: last', 'data', '', 'event: cut off', 'data: never', 'more']
+                     .join('{end}');
         const bytes = new TextEncoder().encode(text);
         const body = new ReadableStream({{ start(c) {{
           for (let i = 0; i < bytes.length; i += {cut}) c.enqueue(bytes.slice(i, i + {cut}));
@@ -51,17 +52,22 @@ def test_quotes_are_found_whatever_their_typography(page: Page, text: str, quote
 
 
 def test_answer_text_formats(page: Page) -> None:
-    text = "First [1][2, 3] and [9].\n\n- a **bold** [1]\n- b `x<y`\n\n3. three\n4. four\n\n```\n[1] <b>\n```\n# Head [x]\n1984 [see"
+    text = (
+        "First [1][2, 3] and [9].\n\n- a **bold** [1]\n- b `x<y`\n\n"
+        "3. three\n4. four\n\n```\n[1] <b>\n```\n# Head [x]\n1984 [see"
+    )
     got = page.module(
         "const { answerNodes } = await import('/static/answertext.js'); const { h } = await import('/static/dom.js');"
         f"const nodes = answerNodes({text!r}, n => n < 4 ? h('button', {{}}, String(n)) : null);"
         "return nodes.map(n => n.outerHTML)"
     )
     assert got == [
-        "<p>First <button>1</button><button>2</button><button>3</button> and [9].</p>",
-        "<ul><li>a <strong>bold</strong> <button>1</button></li><li>b <code>x&lt;y</code></li></ul>",
+        '<p><span class="tie">First <button>1</button></span><span class="tie"><button>2</button></span>'
+        '<button>3</button> <span class="tie">and [9]</span>.</p>',
+        '<ul><li>a <strong>bold</strong> <span class="tie"><button>1</button></span></li>'
+        "<li>b <code>x&lt;y</code></li></ul>",
         '<ol start="3"><li>three</li><li>four</li></ol>',
-        "<pre><code>[1] &lt;b&gt;\n</code></pre>".replace("\n</code>", "</code>"),
+        "<pre><code>[1] &lt;b&gt;</code></pre>",
         "<p><strong>Head [x]</strong></p>",
         "<p>1984 [see</p>",
     ]

@@ -50,7 +50,7 @@ function inline(text, mark) {
   for (const match of text.matchAll(INLINE)) {
     const [whole, markers, bold, code] = match;
     nodes.push(text.slice(from, match.index));
-    if (markers !== undefined) nodes.push(marks(whole, markers, mark));
+    if (markers !== undefined) tie(nodes, marks(whole, markers, mark));
     else if (bold !== undefined) nodes.push(h("strong", {}, inline(bold, mark)));
     else nodes.push(h("code", {}, code));
     from = match.index + whole.length;
@@ -61,5 +61,12 @@ function inline(text, mark) {
 
 function marks(whole, markers, mark) {
   const made = markers.split(",").map((marker) => mark(Number(marker)) ?? `[${marker.trim()}]`);
-  return made.every((node) => typeof node === "string") ? whole : made;
+  return made.every((node) => typeof node === "string") ? [whole] : made;
+}
+
+/** Append marks so that no line begins with the first: the word before it, if it is short, stays with it. */
+function tie(nodes, [first, ...others]) {
+  const before = nodes.pop();
+  const word = /\S{1,24}[^\S\n]*$/.exec(before)?.[0] ?? "";
+  nodes.push(before.slice(0, before.length - word.length), h("span", { class: "tie" }, word, first), ...others);
 }

@@ -43,14 +43,15 @@ class Exchange {
   }
 
   done(data) {
-    this.text = data.answer ?? "";
+    // the service's own words for "no answer" say no more than the notice does; a language model's may
+    this.text = data.abstained && data.model === "extractive" ? "" : (data.answer ?? "");
     this.results = data.results ?? this.results;
     this.citations = new Map((data.citations ?? []).map((citation) => [citation.marker, citation]));
     this.finish();
     if (data.abstained || this.text === "") this.body.prepend(abstention(data, this.results.length));
     const degraded = renderDegraded(data.degraded);
     if (degraded) this.notices.append(degraded);
-    if (data.model === "extractive") this.notices.append(extractiveHint());
+    if (data.model === "extractive" && !data.abstained && !generationFailed(data)) this.notices.append(extractiveHint());
     fill(this.foot, facts(data), renderTimings(data.timings));
   }
 
@@ -114,9 +115,13 @@ class Exchange {
   }
 }
 
+/** Whether a language model is connected but did not do its work: then the answer is quoted too. */
+function generationFailed(data) {
+  return (data.degraded ?? []).some((item) => item.stage === "generation");
+}
+
 function abstention(data, found) {
-  const failed = (data.degraded ?? []).some((item) => item.stage === "generation");
-  if (failed && !data.abstained) {
+  if (generationFailed(data) && !data.abstained) {
     return h("p", { class: "notice abstained" }, "No answer was written, because the language model failed. The passages that were found are below.");
   }
   return h(
@@ -133,7 +138,7 @@ function extractiveHint() {
   return h(
     "p",
     { class: "notice hint" },
-    "This answer is made of sentences quoted from your documents, because no language model is connected. To connect one, set ",
+    "No language model is connected, so answers are made of sentences quoted from your documents. To connect one, set ",
     h("code", {}, "BRAID_LLM_URL"),
     " to an OpenAI-compatible endpoint, or start with ",
     h("code", {}, "braid up --llm URL"),

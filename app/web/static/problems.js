@@ -37,11 +37,12 @@ export function unreachable() {
 /** A problem as an alert; `retry`, where given, becomes a button. */
 export function renderProblem(problem, retry = null) {
   const errors = Array.isArray(problem.errors) ? problem.errors : [];
+  const repeated = errors.length > 0 && problem.detail?.startsWith(`${place(errors[0].loc)}: ${errors[0].msg}`);
   return h(
     "div",
     { class: "notice problem", role: "alert" },
     h("h2", {}, problem.title || "Something went wrong"),
-    problem.detail ? h("p", {}, problem.detail) : null,
+    problem.detail && !repeated ? h("p", {}, problem.detail) : null,
     errors.length > 0
       ? h("ul", { class: "field-errors" }, errors.map((item) => h("li", {}, h("code", {}, place(item.loc)), " ", item.msg)))
       : null,
