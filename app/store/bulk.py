@@ -8,18 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import orjson
 
-from app.errors import StoreUnavailable
+from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import Passage
-from app.store.client import Cluster
+from app.store.client import Cluster, StoreRequestError
+from app.store.reasons import safe_reason
 from app.store.rendering import WRITE_ALIAS
 
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
 """Of one request: OpenSearch's advice is 5 to 15 MB; smaller ones overlap better with encoding."""
 
 _RETRIED = frozenset({429, 502, 503, 504})
-_REASON_CHARACTERS = 200
+_TOO_LARGE = 413
+_PARAMS = {"timeout": "10s"}
+"""How long OpenSearch waits for a shard that is starting; the default of a minute would use up our patience at once."""
+_REQUEST_TIMEOUT_S = 60.0
+_NO_SPACE = "No space left on device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,11 @@ def bulk_index(
 
     Raises:
         StoreUnavailable: the cluster stayed away; how many passages were not written is in the message.
-        StoreError: a request as a whole was refused.
+        StoreNotReady: there is no write alias.
+        StoreError: the cluster takes no writes (disk full, read-only), or refused a request as a whole.
     """
     outcome = BulkOutcome()
-    for chunk in _requests(passages):
+    for chunk in _requests(passages, outcome):
         _write(cluster, chunk, outcome, patience_s, on_retry or (lambda reason: None))
     return outcome
 
@@ -76,9 +83,25 @@ def _write(
         again: list[tuple[Passage, bytes]] = []
         reason = ""
         try:
-            answer = cluster.request("POST", "/_bulk", body=b"".join(lines for _, lines in chunk), timeout_s=60)
+            answer = cluster.request(
+                "POST",
+                "/_bulk",
+                params=_PARAMS,
+                body=b"".join(lines for _, lines in chunk),
+                timeout_s=_REQUEST_TIMEOUT_S,
+            )
         except StoreUnavailable as error:
+            if isinstance(error, StoreRequestError):
+                _stop_if_blocked(error.error_type, error.status_code, error.detail)
             again, reason = chunk, error.detail
+        except StoreRequestError as error:
+            if error.status_code == _TOO_LARGE and len(chunk) > 1:  # a cluster or a proxy with a lower limit than ours
+                half = len(chunk) // 2
+                _write(cluster, chunk[:half], outcome, patience_s, on_retry)
+                chunk = chunk[half:]
+                continue
+            _stop_if_blocked(error.error_type, error.status_code, error.detail)
+            raise
         else:
             again = _sort_out(answer, chunk, outcome)
             reason = f"{len(again)} passages refused for load"
@@ -107,28 +130,37 @@ def _sort_out(
         status = int(result["status"])
         if status < 300:
             outcome.indexed += 1
-        elif status in _RETRIED:
+            continue
+        kind, reason = str(result["error"].get("type")), safe_reason(result["error"])
+        _stop_if_blocked(kind, status, reason)
+        if status in _RETRIED:
             again.append((passage, lines))
         else:
-            outcome.failed.append(BulkFailure(passage.id, passage.document_id, status, _reason(result["error"])))
+            outcome.failed.append(BulkFailure(passage.id, passage.document_id, status, f"{kind}: {reason}"))
     return again
 
 
-def _reason(error: dict[str, Any]) -> str:
-    kind, reason = str(error.get("type")), str(error.get("reason", ""))
-    if kind == "cluster_block_exception":
-        return (
-            f"OpenSearch takes no writes ({reason[:_REASON_CHARACTERS]}): free disk space on its nodes, then run again"
+def _stop_if_blocked(kind: str, status: int, reason: str) -> None:
+    """Raise if all other passages would fare the same, and waiting for a minute would not help."""
+    if (kind == "cluster_block_exception" and status != 503) or _NO_SPACE in reason:
+        raise StoreError(
+            f"OpenSearch takes no writes ({reason}): if its disk is full, free space on its nodes, else lift the "
+            "block; then run the same again"
         )
-    # mapper_parsing_exception quotes the value ("Preview of field's value: '...'"): documents stay out of logs
-    return f"{kind}: {reason.partition('Preview of')[0][:_REASON_CHARACTERS].strip()}"
+    if kind == "index_not_found_exception":
+        raise StoreNotReady(f"alias {WRITE_ALIAS} is missing: run `braid templates apply`")
 
 
-def _requests(passages: Sequence[Passage]) -> Iterator[list[tuple[Passage, bytes]]]:
+def _requests(passages: Sequence[Passage], outcome: BulkOutcome) -> Iterator[list[tuple[Passage, bytes]]]:
     chunk: list[tuple[Passage, bytes]] = []
     size = 0
     for passage in passages:
-        lines = _lines(passage)
+        try:
+            lines = _lines(passage)
+        except orjson.JSONEncodeError:
+            reason = "not_unicode: a field holds half a character (a lone surrogate)"
+            outcome.failed.append(BulkFailure(passage.id, passage.document_id, 400, reason))
+            continue
         if chunk and size + len(lines) > MAX_REQUEST_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -160,6 +192,7 @@ def _lines(passage: Passage) -> bytes:
     if passage.page is not None:
         source["page"] = passage.page
     if passage.embedding is not None:
-        source["embedding"] = passage.embedding
+        # as float32 the shortest text that reads back the same: half the bytes of a float64's
+        source["embedding"] = np.asarray(passage.embedding, dtype=np.float32)
     option = orjson.OPT_SERIALIZE_NUMPY
     return orjson.dumps(action) + b"\n" + orjson.dumps(source, option=option) + b"\n"

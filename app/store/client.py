@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import orjson
@@ -15,11 +16,17 @@ from opensearchpy.exceptions import (
     SerializationError,
     TransportError,
 )
+from opensearchpy.serializer import JSONSerializer
 
 from app.config import Settings
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
+from app.store.reasons import safe_reason
+
+# every failure becomes an exception of ours: the library's own lines, with a traceback for each retry, say it twice
+logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 _AWAY = frozenset({429, 502, 503, 504})
+_NOT_A_CLUSTER = "{} answered with something that is not JSON; check that BRAID_OPENSEARCH_URL is a cluster's address"
 
 
 class StoreRequestError(StoreError):
@@ -39,6 +46,16 @@ class StoreBusy(StoreRequestError, StoreUnavailable):
     """OpenSearch is overloaded or not ready to answer (429, 502, 503, 504)."""
 
     status = 503
+
+
+class _Json(JSONSerializer):
+    """orjson in place of json: a page of 100 hits is read in a third of the time."""
+
+    def loads(self, s: str) -> Any:
+        try:
+            return orjson.loads(s)
+        except ValueError as error:
+            raise SerializationError("not JSON", error) from error
 
 
 class Cluster:
@@ -70,6 +87,7 @@ class Cluster:
                 max_retries=0,
                 pool_maxsize=settings.threads * 3,
                 timeout=self._timeout_s,
+                serializer=_Json(),
                 **options,
             )
         except ImproperlyConfigured as error:
@@ -98,12 +116,13 @@ class Cluster:
         Raises:
             StoreUnavailable: no connection, no answer in time, or an overloaded cluster (StoreBusy).
             StoreRequestError: any other answer that is not a success.
+            StoreError: an answer that is not JSON.
         """
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         if body is not None and not isinstance(body, bytes):
             body = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         try:
-            return self._transport.perform_request(
+            answer = self._transport.perform_request(
                 method,
                 path,
                 params=dict(params or {}),
@@ -122,9 +141,10 @@ class Cluster:
         except TransportError as error:
             raise _request_error(error) from error
         except SerializationError as error:
-            raise StoreError(
-                "OpenSearch answered with something that is not JSON; is that address a cluster?"
-            ) from error
+            raise StoreError(_NOT_A_CLUSTER.format(self.url)) from error
+        if isinstance(answer, str):  # a page of a proxy or of another service
+            raise StoreError(_NOT_A_CLUSTER.format(self.url))
+        return answer
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,10 +165,10 @@ def _request_error(error: TransportError) -> StoreRequestError:
     if isinstance(info, dict) and isinstance(info.get("error"), dict):
         outer = info["error"]
         cause = (outer.get("root_cause") or [outer])[0]
-        kind, reason = str(cause.get("type") or outer.get("type")), str(cause.get("reason") or outer.get("reason"))
-        deepest = outer.get("caused_by")
-        if isinstance(deepest, dict) and deepest.get("reason") and str(deepest["reason"]) not in reason:
-            reason += f" ({deepest['reason']})"
+        kind, reason = str(cause.get("type") or outer.get("type")), safe_reason(cause)
+        innermost = safe_reason(outer.get("caused_by") or {})
+        if innermost and innermost not in reason:
+            reason += f" ({innermost})"
     elif status in {401, 403}:
         kind, reason = "security_exception", "check BRAID_OPENSEARCH_USER and BRAID_OPENSEARCH_PASSWORD"
     made = StoreBusy if status in _AWAY else StoreRequestError

@@ -1,23 +1,29 @@
 """Documents as sets of passages: which versions are complete, what is stored, what must go.
 
 Ingestion writes the passage at position 0 last, so a version of a document is complete if, and only if, that passage is
-there. Searches see writes after a refresh: every function that decides something refreshes first or is told to.
+there. What is read here is what searches see: writes up to the last refresh (each second, or `refresh`). The functions
+that delete say what they need.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.errors import NotFound
+from app.errors import NotFound, StoreUnavailable
 from app.store.client import Cluster
 from app.store.filters import Clause, Scope, clauses
 from app.store.rendering import READ_ALIAS, WRITE_ALIAS
 
 _PAGE = 1000
-_MAX_PASSAGES = 10_000
+_STALE_PAGE = 250
+"""Documents in one delete of stale versions: two clauses each, and OpenSearch takes 1,024 in a query."""
+_ALL = f"{READ_ALIAS},{WRITE_ALIAS}"
 _DELETE_TIMEOUT_S = 300.0
+_REFRESH_TIMEOUT_S = 60.0
+_ATTEMPTS = 5
 
 
 def complete_hashes(cluster: Cluster, tenant: str, document_ids: Sequence[str]) -> dict[str, set[str]]:
@@ -26,7 +32,7 @@ def complete_hashes(cluster: Cluster, tenant: str, document_ids: Sequence[str]) 
     for start in range(0, len(document_ids), _PAGE):
         wanted = list(dict.fromkeys(document_ids[start : start + _PAGE]))
         filters = [*clauses(Scope(tenant)), {"terms": {"document_id": wanted}}, {"term": {"position": 0}}]
-        for hit in _scan(cluster, filters, ["document_id", "content_hash"]):
+        for hit in _scan(cluster, filters, includes=["document_id", "content_hash"]):
             found[hit["_source"]["document_id"]].add(hit["_source"]["content_hash"])
     return dict(found)
 
@@ -59,39 +65,59 @@ def get_document(cluster: Cluster, scope: Scope, document_id: str) -> list[dict[
         NotFound: there is none, or none that the scope may see; callers can't tell which.
     """
     filters: list[Clause] = [*clauses(scope), {"term": {"document_id": document_id}}]
-    hits = list(_scan(cluster, filters, None, excludes=["embedding"], limit=_MAX_PASSAGES))
-    heads = [hit["_source"] for hit in hits if hit["_source"]["position"] == 0]
-    if not heads:
-        raise NotFound(f"there is no document {document_id!r}")
-    newest = max(heads, key=lambda head: str(head.get("ingested_at", "")))["content_hash"]
-    passages = [{"id": hit["_id"], **hit["_source"]} for hit in hits if hit["_source"]["content_hash"] == newest]
-    return sorted(passages, key=lambda passage: int(passage["position"]))
+    for _ in range(_ATTEMPTS):
+        newest = _newest_version(cluster, filters)
+        if newest is None:
+            raise NotFound(f"there is no document {document_id!r}")
+        hits = _scan(cluster, [*filters, {"term": {"content_hash": newest}}], excludes=["embedding"])
+        passages = [{"id": hit["_id"], **hit["_source"]} for hit in hits]
+        if passages and passages[0]["position"] == 0:
+            return passages
+        # replaced between the two requests: look for the version that took its place
+    raise StoreUnavailable(f"document {document_id!r} is being replaced over and over; ask again")
 
 
 def delete_documents(cluster: Cluster, tenant: str, document_ids: Sequence[str]) -> int:
-    """Remove all passages of the documents; how many there were. They can't be found any more on return."""
+    """Remove all passages of the documents, also those written a moment ago; how many there were.
+
+    They can't be found any more on return.
+    """
+    refresh(cluster)
     deleted = 0
     for start in range(0, len(document_ids), _PAGE):
         wanted = list(document_ids[start : start + _PAGE])
-        deleted += _delete(cluster, [*clauses(Scope(tenant)), {"terms": {"document_id": wanted}}], [])
+        deleted += _delete(cluster, {"bool": {"filter": [*clauses(Scope(tenant)), {"terms": {"document_id": wanted}}]}})
     return deleted
 
 
 def delete_stale(cluster: Cluster, tenant: str, keep: Mapping[str, str]) -> int:
-    """Remove the passages of other versions than the hash to keep, for each document; how many there were."""
+    """Remove the passages of other versions than the hash to keep, for each document; how many there were.
+
+    The version to keep must be complete, and `refresh` called since it was written if the document had another: else
+    one shard may show the deletion before another shows the new version. Nothing is refreshed if nothing is stale,
+    so that this costs a first ingest next to nothing.
+    """
     deleted = 0
     items = list(keep.items())
-    for start in range(0, len(items), _PAGE):
-        part = items[start : start + _PAGE]
-        filters = [*clauses(Scope(tenant)), {"terms": {"document_id": [document for document, _ in part]}}]
-        # a hash names one version of one document: the tenant and the content are part of it
-        deleted += _delete(cluster, filters, [{"terms": {"content_hash": [kept for _, kept in part]}}])
+    for start in range(0, len(items), _STALE_PAGE):
+        # in pairs: when two documents swap contents, the hash that one keeps is the other's stale one
+        stale = [
+            {
+                "bool": {
+                    "filter": [{"term": {"document_id": document_id}}],
+                    "must_not": [{"term": {"content_hash": kept}}],
+                }
+            }
+            for document_id, kept in items[start : start + _STALE_PAGE]
+        ]
+        query = {"bool": {"filter": clauses(Scope(tenant)), "should": stale, "minimum_should_match": 1}}
+        deleted += _delete(cluster, query)
     return deleted
 
 
 def refresh(cluster: Cluster) -> None:
     """Make all writes visible to searches."""
-    cluster.request("POST", f"/{WRITE_ALIAS}/_refresh")
+    cluster.request("POST", f"/{_ALL}/_refresh", timeout_s=_REFRESH_TIMEOUT_S)
 
 
 def count(cluster: Cluster, tenant: str) -> int:
@@ -100,48 +126,54 @@ def count(cluster: Cluster, tenant: str) -> int:
     return int(cluster.request("POST", f"/{READ_ALIAS}/_count", body=body)["count"])
 
 
-def _delete(cluster: Cluster, filters: list[Clause], must_not: list[Clause]) -> int:
-    query: dict[str, Any] = {"bool": {"filter": filters}}
-    if must_not:
-        query["bool"]["must_not"] = must_not
-    answer = cluster.request(
-        "POST",
-        f"/{WRITE_ALIAS}/_delete_by_query",
-        # a passage that somebody else replaces meanwhile is theirs
-        params={"refresh": "true", "conflicts": "proceed"},
-        body={"query": query},
-        timeout_s=_DELETE_TIMEOUT_S,
-    )
-    return int(answer["deleted"])
+def _newest_version(cluster: Cluster, filters: list[Clause]) -> str | None:
+    body = {
+        "size": 1,
+        "query": {"bool": {"filter": [*filters, {"term": {"position": 0}}]}},
+        "sort": [{"ingested_at": "desc"}, {"content_hash": "asc"}],
+        "_source": ["content_hash"],
+        "track_total_hits": False,
+    }
+    hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body=body)["hits"]["hits"]
+    return str(hits[0]["_source"]["content_hash"]) if hits else None
+
+
+def _delete(cluster: Cluster, query: dict[str, Any]) -> int:
+    """Delete what matches. A passage that is rewritten meanwhile (the same content again) is tried anew."""
+    deleted = 0
+    for attempt in range(_ATTEMPTS):
+        answer = cluster.request(
+            "POST",
+            f"/{_ALL}/_delete_by_query",
+            params={"refresh": "true", "conflicts": "proceed"},
+            body={"query": query},
+            timeout_s=_DELETE_TIMEOUT_S,
+        )
+        deleted += int(answer["deleted"])
+        if not answer["version_conflicts"] and not answer["failures"]:
+            return deleted
+        time.sleep(0.05 * 2**attempt)
+        refresh(cluster)
+    raise StoreUnavailable("passages that are to be deleted are being rewritten by somebody else; run the same again")
 
 
 def _scan(
-    cluster: Cluster,
-    filters: list[Clause],
-    includes: list[str] | None,
-    *,
-    excludes: Sequence[str] = (),
-    limit: int | None = None,
+    cluster: Cluster, filters: list[Clause], *, includes: Sequence[str] = (), excludes: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """All hits of a filter, by document and position, page after page."""
+    """All hits of a filter, by document, version and position, page after page."""
     after: list[Any] | None = None
-    given = 0
     while True:
         body: dict[str, Any] = {
             "size": _PAGE,
             "query": {"bool": {"filter": filters}},
             "sort": [{"document_id": "asc"}, {"content_hash": "asc"}, {"position": "asc"}],
-            "_source": {"includes": includes} if includes is not None else {"excludes": list(excludes)},
+            "_source": {"includes": list(includes), "excludes": list(excludes)},
             "track_total_hits": False,
         }
         if after is not None:
             body["search_after"] = after
         hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body=body)["hits"]["hits"]
-        for hit in hits:
-            yield hit
-            given += 1
-            if limit is not None and given >= limit:
-                return
+        yield from hits
         if len(hits) < _PAGE:
             return
         after = hits[-1]["sort"]

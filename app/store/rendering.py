@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ READ_ALIAS = "braid-passages"
 WRITE_ALIAS = "braid-passages-write"
 FIRST_INDEX = "braid-passages-000001"
 INDEX_TEMPLATE = "braid-passages"
+INGEST_PIPELINE = "braid-passages"
 VARIANTS = ("faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw")
 IVFPQ_MODEL = "braid-ivfpq"
 
@@ -53,6 +55,14 @@ class Rendered:
     dimension: int
     embedding_model: str
 
+    @property
+    def first_index(self) -> Json:
+        """Body of the first index: everything but the aliases comes from the templates."""
+        return read_file(asset_folder("mappings") / "indexes" / f"{FIRST_INDEX}.json")
+
+    def of_kind(self, kind: str) -> Iterator[Resource]:
+        return (item for item in self.resources if item.kind == kind)
+
     def body(self, kind: str, name: str) -> Json:
         return next(item.body for item in self.resources if (item.kind, item.name) == (kind, name))
 
@@ -82,6 +92,60 @@ def render(settings: Settings, variant: str, dimension: int) -> Rendered:
         _substitute(name, body, settings, dimension)
         resources.append(Resource(kind, name, body, f"{folder}/{file}"))
     return Rendered(tuple(resources), variant, dimension, settings.embedding_id)
+
+
+def composed(rendered: Rendered) -> Json:
+    """Settings and mappings as an index gets them when OpenSearch puts the component templates together."""
+    whole: Json = {"settings": {}, "mappings": {}}
+    for name in rendered.body("index template", INDEX_TEMPLATE)["composed_of"]:
+        _merge(whole, rendered.body("component template", name)["template"])
+    return whole
+
+
+def offline_problems(rendered: Rendered) -> list[str]:
+    """What is wrong with the files in themselves and with what they say of each other, in words."""
+    found: list[str] = []
+    components = {item.name for item in rendered.of_kind("component template")}
+    for item in rendered.resources:
+        if item.kind.endswith("template"):
+            meta = item.body.get("_meta", {})
+            if meta.get("managed_by") != "braid" or not isinstance(meta.get("version"), int):
+                found.append(f"{item.file}: _meta needs managed_by 'braid' and a whole-number version")
+        elif not isinstance(item.body.get("version"), int):
+            found.append(f"{item.file}: needs a whole-number version (pipelines take no _meta)")
+        missing = [name for name in item.body.get("composed_of", []) if name not in components]
+        found += [f"{item.file}: composed_of names {name}, which is not shipped" for name in missing]
+    return found or [f"{rendered.variant}: {problem}" for problem in _whole_problems(rendered)]
+
+
+def _whole_problems(rendered: Rendered) -> Iterator[str]:
+    """Names that one part uses and another must define."""
+    whole = composed(rendered)
+    index, mappings = whole["settings"]["index"], whole["mappings"]
+    if index.get("default_pipeline") not in {item.name for item in rendered.of_kind("ingest pipeline")}:
+        yield f"default_pipeline {index.get('default_pipeline')!r} is no ingest pipeline of ours"
+    if mappings.get("dynamic") != "strict":
+        yield "mappings.dynamic is not strict"
+    for field, definition in mappings["properties"].items():
+        if definition.get("copy_to", field) not in mappings["properties"]:
+            yield f"field {field}: copy_to {definition['copy_to']!r} is no field"
+        if "similarity" in definition and definition["similarity"] not in index["similarity"]:
+            yield f"field {field}: similarity {definition['similarity']!r} is not defined"
+        if "analyzer" in definition and definition["analyzer"] not in index["analysis"]["analyzer"]:
+            yield f"field {field}: analyzer {definition['analyzer']!r} is not defined"
+    embedding = mappings["properties"].get("embedding", {})
+    if embedding.get("dimension", rendered.dimension) != mappings["_meta"]["dimension"]:
+        yield f"embedding.dimension {embedding['dimension']} is not _meta.dimension {mappings['_meta']['dimension']}"
+    if rendered.first_index["aliases"] != {READ_ALIAS: {}, WRITE_ALIAS: {"is_write_index": True}}:
+        yield f"mappings/indexes/{FIRST_INDEX}.json does not name the aliases {READ_ALIAS} and {WRITE_ALIAS}"
+
+
+def _merge(into: Json, more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
 
 
 def read_file(path: Path) -> Json:

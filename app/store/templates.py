@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,43 +14,32 @@ from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
 from app.store.capabilities import Capabilities, check_variant
 from app.store.client import Cluster, StoreRequestError
+from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
 from app.store.rendering import (
     ENDPOINTS,
     FIRST_INDEX,
     INDEX_TEMPLATE,
+    INGEST_PIPELINE,
+    IVFPQ_MODEL,
     READ_ALIAS,
     VARIANTS,
     WRITE_ALIAS,
     Json,
     Rendered,
-    Resource,
+    composed,
+    offline_problems,
     render,
 )
 
-_MISSING = "(missing)"
-_LISTING = {
-    "ingest pipeline": None,
-    "search pipeline": None,
-    "component template": "component_templates",
-    "index template": "index_templates",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One difference between this service and the cluster."""
-
-    kind: str
-    name: str
-    field: str
-    expected: Any
-    found: Any
-
-    def __str__(self) -> str:
-        if self.found == _MISSING and not self.field:
-            return f"{self.kind} {self.name} is missing"
-        where = f", field {self.field}" if self.field else ""
-        return f"{self.kind} {self.name}{where}: expected {_short(self.expected)}, found {_short(self.found)}"
+_DEFAULT_PIPELINE = "index.default_pipeline"
+_THRESHOLD = "index.knn.advanced.approximate_threshold"
+_ADJUSTABLE = frozenset({_DEFAULT_PIPELINE, _THRESHOLD})
+"""Settings of an existing index that `apply` puts right; nothing else about an index is ever changed."""
+_FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.refresh_interval"})
+"""Settings that an existing index may have otherwise: they are its operator's business."""
+_NO_GRAPH = "-1"
+_DEFAULT = "(default)"
+_IN_LISTING = {"component template": "component_template", "index template": "index_template"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,46 +53,61 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The indexes behind the read alias: mapping and settings of each, and which one the write alias names."""
+    """The indexes named like ours or behind our aliases, as ``GET /<index>`` gives them."""
 
-    indexes: dict[str, Json]
-    write_index: str | None
+    all_indexes: dict[str, Json]
+
+    @property
+    def indexes(self) -> dict[str, Json]:
+        """Those behind the read alias."""
+        return {name: item for name, item in self.all_indexes.items() if READ_ALIAS in item.get("aliases", {})}
+
+    @property
+    def write_indexes(self) -> list[str]:
+        """Those that a write to the write alias may reach; one, if all is well."""
+        behind = {
+            name: item["aliases"][WRITE_ALIAS].get("is_write_index")
+            for name, item in self.all_indexes.items()
+            if WRITE_ALIAS in item.get("aliases", {})
+        }
+        chosen = [name for name, is_write in behind.items() if is_write]
+        # OpenSearch takes the only index of an alias for its write index unless it is told otherwise
+        return chosen or [name for name, is_write in behind.items() if is_write is None]
 
     @property
     def shards(self) -> int:
         """Primary shards of all indexes behind the read alias; 1 while there is none."""
-        counts = [int(_flat(item["settings"]).get("index.number_of_shards", 1)) for item in self.indexes.values()]
+        counts = [int(item["settings"]["index.number_of_shards"]) for item in self.indexes.values()]
         return sum(counts) or 1
 
 
 def apply(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> list[Change]:
-    """Create or update what differs, then make the first index and its aliases if no alias exists.
+    """Create or update what differs, then make the first index and its aliases if there is none. Idempotent.
 
-    Existing indexes are never changed.
+    Of an existing index only the default pipeline, the graph threshold and a lost write alias are put right.
 
     Raises:
         CapabilityError: the cluster can't hold the variant.
-        StoreNotReady: the index behind the aliases has another dimension, model or variant: nothing was changed.
+        StoreNotReady: an index behind the aliases has other vectors, model or fields, or an index stands where an
+            alias must be, or the variant's model is not trained. Nothing was changed then.
     """
     check_variant(capabilities, rendered.variant)
     live = live_indexes(cluster)
-    standing = list(_index_drift(live, rendered)) if live.indexes else []
-    if standing:
-        raise StoreNotReady(
-            f"{standing[0]}. An index can't be changed in this: use the settings it was made with, or make a new index "
-            "(another BRAID_DATA_DIR for `braid up`, or reindex and move the aliases)"
-        )
+    _refuse_unfit(cluster, live, rendered)
     changes = []
-    for resource in rendered.resources:
-        found = _live_body(cluster, resource)
-        if found is not None and not list(_compare(resource, found)):
-            changes.append(Change(resource.kind, resource.name, "unchanged"))
-            continue
-        cluster.request("PUT", resource.path, body=resource.body)
-        changes.append(Change(resource.kind, resource.name, "created" if found is None else "updated"))
-    if not live.indexes:
-        aliases = {READ_ALIAS: {}, WRITE_ALIAS: {"is_write_index": True}}
-        cluster.request("PUT", f"/{FIRST_INDEX}", body={"aliases": aliases})
+    for kind in ENDPOINTS:
+        found = _bodies(cluster, kind)
+        for resource in rendered.of_kind(kind):
+            there = found.get(resource.name)
+            if there is not None and body_fields(there) == body_fields(resource.body):
+                changes.append(Change(kind, resource.name, "unchanged"))
+                continue
+            cluster.request("PUT", resource.path, body=resource.body)
+            changes.append(Change(kind, resource.name, "created" if there is None else "updated"))
+    if live.indexes:
+        changes += _adjust_indexes(cluster, live, rendered)
+    else:
+        cluster.request("PUT", f"/{FIRST_INDEX}", body=rendered.first_index)
         changes.append(Change("index", FIRST_INDEX, "created"))
     return changes
 
@@ -113,35 +118,26 @@ def diff(cluster: Cluster, rendered: Rendered) -> list[Drift]:
 
 
 def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
-    """Every difference, and the indexes that were looked at: five small requests."""
+    """Every difference, and the indexes that were looked at: five small requests (six with a trained model)."""
     drifts: list[Drift] = []
     for kind in ENDPOINTS:
-        wanted = [item for item in rendered.resources if item.kind == kind]
-        found = _list_live(cluster, kind, [item.name for item in wanted])
-        for resource in wanted:
-            if resource.name not in found:
-                drifts.append(Drift(kind, resource.name, "", "present", _MISSING))
+        found = _bodies(cluster, kind)
+        for resource in rendered.of_kind(kind):
+            there = found.get(resource.name)
+            if there is None:
+                drifts.append(Drift(kind, resource.name, "", "present", MISSING))
             else:
-                drifts += _compare(resource, found[resource.name])
+                drifts += differences(kind, resource.name, body_fields(resource.body), body_fields(there))
     live = live_indexes(cluster)
+    drifts += _alias_drift(live)
     drifts += _index_drift(live, rendered)
+    drifts += _model_drift(cluster, rendered)
     return drifts, live
 
 
 def live_indexes(cluster: Cluster) -> Live:
-    """Mappings and settings of the indexes behind the read alias."""
-    try:
-        answer = cluster.request("GET", f"/{READ_ALIAS}", params={"flat_settings": "true"})
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return Live({}, None)
-        raise
-    write = [
-        name
-        for name, item in answer.items()
-        if WRITE_ALIAS in item.get("aliases", {}) and item["aliases"][WRITE_ALIAS].get("is_write_index", True)
-    ]
-    return Live(answer, write[0] if len(write) == 1 else None)
+    """The indexes named like ours or behind our aliases."""
+    return Live(cluster.request("GET", f"/{READ_ALIAS}*", params={"flat_settings": "true"}))
 
 
 def validate(settings: Settings, dimension: int) -> list[str]:
@@ -149,135 +145,172 @@ def validate(settings: Settings, dimension: int) -> list[str]:
     found: list[str] = []
     for variant in VARIANTS:
         try:
-            found += [f"{variant}: {problem}" for problem in _offline(render(settings, variant, dimension))]
+            found += offline_problems(render(settings, variant, dimension))
         except ConfigurationError as error:
             found.append(error.detail)
     return list(dict.fromkeys(found))
 
 
 def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
-    """What the cluster says to an index made of these templates, in words; they must have been applied."""
-    body = {**rendered.body("index template", INDEX_TEMPLATE), "priority": 501}
+    """What the cluster says to these files, in words; nothing is changed, and they need not have been applied.
+
+    The composed template and the ingest pipeline are simulated; search pipelines can't be. Other people's index
+    templates that would win over ours are named.
+    """
+    problems: list[str] = []
+    body = {"index_patterns": [f"{READ_ALIAS}-simulated-*"], "priority": 1, "template": composed(rendered)}
     try:
         cluster.request("POST", "/_index_template/_simulate", body=body)
     except StoreRequestError as error:
-        return [error.detail]
-    return []
+        problems.append(f"index template {INDEX_TEMPLATE}: {error.detail}")
+    problems += _simulate_ingest(cluster, rendered)
+    ours = rendered.body("index template", INDEX_TEMPLATE)["priority"]
+    for item in cluster.request("GET", "/_index_template")["index_templates"]:
+        other = item["index_template"]
+        matches = any(fnmatchcase(FIRST_INDEX, pattern) for pattern in other["index_patterns"])
+        if item["name"] != INDEX_TEMPLATE and matches and int(other.get("priority") or 0) > ours:
+            problems.append(
+                f"index template {item['name']} (priority {other['priority']}) also matches {FIRST_INDEX} and would be "
+                f"used instead of {INDEX_TEMPLATE} (priority {ours}): narrow its patterns or lower its priority"
+            )
+    return problems
 
 
 def export(rendered: Rendered, folder: Path) -> list[Path]:
     """Write each resource as it would be applied, ready for curl, and the sequence of calls; the files written."""
     written = []
     calls = ["#!/bin/sh", "# curl options such as -u user:password --cacert ca.pem go into CURL_OPTIONS", "set -e"]
-    calls.append(': "${OPENSEARCH:?the URL of the cluster}"')
-    put = "curl -fsS $CURL_OPTIONS -X PUT -H 'Content-Type: application/json'"
-    for resource in rendered.resources:
-        path = folder / resource.kind.replace(" ", "_") / f"{resource.name}.json"
+    calls += ['cd "$(dirname "$0")"', ': "${OPENSEARCH:?the URL of the cluster}"']
+    files = [(item.kind, item.name, item.path, item.body) for item in rendered.resources]
+    files.append(("index", FIRST_INDEX, f"/{FIRST_INDEX}", rendered.first_index))
+    for kind, name, url, body in files:
+        path = folder / kind.replace(" ", "_") / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps(resource.body, option=orjson.OPT_INDENT_2) + b"\n")
+        path.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
         written.append(path)
-        calls.append(f'{put} "$OPENSEARCH{resource.path}" --data-binary @{path.relative_to(folder)}')
-    aliases = orjson.dumps({"aliases": {READ_ALIAS: {}, WRITE_ALIAS: {"is_write_index": True}}}).decode()
-    calls.append(f"{put} \"$OPENSEARCH/{FIRST_INDEX}\" --data-binary '{aliases}'")
+        calls.append(
+            f"curl -fsS $CURL_OPTIONS -X PUT -H 'Content-Type: application/json' \"$OPENSEARCH{url}\" "
+            f"--data-binary @{path.relative_to(folder)}"
+        )
     script = folder / "apply.sh"
     script.write_text("\n".join(calls) + "\n", encoding="utf-8")
     return [*written, script]
 
 
-def _live_body(cluster: Cluster, resource: Resource) -> Json | None:
-    return _list_live(cluster, resource.kind, [resource.name]).get(resource.name)
-
-
-def _list_live(cluster: Cluster, kind: str, names: list[str]) -> dict[str, Json]:
-    """Bodies by name of those of `names` that the cluster has."""
-    # a comma list of names answers 404 if one is missing; a pattern never does, and ours share a prefix
+def _bodies(cluster: Cluster, kind: str) -> dict[str, Json]:
+    """Bodies by name of what the cluster has of ours. A pattern finds what is there; a list of names wants all."""
     try:
-        answer = cluster.request("GET", f"{ENDPOINTS[kind]}/braid-*" if kind != "search pipeline" else ENDPOINTS[kind])
+        answer = cluster.request("GET", f"{ENDPOINTS[kind]}/braid-*")
     except StoreRequestError as error:
         if error.status_code == 404:
             return {}
         raise
-    key = _LISTING[kind]
-    if key is None:
-        return {name: body for name, body in answer.items() if name in names}
-    return {item["name"]: item[key[:-1]] for item in answer[key] if item["name"] in names}
+    key = _IN_LISTING.get(kind)
+    return dict(answer) if key is None else {item["name"]: item[key] for item in answer[f"{key}s"]}
 
 
-def _compare(resource: Resource, found: Json) -> Iterator[Drift]:
-    expected, live = _flat(_normal(resource)), _flat(_normal(Resource(resource.kind, resource.name, found, "")))
-    for field in sorted(expected.keys() | live.keys()):
-        left, right = expected.get(field, _MISSING), live.get(field, _MISSING)
-        if left != right:
-            yield Drift(resource.kind, resource.name, field, left, right)
+def _alias_drift(live: Live) -> Iterator[Drift]:
+    for alias in (READ_ALIAS, WRITE_ALIAS):
+        if alias in live.all_indexes:
+            yield Drift("alias", alias, "", "an alias", "an index of that name")
+    if READ_ALIAS not in live.all_indexes and not live.indexes:
+        yield Drift("alias", READ_ALIAS, "", "present", MISSING)
+    elif len(live.write_indexes) != 1:
+        yield Drift("alias", WRITE_ALIAS, "is_write_index", "one index", live.write_indexes or MISSING)
 
 
 def _index_drift(live: Live, rendered: Rendered) -> Iterator[Drift]:
-    """What can't be changed later: the indexes' vectors, model and default pipeline."""
-    if not live.indexes:
-        yield Drift("alias", READ_ALIAS, "", "present", _MISSING)
+    """Fields and settings of the indexes behind the aliases; what they have beyond ours does not matter."""
+    template = composed(rendered)
+    mapping = flatten(template["mappings"])
+    settings = {name: value for name, value in settings_fields(template["settings"]).items() if name not in _FREE}
+    for name in dict.fromkeys([*live.indexes, *live.write_indexes]):
+        item = live.all_indexes[name]
+        yield from shortfalls("index", name, mapping, flatten(item.get("mappings", {})))
+        found = settings_fields(item["settings"])
+        yield from shortfalls("index", name, settings, found)
+        if _THRESHOLD not in settings and found.get(_THRESHOLD) == _NO_GRAPH:
+            yield Drift("index", name, _THRESHOLD, _DEFAULT, _NO_GRAPH)
+
+
+def _model_drift(cluster: Cluster, rendered: Rendered) -> Iterator[Drift]:
+    if rendered.variant != "faiss-ivfpq":
         return
-    if live.write_index is None:
-        yield Drift("alias", WRITE_ALIAS, "is_write_index", "exactly one index", _MISSING)
-    vector = rendered.body("component template", f"braid-vector-{rendered.variant}")["template"]
-    wanted = _flat({"embedding": vector["mappings"]["properties"]["embedding"]})
-    wanted |= {"_meta.embedding_model": rendered.embedding_model, "_meta.dimension": str(rendered.dimension)}
-    wanted_settings = {"index.default_pipeline": "braid-passages"}
-    if rendered.variant == "faiss-exact":
-        wanted_settings["index.knn.advanced.approximate_threshold"] = "-1"
-    for name, item in live.indexes.items():
-        mappings = item.get("mappings", {})
-        found = _flat({"embedding": mappings.get("properties", {}).get("embedding", {})})
-        found |= _flat({"_meta": mappings.get("_meta", {})})
-        found_settings = _flat(item["settings"])
-        for field, expected in {**wanted, **wanted_settings}.items():
-            actual = (found_settings if field.startswith("index.") else found).get(field, _MISSING)
-            if actual != expected:
-                yield Drift("index", name, field, expected, actual)
+    try:
+        model = cluster.request("GET", f"/_plugins/_knn/models/{IVFPQ_MODEL}")
+    except StoreRequestError as error:
+        if error.status_code != 404:
+            raise
+        yield Drift("trained model", IVFPQ_MODEL, "", "present", MISSING)
+        return
+    expected = {"state": "created", "dimension": str(rendered.dimension)}
+    found = {field: str(model.get(field, MISSING)) for field in expected}
+    yield from differences("trained model", IVFPQ_MODEL, expected, found)
 
 
-def _normal(resource: Resource) -> Json:
-    """A body without the spellings that OpenSearch changes by itself."""
-    body = dict(resource.body)
-    if resource.kind == "component template":
-        template = dict(body.get("template", {}))
-        settings = _flat(template.pop("settings", {}))
-        body["template"] = {
-            **template,
-            "settings": {k if k.startswith("index.") else f"index.{k}": v for k, v in settings.items()},
-        }
-        body["template"].setdefault("aliases", {})
-        body["template"] = {key: value for key, value in body["template"].items() if value not in ({}, None)}
-    return body
+def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
+    """Raise StoreNotReady for what `apply` can't or must not put right."""
+    standing = [
+        *_model_drift(cluster, rendered),
+        *(drift for drift in _index_drift(live, rendered) if drift.field not in _ADJUSTABLE),
+    ]
+    if standing:
+        more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
+        remedy = (
+            "train it first (docs/store.md)"
+            if standing[0].kind == "trained model"
+            else "an index can't be changed in this: use the settings it was made with, or make a new index "
+            "(another BRAID_DATA_DIR for `braid up`, or reindex and move the aliases: docs/store.md)"
+        )
+        raise StoreNotReady(f"{standing[0]}{more}; {remedy}")
+    for name in (READ_ALIAS, WRITE_ALIAS):
+        if name in live.all_indexes:
+            raise StoreNotReady(
+                f"{name} is an index where an alias must be (something wrote there before the alias was made); "
+                "move what it holds elsewhere and delete it"
+            )
+    if not live.indexes and FIRST_INDEX in live.all_indexes:
+        raise StoreNotReady(
+            f"index {FIRST_INDEX} exists, but the alias {READ_ALIAS} does not name it; "
+            "put the aliases back (docs/store.md) or delete the index"
+        )
+    if live.indexes and not live.write_indexes and len(live.indexes) > 1:
+        raise StoreNotReady(
+            f"alias {WRITE_ALIAS} is missing and {READ_ALIAS} names {len(live.indexes)} indexes: "
+            "add it to the one that is to be written (docs/store.md)"
+        )
+    if len(live.write_indexes) > 1:
+        raise StoreNotReady(
+            f"alias {WRITE_ALIAS} names {', '.join(live.write_indexes)}: set is_write_index on one of them"
+        )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested objects as dotted names; scalars as text, as OpenSearch gives settings back."""
-    if isinstance(value, dict):
-        found: dict[str, Any] = {}
-        for key, item in value.items():
-            found |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    if isinstance(value, list):
-        return {prefix: [orjson.dumps(item).decode() if isinstance(item, dict) else str(item) for item in value]}
-    if isinstance(value, bool):
-        return {prefix: str(value).lower()}
-    return {prefix: str(value)}
+def _adjust_indexes(cluster: Cluster, live: Live, rendered: Rendered) -> Iterator[Change]:
+    wrong: dict[str, dict[str, Any]] = {}
+    for drift in _index_drift(live, rendered):
+        value = None if drift.expected in {_DEFAULT, UNEXPECTED} else drift.expected
+        wrong.setdefault(drift.name, {})[drift.field] = value
+    for name, settings in wrong.items():
+        cluster.request("PUT", f"/{name}/_settings", body=settings)
+        yield Change("index settings", name, "updated")
+    if not live.write_indexes:
+        action = {"add": {"index": next(iter(live.indexes)), "alias": WRITE_ALIAS, "is_write_index": True}}
+        cluster.request("POST", "/_aliases", body={"actions": [action]})
+        yield Change("alias", WRITE_ALIAS, "created")
 
 
-def _offline(rendered: Rendered) -> Iterator[str]:
-    templates = {item.name for item in rendered.resources if item.kind == "component template"}
-    for item in rendered.resources:
-        if item.kind.endswith("template"):
-            meta = item.body.get("_meta", {})
-            if meta.get("managed_by") != "braid" or not isinstance(meta.get("version"), int):
-                yield f"{item.file}: _meta needs managed_by 'braid' and a whole-number version"
-        elif not isinstance(item.body.get("version"), int):
-            yield f"{item.file}: needs a whole-number version (pipelines take no _meta)"
-        for needed in item.body.get("composed_of", []):
-            if needed not in templates:
-                yield f"{item.file}: composed_of names {needed}, which is not shipped"
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return text if len(text) <= 80 else text[:77] + "..."
+def _simulate_ingest(cluster: Cluster, rendered: Rendered) -> Iterator[str]:
+    """Run the pipeline over a good passage and one without text."""
+    pipeline = rendered.body("ingest pipeline", INGEST_PIPELINE)
+    passages = [{"text": "a passage", "topic_tags": [" B ", "a", ""]}, {"text": " "}]
+    body = {"pipeline": pipeline, "docs": [{"_source": passage} for passage in passages]}
+    try:
+        good, blank = cluster.request("POST", "/_ingest/pipeline/_simulate", body=body)["docs"]
+    except StoreRequestError as error:
+        yield f"ingest pipeline {INGEST_PIPELINE}: {error.detail}"
+        return
+    source = good.get("doc", {}).get("_source", {})
+    if source.get("topic_tags") != ["a", "b"] or "ingested_at" not in source:
+        yield f"ingest pipeline {INGEST_PIPELINE}: a good passage does not come out tidy and stamped"
+    if "error" not in blank:
+        yield f"ingest pipeline {INGEST_PIPELINE}: a passage without text is not rejected"

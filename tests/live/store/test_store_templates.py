@@ -1,0 +1,331 @@
+"""Templates and pipelines on a real node: applied, compared field by field, repaired, refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import orjson
+import pytest
+
+from app.assets import asset_folder
+from app.config import Settings, VectorVariant, load_settings
+from app.errors import CapabilityError, StoreNotReady
+from app.passage import Passage
+from app.store import templates
+from app.store.bulk import bulk_index
+from app.store.capabilities import Capabilities
+from app.store.client import Cluster
+from app.store.documents import refresh
+from app.store.rendering import FIRST_INDEX, READ_ALIAS, WRITE_ALIAS, Rendered, render
+
+VARIANTS: tuple[str, ...] = get_args(VectorVariant)
+
+
+def fields(cluster: Cluster, rendered: Rendered) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Drifts by (name, field)."""
+    return {(drift.name, drift.field): (drift.expected, drift.found) for drift in templates.diff(cluster, rendered)}
+
+
+def put(cluster: Cluster, rendered: Rendered, kind: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """PUT a resource as somebody who altered it would."""
+    resource = next(item for item in rendered.of_kind(kind) if item.name == name)
+    body = orjson.loads(orjson.dumps(resource.body))
+    change(body)
+    cluster.request("PUT", resource.path, body=body)
+
+
+def test_apply_creates_everything_and_a_second_apply_changes_nothing(
+    cluster: Cluster, capabilities: Capabilities, rendered: Rendered
+) -> None:
+    missing = {(drift.kind, drift.name) for drift in templates.diff(cluster, rendered)}
+    assert missing == {(item.kind, item.name) for item in rendered.resources} | {("alias", READ_ALIAS)}
+
+    first = templates.apply(cluster, capabilities, rendered)
+    assert {change.action for change in first} == {"created"}
+    assert templates.diff(cluster, rendered) == []
+    second = templates.apply(cluster, capabilities, rendered)
+    assert {change.action for change in second} == {"unchanged"}
+    assert len(second) == len(rendered.resources)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_node_takes_the_templates_of_every_variant_and_gives_them_back_the_same(
+    cluster: Cluster, store_settings: Settings, variant: str
+) -> None:
+    wanted = render(store_settings, variant, 384)
+    for resource in wanted.resources:
+        cluster.request("PUT", resource.path, body=resource.body)
+    assert {drift.kind for drift in templates.diff(cluster, wanted)} <= {"alias", "trained model"}
+    # an index without passages builds no graph
+    cluster.request("PUT", f"/{FIRST_INDEX}", body=wanted.first_index)
+    left = templates.diff(cluster, wanted)
+    assert [drift.name for drift in left] == (["braid-ivfpq"] if variant == "faiss-ivfpq" else [])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_apply_refuses_the_variants_that_would_end_the_node(
+    cluster: Cluster, capabilities: Capabilities, store_settings: Settings, variant: str
+) -> None:
+    wanted = render(store_settings, variant, 384)
+    if variant in {"faiss-exact", "lucene-hnsw"}:
+        templates.apply(cluster, capabilities, wanted)
+        assert templates.diff(cluster, wanted) == []
+        return
+    with pytest.raises(CapabilityError, match=f"{variant}.*2.19.*native FAISS.*faiss-exact"):
+        templates.apply(cluster, capabilities, wanted)
+    assert all(drift.found == "(missing)" for drift in templates.diff(cluster, wanted))
+
+
+@pytest.mark.parametrize("variant", ["faiss-exact", "lucene-hnsw"])
+def test_both_variants_of_this_node_find_the_nearest_passage(
+    cluster: Cluster,
+    capabilities: Capabilities,
+    store_settings: Settings,
+    make_passage: Callable[..., Passage],
+    variant: str,
+) -> None:
+    templates.apply(cluster, capabilities, render(store_settings, variant, 384))
+    passages = [make_passage("doc", position) for position in range(30)]
+    assert bulk_index(cluster, passages).indexed == 30
+    refresh(cluster)
+    query = {"knn": {"embedding": {"vector": passages[17].embedding, "k": 3}}}
+    hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body={"query": query, "_source": False})["hits"]["hits"]
+    assert hits[0]["_id"] == passages[17].id
+    assert hits[0]["_score"] == pytest.approx(2.0, abs=1e-4)  # 1 + cosine
+
+
+def test_every_altered_field_is_shown_and_put_right(
+    store: Cluster, capabilities: Capabilities, rendered: Rendered
+) -> None:
+    def weights(body: dict[str, Any]) -> None:
+        processor = body["phase_results_processors"][0]["normalization-processor"]
+        processor["combination"]["parameters"]["weights"] = [0.9, 0.1]
+
+    put(store, rendered, "search pipeline", "braid-hybrid-linear", weights)
+    put(
+        store,
+        rendered,
+        "search pipeline",
+        "braid-hybrid-rrf",
+        lambda body: body["phase_results_processors"][0]["score-ranker-processor"]["combination"].update(
+            rank_constant=10
+        ),
+    )
+    put(store, rendered, "ingest pipeline", "braid-passages", lambda body: body["processors"].pop(0))
+    put(
+        store,
+        rendered,
+        "component template",
+        "braid-settings",
+        lambda body: body["template"]["settings"]["index"].update(refresh_interval="30s"),
+    )
+    put(
+        store,
+        rendered,
+        "component template",
+        "braid-fields",
+        lambda body: body["template"]["mappings"]["properties"].update(colour={"type": "keyword"}),
+    )
+    put(store, rendered, "index template", "braid-passages", lambda body: body.update(priority=7))
+
+    found = fields(store, rendered)
+    where = "phase_results_processors.0."
+    assert found["braid-hybrid-linear", f"{where}normalization-processor.combination.parameters.weights"] == (
+        ["0.5", "0.5"],
+        ["0.9", "0.1"],
+    )
+    assert found["braid-hybrid-rrf", f"{where}score-ranker-processor.combination.rank_constant"] == ("60", "10")
+    assert found["braid-settings", "template.settings.index.refresh_interval"] == ("1s", "30s")
+    assert found["braid-fields", "template.mappings.properties.colour.type"] == ("(nothing)", "keyword")
+    assert found["braid-passages", "priority"] == ("500", "7")
+    assert ("braid-passages", "processors.0.fail.message") in found
+
+    changed = {change.name for change in templates.apply(store, capabilities, rendered) if change.action == "updated"}
+    assert changed == {"braid-hybrid-linear", "braid-hybrid-rrf", "braid-passages", "braid-settings", "braid-fields"}
+    assert templates.diff(store, rendered) == []
+
+
+def test_another_spelling_is_no_difference(store: Cluster, rendered: Rendered) -> None:
+    def respell(body: dict[str, Any]) -> None:
+        body["template"]["settings"] = {"similarity.braid_bm25.type": "BM25", "similarity.braid_bm25.k1": "1.20"} | {
+            "index.similarity.braid_bm25.b": 0.75,
+            "analysis": {"analyzer.braid_text": {"type": "english"}},
+        }
+        body["template"]["mappings"]["properties"]["text"]["copy_to"] = ["content"]
+        body["template"]["aliases"] = {}
+
+    put(store, rendered, "component template", "braid-fields", respell)
+    assert templates.diff(store, rendered) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("search pipeline", "braid-hybrid-linear"),
+        ("search pipeline", "braid-hybrid-rrf"),
+        ("ingest pipeline", "braid-passages"),
+        ("index template", "braid-passages"),
+    ],
+)
+def test_a_deleted_resource_is_missing(store: Cluster, rendered: Rendered, kind: str, name: str) -> None:
+    resource = next(item for item in rendered.of_kind(kind) if item.name == name)
+    if kind == "ingest pipeline":  # OpenSearch lets a default pipeline be deleted under its index
+        store.request("PUT", f"/{FIRST_INDEX}/_settings", body={"index.default_pipeline": None})
+    store.request("DELETE", resource.path)
+    assert f"{kind} {name} is missing" in [str(drift) for drift in templates.diff(store, rendered)]
+
+
+def test_settings_and_write_alias_of_the_index_are_put_right(
+    store: Cluster, capabilities: Capabilities, rendered: Rendered
+) -> None:
+    off = {"index.default_pipeline": None, "index.knn.advanced.approximate_threshold": None}
+    store.request("PUT", f"/{FIRST_INDEX}/_settings", body=off)
+    store.request("DELETE", f"/{FIRST_INDEX}/_alias/{WRITE_ALIAS}")
+    assert fields(store, rendered) == {
+        (FIRST_INDEX, "index.default_pipeline"): ("braid-passages", "(missing)"),
+        (FIRST_INDEX, "index.knn.advanced.approximate_threshold"): ("-1", "(missing)"),
+        (WRITE_ALIAS, "is_write_index"): ("one index", "(missing)"),
+    }
+    changes = templates.apply(store, capabilities, rendered)
+    assert [(change.kind, change.action) for change in changes if change.action != "unchanged"] == [
+        ("index settings", "updated"),
+        ("alias", "created"),
+    ]
+    assert templates.diff(store, rendered) == []
+
+
+def test_what_operators_may_change_is_no_drift(store: Cluster, rendered: Rendered) -> None:
+    store.request("PUT", f"/{FIRST_INDEX}/_settings", body={"number_of_replicas": 1, "refresh_interval": "5s"})
+    store.request("PUT", f"/{FIRST_INDEX}/_mapping", body={"properties": {"extra": {"type": "keyword"}}})
+    assert templates.diff(store, rendered) == []
+
+
+@pytest.mark.parametrize(
+    ("dimension", "variant", "model", "field"),
+    [
+        (512, "faiss-exact", "all-MiniLM-L6-v2", "properties.embedding.dimension"),
+        (384, "lucene-hnsw", "all-MiniLM-L6-v2", "properties.embedding.method.engine"),
+        (384, "faiss-exact", "e5-small-v2", "_meta.embedding_model"),
+    ],
+)
+def test_an_index_of_other_vectors_is_refused_and_left_alone(
+    store: Cluster,
+    capabilities: Capabilities,
+    rendered: Rendered,
+    store_settings: Settings,
+    dimension: int,
+    variant: str,
+    model: str,
+    field: str,
+) -> None:
+    other = render(store_settings.model_copy(update={"embedding_model": model}), variant, dimension)
+    assert (FIRST_INDEX, field) in fields(store, other)
+    with pytest.raises(StoreNotReady, match=rf"index {FIRST_INDEX}, field"):
+        templates.apply(store, capabilities, other)
+    assert templates.diff(store, rendered) == []  # nothing was changed
+
+
+def test_aliases_that_are_indexes_or_gone_are_refused(
+    store: Cluster, capabilities: Capabilities, rendered: Rendered
+) -> None:
+    store.request("DELETE", f"/{FIRST_INDEX}/_alias/{READ_ALIAS}")
+    assert "alias braid-passages is missing" in [str(drift) for drift in templates.diff(store, rendered)]
+    with pytest.raises(StoreNotReady, match=f"{FIRST_INDEX} exists"):
+        templates.apply(store, capabilities, rendered)
+
+    store.request("DELETE", f"/{FIRST_INDEX}")
+    store.request("PUT", f"/{READ_ALIAS}")
+    with pytest.raises(StoreNotReady, match="is an index where an alias must be"):
+        templates.apply(store, capabilities, rendered)
+    assert ("braid-passages", "") in fields(store, rendered)
+
+
+def test_two_write_indexes_are_refused_and_two_read_indexes_are_counted(
+    store: Cluster, capabilities: Capabilities, rendered: Rendered
+) -> None:
+    second = "braid-passages-000002"
+    store.request("PUT", f"/{second}", body={"aliases": {READ_ALIAS: {}}, "settings": {"number_of_shards": 3}})
+    drifts, live = templates.compare(store, rendered)
+    assert drifts == []
+    assert live.shards == 4
+    actions = [
+        {"add": {"index": name, "alias": WRITE_ALIAS, "is_write_index": False}} for name in (FIRST_INDEX, second)
+    ]
+    store.request("POST", "/_aliases", body={"actions": actions})
+    assert (WRITE_ALIAS, "is_write_index") in fields(store, rendered)
+    with pytest.raises(StoreNotReady, match=WRITE_ALIAS):
+        templates.apply(store, capabilities, rendered)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_simulating_needs_nothing_on_the_cluster(cluster: Cluster, store_settings: Settings, variant: str) -> None:
+    wanted = render(store_settings, variant, 384)
+    assert templates.simulate(cluster, wanted) == []
+    assert cluster.request("GET", f"/{READ_ALIAS}*") == {}
+
+
+def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(cluster: Cluster, rendered: Rendered) -> None:
+    def broken(name: str, change: Callable[[dict[str, Any]], None]) -> Rendered:
+        resources = []
+        for item in rendered.resources:
+            body = orjson.loads(orjson.dumps(item.body))
+            if item.name == name:
+                change(body)
+            resources.append(replace(item, body=body))
+        return replace(rendered, resources=tuple(resources))
+
+    def no_such_type(body: dict[str, Any]) -> None:
+        body["template"]["mappings"]["properties"]["page"]["type"] = "no-such-type"
+
+    def pass_blank(body: dict[str, Any]) -> None:
+        if "processors" in body:
+            body["processors"] = body["processors"][1:]
+
+    assert "no-such-type" in templates.simulate(cluster, broken("braid-fields", no_such_type))[0]
+    assert templates.simulate(cluster, broken("braid-passages", pass_blank)) == [
+        "ingest pipeline braid-passages: a passage without text is not rejected"
+    ]
+    cluster.request("PUT", "/_index_template/rival", body={"index_patterns": ["braid-*"], "priority": 900})
+    problems = templates.simulate(cluster, rendered)
+    assert len(problems) == 1
+    assert "rival (priority 900)" in problems[0]
+
+
+def test_the_exported_script_alone_makes_the_cluster_ready(
+    cluster: Cluster, rendered: Rendered, tmp_path: Path
+) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not on the PATH: the exported script calls it")
+    templates.export(rendered, tmp_path)
+    done = subprocess.run(
+        ["sh", str(tmp_path / "apply.sh")],
+        env={"OPENSEARCH": cluster.url, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert templates.diff(cluster, rendered) == []
+
+
+def test_the_shipped_files_are_put_as_they_are(cluster: Cluster) -> None:
+    """As an operator does: every file of the default variant, unchanged, in any order that the docs give."""
+    calls = [
+        ("/_ingest/pipeline", "pipelines", "ingest/*.json"),
+        ("/_search/pipeline", "pipelines", "search/*.json"),
+        ("/_component_template", "mappings", "component_templates/*.json"),
+        ("/_index_template", "mappings", "index_templates/*.json"),
+        ("", "mappings", "indexes/*.json"),
+    ]
+    for path, folder, pattern in calls:
+        files = sorted(asset_folder(folder).glob(pattern))
+        assert files
+        for file in files:
+            cluster.request("PUT", f"{path}/{file.stem}", body=orjson.loads(file.read_bytes()))
+    defaults = load_settings(opensearch_url=cluster.url)
+    assert templates.diff(cluster, render(defaults, "faiss-hnsw", 384)) == []
