@@ -1,0 +1,290 @@
+"""HTML -> blocks: the text of a page without its furniture. Markdown comes through here too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from lxml import etree
+from lxml.html import HtmlElement, HTMLParser, document_fromstring
+
+from app.errors import DocumentRejected
+from app.ingest.parse.clean import clean, clean_code, sensible_title, title_from_name
+from app.ingest.parse.limits import Limits
+from app.ingest.parse.plaintext import decode
+from app.passage import Block, BlockKind, ParsedDocument, SourceType
+
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_DROPPED = frozenset(
+    "script style noscript template svg iframe object embed applet canvas audio video map nav "
+    "button select option input textarea datalist dialog head title link meta base frame frameset".split()
+)
+_FURNITURE = frozenset({"header", "footer", "aside"})
+_CONTENT = frozenset({"main", "article", "section", "blockquote", "td", "figure"})
+"""A header, footer or aside in one of these belongs to the content."""
+_ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"})
+_HIDDEN = re.compile(r"(?i)display\s*:\s*none|visibility\s*:\s*hidden")
+_NOISE = re.compile(
+    r"(?i)(^|[\s_-])(breadcrumbs?|breadcrumb-section|cookie-?(banner|consent|notice)|skip-?(link|nav|to-content)|"
+    r"page-metadata|navbar|site-(header|footer|nav)|toc-macro|pagination|share-buttons|sr-only|visually-hidden)($|[\s_-])"
+)
+_BLOCK_TAGS = frozenset(
+    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form header "
+    "hgroup html legend main ol p section summary table tbody td tfoot th thead tr ul caption li pre hr br menu "
+    "rich-text-body layout layout-section layout-cell".split()
+) | frozenset(_HEADINGS)
+_CONFLUENCE_CODE = re.compile(r"(?is)<ac:plain-text-body>\s*<!\[CDATA\[(.*?)\]\]>\s*</ac:plain-text-body>")
+_CONFLUENCE_TITLE = re.compile(r"(?i)<ri:(?:page|attachment)[^>]*?ri:(?:content-title|filename)=\"([^\"]*)\"[^>]*?/?>")
+_DATES = (
+    "article:modified_time",
+    "last-modified",
+    "dcterms.modified",
+    "dc.date.modified",
+    "date-modified",
+    "article:published_time",
+    "dcterms.date",
+    "dc.date",
+    "date",
+    "pubdate",
+)
+_XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_CHARSET = re.compile(rb"(?i)<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([a-z0-9_\-:]+)")
+_MAX_DEPTH = 200
+
+
+def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
+    """A page as its reader sees it.
+
+    Raises:
+        DocumentRejected: ``empty``, ``unsupported-type`` (binary data), ``broken`` (nothing of it is HTML).
+    """
+    root = read_html(_text(data))
+    blocks = list(extract(root))
+    if not blocks:
+        raise DocumentRejected("there is no text in it", reason="empty")
+    described = _meta(root, "description", "og:description")
+    if described and not any(described.lower() in block.text.lower() for block in blocks[:5]):
+        blocks.insert(0, Block(BlockKind.PARAGRAPH, described))
+    return ParsedDocument(
+        title=_title(root, blocks) or title_from_name(name),
+        blocks=tuple(blocks),
+        source_type=SourceType.HTML,
+        timestamp=next((date for key in _DATES if (date := parse_date(_meta(root, key)))), None),
+        tags=tuple(tag for part in _meta(root, "keywords").split(",") if (tag := clean(part))),
+    )
+
+
+def _text(data: bytes) -> str:
+    """Decoded as browsers do: byte order mark, declared character set, then what the bytes look like."""
+    declared = _CHARSET.search(data[:4096])
+    if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        encoding = declared[1].decode("ascii")
+        # pages that say Latin-1 mean Windows-1252, as the WHATWG encoding standard has it
+        encoding = "cp1252" if encoding.lower() in ("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii") else encoding
+        try:
+            if encoding.lower().replace("_", "-") not in ("utf-16", "utf-32"):
+                return data.decode(encoding)
+        except (LookupError, UnicodeDecodeError):
+            pass
+    return decode(data)
+
+
+def read_html(text: str) -> HtmlElement:
+    """The tree of a page, however malformed; Confluence's storage format becomes HTML.
+
+    Raises:
+        DocumentRejected: ``broken``.
+    """
+    text = _XML_DECLARATION.sub("", text).replace("\x00", "")
+    if "<ac:" in text or "<ri:" in text:
+        text = _CONFLUENCE_CODE.sub(lambda found: f"<pre>{_escape(found[1])}</pre>", text)
+        text = _CONFLUENCE_TITLE.sub(lambda found: f"<span>{found[1]}</span>", text)
+        text = re.sub(r"(?is)<ac:parameter\b[^>]*>.*?</ac:parameter>", "", text)
+        text = re.sub(r"(?i)<(/?)ac:(?:rich-text-body|layout(?:-section|-cell)?|structured-macro)\b[^>]*>", r"<\1div>", text)
+        text = re.sub(r"(?is)<!\[CDATA\[(.*?)\]\]>", lambda found: _escape(found[1]), text)
+    if not text.strip():
+        raise DocumentRejected("there is no text in it", reason="empty")
+    parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True, huge_tree=True)
+    try:
+        return document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+    except etree.ParserError as error:
+        raise DocumentRejected("there is nothing in it that is HTML", reason="empty") from error
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def extract(root: HtmlElement) -> Iterator[Block]:
+    """The blocks of a tree in its order, without what surrounds the content."""
+    yield from _merge(_walk(_content(root), 0, 0))
+
+
+def _content(root: HtmlElement) -> HtmlElement:
+    """The part that holds the content: the one <main>, if it holds a fair part of all text; else all of it."""
+    body = root.find("body") if root.tag == "html" else root
+    body = root if body is None else body
+    mains = body.xpath(".//main | .//*[@role='main'] | .//div[@id='main-content']")
+    if len(mains) == 1:
+        inside, everything = len(clean(mains[0].text_content())), len(clean(body.text_content()))
+        if inside * 4 >= everything > 0:
+            return mains[0]
+    return body
+
+
+def _dropped(element: HtmlElement) -> bool:
+    tag = element.tag
+    if tag in _DROPPED or element.get("hidden") is not None or element.get("role") in _ROLES:
+        return True
+    if _HIDDEN.search(element.get("style") or ""):
+        return True
+    if _NOISE.search(element.get("class") or "") or _NOISE.search(element.get("id") or ""):
+        return True
+    return tag in _FURNITURE and not any(parent.tag in _CONTENT for parent in element.iterancestors())
+
+
+_Piece = str | Block | None
+"""Running text, a block, or the end of a paragraph (None)."""
+
+
+def _walk(element: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
+    """Depth first. Below `_MAX_DEPTH` elements are flattened to their text: nobody nests so deep on purpose."""
+    if depth > _MAX_DEPTH:
+        yield " ".join(text for text in element.itertext() if isinstance(text, str))
+        return
+    if element.text:
+        yield element.text
+    for child in element:
+        if isinstance(child.tag, str) and not _dropped(child):
+            yield from _element(child, depth + 1, lists)
+        if child.tail:
+            yield child.tail
+
+
+def _element(element: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
+    tag = element.tag.rsplit(":", 1)[-1] if isinstance(element.tag, str) else ""
+    if tag in _HEADINGS:
+        yield None
+        text = clean("".join(_inline(element)))
+        if text:
+            yield Block(BlockKind.HEADING, text, level=_HEADINGS[tag])
+        yield None
+    elif tag in ("pre", "listing", "xmp"):
+        yield None
+        if code := clean_code(_preformatted(element)):
+            yield Block(BlockKind.CODE, code)
+        yield None
+    elif tag == "table":
+        yield None
+        yield from _table(element, depth, lists)
+        yield None
+    elif tag in ("li", "dt", "dd"):
+        yield None
+        yield from _item(element, depth, lists)
+        yield None
+    elif tag == "img":
+        if alt := clean(element.get("alt") or ""):
+            yield f" {alt} "
+    elif tag == "br":
+        yield "\n"
+    elif tag in ("sup", "sub") and (text := element.text_content().strip()):
+        yield from _walk(element, depth, lists) if len(text) > 3 else iter((text,))
+    elif tag in _BLOCK_TAGS:
+        yield None
+        yield from _walk(element, depth, lists + (tag in ("ul", "ol", "dl", "menu")))
+        yield None
+    else:
+        yield from _walk(element, depth, lists)
+
+
+def _inline(element: HtmlElement) -> Iterator[str]:
+    for piece in _walk(element, _MAX_DEPTH - 20, 0):
+        yield f" {piece.text} " if isinstance(piece, Block) else piece or " "
+
+
+def _preformatted(element: HtmlElement) -> str:
+    for line_break in element.iter("br"):
+        line_break.tail = "\n" + (line_break.tail or "")
+    return str(element.text_content())
+
+
+def _item(element: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
+    """A list item is a block with its own text; what is nested in it (lists, code, tables) follows as blocks."""
+    own: list[str] = []
+    for piece in _merge(_walk(element, depth, lists)):
+        if piece.kind is BlockKind.PARAGRAPH:
+            own.append(piece.text)
+            continue
+        if own:
+            yield Block(BlockKind.LIST_ITEM, " ".join(own))
+            own = []
+        yield piece
+    if own:
+        yield Block(BlockKind.LIST_ITEM, " ".join(own))
+
+
+def _table(table: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
+    """Rows as ``a | b | c``; a table of one column, or one that holds headings or tables, only lays the page out."""
+    rows = [row for row in table.iter("tr") if next(row.iterancestors("table")) is table]
+    cells = [[cell for cell in row if cell.tag in ("td", "th")] for row in rows]
+    layout = any(True for _ in table.iterdescendants("table", "h1", "h2", "ul", "ol", "pre"))
+    if max((len(row) for row in cells), default=0) < 2 or (layout and _long(cells)):
+        yield from _walk(table, depth, lists)
+        return
+    for caption in table.findall("caption"):
+        yield "".join(_inline(caption))
+        yield None
+    for row in cells:
+        texts = [clean("".join(_inline(cell))) for cell in row]
+        if any(texts):
+            yield Block(BlockKind.TABLE_ROW, " | ".join(texts).strip())
+
+
+def _long(cells: list[list[HtmlElement]]) -> bool:
+    """Whether a cell holds a text rather than a value."""
+    return any(len(cell.text_content()) > 1500 for row in cells for cell in row)
+
+
+def _merge(pieces: Iterator[_Piece]) -> Iterator[Block]:
+    """Running text between two blocks is a paragraph."""
+    run: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            run.append(piece)
+            continue
+        if run and (text := clean("".join(run))) and any(ch.isalnum() for ch in text):
+            yield Block(BlockKind.PARAGRAPH, text)
+        run = []
+        if piece is not None:
+            yield piece
+    if run and (text := clean("".join(run))) and any(ch.isalnum() for ch in text):
+        yield Block(BlockKind.PARAGRAPH, text)
+
+
+def _meta(root: HtmlElement, *names: str) -> str:
+    for element in root.iter("meta"):
+        key = (element.get("name") or element.get("property") or element.get("http-equiv") or "").lower()
+        if key in names and (content := clean(element.get("content") or "")):
+            return content
+    return ""
+
+
+def _title(root: HtmlElement, blocks: list[Block]) -> str:
+    """<title>; without one the page's first heading of the top level found."""
+    for title in root.iter("title"):
+        if text := sensible_title(title.text_content()):
+            return text
+    if text := sensible_title(_meta(root, "og:title", "dc.title", "dcterms.title")):
+        return text
+    headings = [block for block in blocks[:50] if block.kind is BlockKind.HEADING]
+    return min(headings, key=lambda block: block.level).text if headings else ""
+
+
+def parse_date(text: object) -> datetime | None:
+    """An ISO 8601 date or time (UTC where it names no zone), else None."""
+    try:
+        found = datetime.fromisoformat(str(text).strip())
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,101 @@
+"""Markdown (CommonMark with GFM's tables) with front matter: rendered to HTML, then read as such."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from functools import cache
+
+import frontmatter
+import yaml
+from markdown_it import MarkdownIt
+
+from app.errors import DocumentRejected
+from app.ingest.parse.clean import clean, sensible_title, title_from_name
+from app.ingest.parse.html import extract, parse_date, read_html
+from app.ingest.parse.limits import Limits
+from app.ingest.parse.plaintext import decode
+from app.passage import Block, BlockKind, ParsedDocument, SourceType
+
+_LARGEST_FRONT_MATTER = 20_000
+_FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_ALIAS = re.compile(r"(?m)(?:^|[\s\[{,:-])[&*][A-Za-z0-9_]+")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
+    """Text under its headings; `title`, `tags` and `date` of the front matter are the document's.
+
+    Raises:
+        DocumentRejected: ``empty``, ``unsupported-type`` (binary data).
+    """
+    text = decode(data)
+    fields, body, warnings = _front_matter(text)
+    rendered = _markdown().render(_COMMENT.sub("", body))
+    blocks: tuple[Block, ...] = ()
+    if rendered.strip():
+        blocks = tuple(extract(read_html(f"<html><body>{rendered}</body></html>")))
+    if not blocks:
+        raise DocumentRejected("there is no text in it", reason="empty")
+    given = fields.get("title")
+    title = sensible_title(str(given)) if isinstance(given, str | int | float) else ""
+    return ParsedDocument(
+        title=title or _first_heading(blocks) or title_from_name(name),
+        blocks=blocks,
+        source_type=SourceType.MARKDOWN,
+        timestamp=_date(fields),
+        tags=_tags(fields),
+        warnings=warnings,
+    )
+
+
+def _front_matter(text: str) -> tuple[dict[str, object], str, tuple[str, ...]]:
+    """The fields, the text without them, and what was wrong with them. Broken front matter is not read as text."""
+    found = _FRONT.match(text)
+    if not found or ":" not in found[1]:
+        return {}, text, ()
+    body = text[found.end() :]
+    if len(found[1]) > _LARGEST_FRONT_MATTER:
+        return {}, body, (f"front matter ignored: longer than {_LARGEST_FRONT_MATTER:,} characters",)
+    if _ALIAS.search(found[1]) and re.search(r"(?:^|[\s\[,-])\*\w", found[1]):
+        # a few nested aliases unfold to billions of values
+        return {}, body, ("front matter ignored: YAML aliases are not read",)
+    try:
+        fields, _ = frontmatter.parse(f"---\n{found[1]}\n---\n")
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        return {}, body, (f"front matter ignored: {clean(str(error))[:200]}",)
+    return dict(fields), body, ()
+
+
+def _first_heading(blocks: Iterable[Block]) -> str:
+    first = next((block for block in blocks if block.kind is BlockKind.HEADING), None)
+    return first.text if first and first.level <= 2 else ""
+
+
+def _tags(fields: dict[str, object]) -> tuple[str, ...]:
+    values: list[object] = []
+    for key in ("tags", "keywords", "categories"):
+        value = fields.get(key)
+        values += value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    tags = (clean(str(value)).lstrip("#") for value in values if isinstance(value, str | int | float))
+    return tuple(dict.fromkeys(tag for tag in tags if tag))
+
+
+def _date(fields: dict[str, object]) -> datetime | None:
+    for key in ("updated", "lastmod", "modified", "last_modified_at", "date", "created"):
+        value = fields.get(key)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+        if isinstance(value, date):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if isinstance(value, str) and (found := parse_date(value)):
+            return found
+    return None
+
+

@@ -1,0 +1,59 @@
+"""Finds what stands on every page and says nothing of its content: running heads, footers, page numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from app.ingest.parse.pdf_layout import Line
+from app.ingest.parse.pdf_page import Page
+
+_EDGE = 0.14
+"""Share of the page's height, from above and from below, in which furniture stands."""
+_OUTERMOST = 4
+"""Lines looked at from each end of a page."""
+_SHARE = 0.35
+_DIGITS = re.compile(r"\d+|(?<![^\W\d])[ivxlc]+(?![^\W\d])")
+_PAGE_NUMBER = re.compile(
+    r"(?i)[-–—\[(| ]*(?:(?:page|seite|página|pagina|p\.|стр\.?|صفحه)\s*)?(?:\d{1,4}|[ivxlc]{1,6})"
+    r"(?:\s*(?:/|of|von|de|di|-)\s*\d{1,4})?[-–—\])| .]*"
+)
+
+
+def without_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, list[Line]]]:
+    """The pages' lines less those that repeat at the edge of pages (numbers in them may change), less page numbers."""
+    seen: dict[tuple[str, bool], set[int]] = defaultdict(set)
+    for page, lines in pages:
+        for line, top in _edges(page, lines):
+            seen[_shape(line), top].add(page.number)
+    needed = max(2 if len(pages) < 4 else 3, _SHARE * len(pages) * 0.5)
+    kept = []
+    for page, lines in pages:
+        gone = set()
+        for line, top in _edges(page, lines):
+            text = line.text.strip()
+            if _PAGE_NUMBER.fullmatch(text) and (len(pages) > 1 or not text.isdigit()):
+                gone.add(id(line))
+            elif len(seen[_shape(line), top]) >= needed and _near(seen[_shape(line), top], page.number):
+                gone.add(id(line))
+        rest = [line for line in lines if id(line) not in gone]
+        # a page that is furniture throughout (a form, a title page said twice) is its own content
+        kept.append((page, rest if rest else [line for line in lines if not _PAGE_NUMBER.fullmatch(line.text.strip())]))
+    return kept
+
+
+def _edges(page: Page, lines: list[Line]) -> list[tuple[Line, bool]]:
+    """Lines near the upper (True) and the lower (False) edge."""
+    ordered = sorted(lines, key=lambda line: line.y0)
+    top = [(line, True) for line in ordered[:_OUTERMOST] if line.y1 < _EDGE * page.height]
+    bottom = [(line, False) for line in ordered[-_OUTERMOST:] if line.y0 > (1 - _EDGE) * page.height]
+    return top + bottom
+
+
+def _shape(line: Line) -> str:
+    return _DIGITS.sub("#", " ".join(line.text.lower().split()))
+
+
+def _near(pages: set[int], number: int) -> bool:
+    """Whether a page close by has the same line: left and right pages differ, chapters end."""
+    return any(0 < abs(other - number) <= 4 for other in pages)
