@@ -122,7 +122,7 @@ def _title(document: pdfium.PdfDocument, first: tuple[Page, list[Line]], blocks:
         return text
     page, lines = first
     headings = [b for b in blocks if b.kind is BlockKind.HEADING and b.page == page.number and len(b.text) > 3]
-    sizes = {key(line.text): line.size for line in lines}
+    sizes = {key(line.text): round(line.size) for line in lines}
 
     def size(block: Block) -> float:
         """Of its largest line: a title of two lines is one block."""

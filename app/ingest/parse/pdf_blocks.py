@@ -13,6 +13,8 @@ from app.ingest.parse.pdf_page import HYPHEN, Page, Piece
 from app.passage import Block, BlockKind
 
 _BULLET = re.compile(r"[•‣▪▫◦●○■□➢➤►▸❖✓✔\u2043\u2219\uf0b7\uf0a7\uf0d8\uf0fc\u00b7]\s*|[-–—*]\s+(?=\S)")
+_MARK = re.compile(rf"[•‣▪▫◦●○■□➢➤►▸❖✓✔\u2043\u2219\uf0b7\uf0a7\uf0d8\uf0fc\u00b7*–—{HYPHEN}-]|\(?(?:\d{{1,2}}|[a-z])[.)]")
+"""A bullet or number that stands alone, its text after a tab."""
 _ENUMERATED = re.compile(r"(?:\(?\d{1,2}[.)]|\(?[a-z][.)]|\([ivx]{1,4}\)|\[\d{1,3}\])\s+\S")
 _SECTION = re.compile(
     r"(?:(?:chapter|section|part|appendix|kapitel|abschnitt|teil|anhang|chapitre|annexe)\s+)?"
@@ -26,6 +28,7 @@ _FIXED_HEADING = re.compile(
 _LEADER = re.compile(r"\s*(?:\.\s?){4,}\s*|\s*(?:_\s?){4,}\s*|\s*…{2,}\s*")
 _CAPTION = re.compile(r"(?i)(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|tableau|algorithm|listing)\s*[\dIVX]+")
 _SENTENCE_END = (".", "!", "?", "…", ".”", '."', ".)", "。", "！", "？", "؟", "۔", ":", ";")
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _LONGEST_HEADING = 160
 _LARGER = 1.12
 """A heading's size is at least so many times the body's."""
@@ -47,9 +50,13 @@ def style_of(pages: list[tuple[Page, list[Line]]], outline: dict[str, int]) -> S
     sizes: Counter[float] = Counter()
     words: Counter[str] = Counter()
     for _, lines in pages:
+        cut = False
         for line in lines:
             sizes[_round(line.size)] += len(line.text)
-            words.update(re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*", line.text.lower()))
+            found = _WORD.findall(line.text.lower())
+            cut_here = line.text.rstrip().endswith(("-", HYPHEN))
+            words.update(found[cut : len(found) - cut_here])
+            cut = cut_here
     body = max(sizes, key=lambda size: (sizes[size], size)) if sizes else 10.0
     larger = sorted((size for size in sizes if size >= _LARGER * body), reverse=True)
     merged: list[float] = []
@@ -113,6 +120,8 @@ class BlockBuilder:
                 continue
             following = lines[index + 1] if index + 1 < len(lines) else None
             level = self._heading_level(line, previous, following, pitch)
+            if self._kind is BlockKind.HEADING and self._run and previous is not None and _same_heading(line, previous):
+                level = self._level
             kind = BlockKind.HEADING if level else _kind(line)
             if self._starts(line, previous, kind, level, pitch):
                 self._flush()
@@ -127,8 +136,7 @@ class BlockBuilder:
             return True
         gap = line.y0 - previous.y0
         if kind is BlockKind.HEADING or self._kind is BlockKind.HEADING:
-            same = kind is self._kind and level == self._level and abs(line.size - previous.size) < 0.5
-            return not same or gap > 1.9 * line.size or bool(_SECTION.match(line.text))
+            return not (kind is self._kind and level == self._level and _same_heading(line, previous))
         if kind is BlockKind.CODE or self._kind is BlockKind.CODE:
             return kind is not self._kind or gap > 3 * pitch
         if kind is BlockKind.LIST_ITEM or gap > 1.4 * pitch or gap < -pitch:
@@ -188,8 +196,8 @@ class BlockBuilder:
                 return
             self._kind = BlockKind.PARAGRAPH
         text = self._join([line.text for line in lines])
-        if self._kind is BlockKind.LIST_ITEM:
-            text = text.strip()
+        if self._kind is BlockKind.HEADING and (len(text) > 1.5 * _LONGEST_HEADING or _is_sentence(text)):
+            self._kind, self._level = BlockKind.PARAGRAPH, 0  # text in large letters
         if not any(ch.isalnum() for ch in text):
             return
         body = abs(lines[0].size - self._style.body) <= 0.08 * self._style.body
@@ -204,7 +212,7 @@ class BlockBuilder:
         self._blocks.append(Block(self._kind, text, self._page, self._level))
         if self._kind is BlockKind.HEADING:
             self._open = None
-        elif prose and body:
+        elif prose and body and (len(lines) > 1 or len(text) > 60):  # not a label in a figure
             full = lines[-1].x1 > lines[-1].right - 0.2 * (lines[-1].right - lines[-1].left)
             ends = text.endswith(_SENTENCE_END) or not full
             self._open = None if ends else len(self._blocks) - 1
@@ -224,14 +232,16 @@ class BlockBuilder:
         """``repre-`` + ``sentation`` is one word; ``pre-`` + ``trained`` is two if the document writes it so elsewhere."""
         stem = before[:-1]
         left = re.search(r"[^\W\d_]+(?:-[^\W\d_]+)*$", stem)
-        right = re.match(r"[^\W\d_]+(?:-[^\W\d_]+)*", after)
+        right = _WORD.match(after)
         if not left or not right or not after[0].islower():
             return f"{stem}-{after}"
         words = self._style.words
         hyphened, whole = f"{left[0]}-{right[0]}".lower(), f"{left[0]}{right[0]}".lower()
-        if words[hyphened] > words[whole] or ("-" in left[0] and not words[whole]):
-            return f"{stem}-{after}"
-        return f"{stem}{after}"
+        if words[hyphened] != words[whole]:
+            compound = words[hyphened] > words[whole]
+        else:  # neither is known: two words that are used by themselves make a compound
+            compound = "-" in left[0] or (len(left[0]) > 3 and words[left[0].lower()] > 0 < words[right[0].lower()])
+        return f"{stem}-{after}" if compound else f"{stem}{after}"
 
 
 def clean_hyphens(text: str) -> str:
@@ -241,10 +251,25 @@ def clean_hyphens(text: str) -> str:
     return cleaned + HYPHEN if marked else cleaned
 
 
+def _same_heading(line: Line, previous: Line) -> bool:
+    """Whether `line` goes on with the heading that `previous` belongs to: same type, no more space than in a heading."""
+    return (
+        abs(line.size - previous.size) < 0.5
+        and line.bold == previous.bold
+        and 0 <= line.y0 - previous.y0 < 1.7 * line.size
+        and not _SECTION.match(line.text)
+        and not _CAPTION.match(line.text)
+    )
+
+
+def _is_sentence(text: str) -> bool:
+    return len(text) > 100 and text.endswith((".", "!", "?")) and text.count(" ") > 15
+
+
 def _kind(line: Line) -> BlockKind:
     if line.mono:
         return BlockKind.CODE
-    text = line.text.lstrip()
+    text = line.text.replace(HYPHEN, "-").lstrip()
     if _BULLET.match(text) or _ENUMERATED.match(text):
         return BlockKind.LIST_ITEM
     return BlockKind.PARAGRAPH
@@ -289,7 +314,7 @@ def _table_rows(lines: list[Line]) -> dict[int, list[str]]:
 def _tabular(lines: list[Line], index: int, start: int) -> bool:
     """Whether a line can belong to a table that begins at `start`: cells, or a cell's further lines between rows."""
     line = lines[index]
-    if any(_LEADER.search(cell.text) for cell in line.cells) or _BULLET.fullmatch(line.cells[0].text + " "):
+    if any(_LEADER.search(cell.text) for cell in line.cells) or _MARK.fullmatch(line.cells[0].text.strip()):
         return False
     if index > start and line.y0 - lines[index - 1].y0 > 4 * line.size:
         return False

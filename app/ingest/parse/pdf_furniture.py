@@ -32,7 +32,7 @@ def without_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, 
         gone = set()
         for line, top in _edges(page, lines):
             text = line.text.strip()
-            if _PAGE_NUMBER.fullmatch(text) and (len(pages) > 1 or not text.isdigit()):
+            if _PAGE_NUMBER.fullmatch(text):
                 gone.add(id(line))
             elif len(seen[_shape(line), top]) >= needed and _near(seen[_shape(line), top], page.number):
                 gone.add(id(line))
@@ -47,6 +47,10 @@ def _edges(page: Page, lines: list[Line]) -> list[tuple[Line, bool]]:
     ordered = sorted(lines, key=lambda line: line.y0)
     top = [(line, True) for line in ordered[:_OUTERMOST] if line.y1 < _EDGE * page.height]
     bottom = [(line, False) for line in ordered[-_OUTERMOST:] if line.y0 > (1 - _EDGE) * page.height]
+    if not top:  # wide margins
+        top = [(line, True) for line in ordered[:1] if line.y1 < 2 * _EDGE * page.height]
+    if not bottom:
+        bottom = [(line, False) for line in ordered[-1:] if line.y0 > (1 - 2 * _EDGE) * page.height]
     return top + bottom
 
 

@@ -16,8 +16,8 @@ from app.ingest.parse.pdf_page import Piece
 _MAX_DEPTH = 6
 _SMALLEST_GUTTER = 0.6
 """In font sizes."""
-_MOST_CROSSING = 0.3
-"""Share of the height of all text that may cross a gutter."""
+_CROSSING = (0.0, 0.03, 0.07, 0.12, 0.2, 0.3)
+"""Shares of the height of all text that may cross a gutter: a wide gutter that few cross is the best."""
 _LEAST_SIDE = 0.15
 """Share of the height of all text that must stand on each side of a gutter."""
 _LEAST_LINES = 4
@@ -141,7 +141,8 @@ def _gutter(pieces: list[Piece]) -> tuple[float, float] | None:
             passed += ends[e][1]
             e += 1
         spans.append((left, right, cover, passed))
-    for left, right, crossed, before in _joined(spans, _MOST_CROSSING * total):
+    candidates = {run for share in _CROSSING for run in _joined(spans, share * total)}
+    for left, right, crossed, before in candidates:
         after = total - before - crossed
         if right - left < _SMALLEST_GUTTER * size or min(before, after) < _LEAST_SIDE * total:
             continue
@@ -160,15 +161,13 @@ def _is_table(band: list[Piece]) -> bool:
     return len(many) > 0.6 * len(rows)
 
 
-def _joined(
-    spans: list[tuple[float, float, float, float]], most: float
-) -> list[tuple[float, float, float, float]]:
-    """Neighbouring spans of the least cover: the narrow pieces of a gutter that single pieces reach into."""
+def _joined(spans: list[tuple[float, float, float, float]], most: float) -> list[tuple[float, float, float, float]]:
+    """Neighbouring spans that no more than `most` crosses, as one: (left, right, most that crosses, passed before)."""
     found: list[tuple[float, float, float, float]] = []
     for left, right, cover, passed in spans:
         if cover > most:
             continue
-        if found and found[-1][1] == left and abs(found[-1][2] - cover) <= 0.02 * most + 1e-6:
+        if found and found[-1][1] == left:
             found[-1] = (found[-1][0], right, max(cover, found[-1][2]), found[-1][3])
         else:
             found.append((left, right, cover, passed))

@@ -89,7 +89,7 @@ def read_page(document: pdfium.PdfDocument, index: int) -> Page:
 def _read(page: pdfium.PdfPage, textpage: pdfium.PdfTextPage, number: int) -> Page:
     left, bottom, right, top = page.get_bbox()
     by_angle: dict[int, list[_Char]] = {}
-    for char in _characters(textpage, (left - 2, bottom - 2, right + 2, top + 2)):
+    for char in _in_ligatures(_characters(textpage, (left - 2, bottom - 2, right + 2, top + 2))):
         by_angle.setdefault(char.font.angle, []).append(char)
     rotation = page.get_rotation() // 90
     if not by_angle:
@@ -151,6 +151,22 @@ def _characters(textpage: pdfium.PdfTextPage, box: tuple[float, float, float, fl
         spaced = False
 
 
+def _in_ligatures(chars: Iterator[_Char]) -> Iterator[_Char]:
+    """Letters of one Arabic ligature stand on the same place; PDFium gives them from left to right: turn them round."""
+    held: list[_Char] = []
+    for char in chars:
+        if held and (char.x0, char.x1, char.y0) != (held[0].x0, held[0].x1, held[0].y0):
+            yield from reversed(held)
+            held = []
+        if is_rtl(char.text):
+            held.append(char)
+        else:
+            yield from reversed(held)
+            held = []
+            yield char
+    yield from reversed(held)
+
+
 def _font(handle: object, index: int) -> _Font:
     flags = ctypes.c_int()
     buffer = ctypes.create_string_buffer(128)
@@ -180,7 +196,7 @@ def _turn(chars: list[_Char], angle: int, box: tuple[float, float, float, float]
         x0, y0, x1, y1 = c.x0, c.y0, c.x1, c.y1
         if angle == 0:
             c.x0, c.x1, c.y0, c.y1 = x0 - left, x1 - left, top - y1, top - y0
-        elif angle == 1:  # runs upwards
+        elif angle == 3:  # runs upwards
             c.x0, c.x1, c.y0, c.y1 = y0 - bottom, y1 - bottom, x0 - left, x1 - left
         elif angle == 2:
             c.x0, c.x1, c.y0, c.y1 = right - x1, right - x0, y0 - bottom, y1 - bottom
@@ -229,6 +245,9 @@ def _piece(run: list[_Char]) -> Iterator[Piece]:
         weights[char.font.size, char.font.bold, char.font.mono] += 1
     (size, _, _), _ = max(weights.items(), key=lambda item: (item[1] > len(run) / 3, item[0][0]))
     letters = [char for char in run if char.text.isalnum()] or run
+    capitals = [char for char in letters if char.text.isalpha()]
+    if len(capitals) > 3 and all(char.text.isupper() for char in capitals):
+        size = max(char.font.size for char in letters)  # small capitals are capitals of a smaller size
     yield Piece(
         text="".join(text),
         x0=min(char.x0 for char in run),
@@ -236,7 +255,7 @@ def _piece(run: list[_Char]) -> Iterator[Piece]:
         x1=max(char.x1 for char in run),
         y1=max(char.y1 for char in run),
         size=size,
-        bold=sum(char.font.bold for char in letters) > 0.8 * len(letters),
+        bold=sum(char.font.bold for char in letters) > 0.95 * len(letters),
         mono=sum(char.font.mono for char in letters) > 0.8 * len(letters),
         rtl=sum(map(is_rtl, (char.text for char in run))) > len(letters) / 2,
     )
