@@ -79,7 +79,6 @@ class Document:
         payload = {
             "format": PASSAGE_FORMAT,
             "recipe": recipe,
-            "document_id": self.document_id,
             "title": self.parsed.title,
             "type": self.parsed.source_type,
             "blocks": [[b.kind, b.text, b.page, b.level] for b in self.parsed.blocks],

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import harness
-import httpx
+import httpx2
 import ir_measures
 from ir_measures import RR, R, nDCG
 
@@ -40,7 +40,7 @@ def run(name: str, whole: bool, ways: Iterable[str]) -> dict[str, dict[str, floa
     qrels = [ir_measures.Qrel(q, d, g) for q, grades in judged.items() for d, g in grades.items()]
     found: dict[str, dict[str, float]] = {}
     arguments = [str(harness.corpus_file(name)), *(["--whole"] if whole else [])]
-    with harness.braid_up(*arguments) as up, httpx.Client(base_url=up["url"], timeout=60) as client:
+    with harness.braid_up(*arguments) as up, httpx2.Client(base_url=up["url"], timeout=60) as client:
         for way in ways:
             ranking = []
             for query_id, text in texts.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import httpx
+import httpx2
 import psutil
 
 
@@ -26,7 +26,7 @@ def corpus_of(size: int, folder: Path) -> Path:
 
 
 def load(url: str, texts: list[str], clients: int, each: int, body: dict[str, Any]) -> dict[str, Any]:
-    """`clients` threads, each `each` requests one after the other; the wall time of the client and the service's timings."""
+    """`clients` threads, each `each` requests in turn; the client's times and the service's."""
     own: list[float] = []
     wall: list[float] = []
     took: list[float] = []
@@ -34,7 +34,7 @@ def load(url: str, texts: list[str], clients: int, each: int, body: dict[str, An
     lock = threading.Lock()
 
     def work(number: int) -> None:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx2.Client(base_url=url, timeout=60) as client:
             for step in range(each):
                 text = texts[(number * each + step) % len(texts)]
                 started = time.perf_counter()

@@ -63,13 +63,13 @@ def create_app(services: Services) -> Flask:
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         route = request.url_rule.rule if request.url_rule else "unknown"
-        started, status = g.get("started"), str(response.status_code)
+        started, method, status = g.get("started"), request.method, str(response.status_code)
 
         def _measure() -> None:
             seconds = time.perf_counter() - started
             telemetry.REQUEST.labels(route, status).observe(seconds)
             # neither queries nor document ids: what is asked is nobody's business
-            _log.info("%s %s %s %.1f ms", request.method, route, status, seconds * 1000)
+            _log.info("%s %s %s %.1f ms", method, route, status, seconds * 1000)
 
         if started is not None:
             response.call_on_close(_measure)

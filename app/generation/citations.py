@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.generation.words import content_words
-from app.ingest.sentences import sentence_spans
 from app.passage import Hit
+from app.sentences import sentence_spans
 
 _OPEN, _CLOSE = "[【", "]】"
 _LONGEST = 32

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.generation.words import content_words
-from app.ingest.sentences import sentence_spans
 from app.passage import Hit
+from app.sentences import sentence_spans
 
 MAX_SENTENCES = 24
 """Embedded per question: about 40 ms on two cores."""

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Aborted(Exception):  # noqa: N818
+class Aborted(Exception):
     """Another stage failed: this one has nothing more to do."""
 
 

@@ -15,9 +15,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from app.ingest.sentences import sentence_spans
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
+from app.sentences import sentence_spans
 
 TokenOffsets = Callable[[str], Sequence[tuple[int, int]]]
 """Text -> (start, end) in characters of each of its tokens, in order: `Encoder.token_offsets`."""
@@ -210,7 +211,7 @@ class _Tape:
         return self.token(end) - self.token(start)
 
     def size(self, start: int, end: int) -> int:
-        """Tokens, or more for a stretch of text that is far longer than its tokens tell (one word of 10,000 letters)."""
+        """Tokens, or more for text that is far longer than its tokens tell (one word of 10,000 letters)."""
         return max(self.tokens(start, end), (end - start) // _CHARACTERS_A_TOKEN)
 
     def _sections(self, places: list[tuple[Block, int]]) -> Iterator[_Section]:
@@ -365,7 +366,7 @@ class _Tape:
                 cuts.append(at)
         cuts.append(word.end)
         spans: list[tuple[int, int]] = []
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in pairwise(cuts):
             spans += [(c, min(b, c + longest)) for c in range(a, b, longest)]
         return self._split(word, [(a - word.start, b - word.start) for a, b in spans], _WORD)
 

@@ -89,7 +89,7 @@ def _stop_words() -> dict[str, frozenset[str]]:
     lists = {}
     for file in (resources.files("yake") / "core" / "StopwordsList").iterdir():
         if match := re.fullmatch(r"stopwords_([a-z]{2})\.txt", file.name):
-            lists[match[1]] = frozenset(file.read_text("utf-8", errors="replace").lower().split())
+            lists[match[1]] = frozenset(file.read_bytes().decode("utf-8", "replace").lower().split())
     return lists
 
 

@@ -27,7 +27,7 @@ from app.ingest.parse import ParserPool
 from app.ingest.progress import IngestProgress, Silent
 from app.ingest.records import is_records
 from app.ingest.report import IngestReport, Stage
-from app.ingest.sources import Defaults, Problem, Record, Root, SourceFile, read_source, roots_of
+from app.ingest.sources import Defaults, Problem, Root, SourceFile, read_source, roots_of
 from app.ingest.writer import Writer
 from app.passage import Document, Passage
 from app.store.client import Cluster

@@ -74,7 +74,9 @@ def open_office(data: bytes, limits: Limits) -> io.BytesIO:
     except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise DocumentRejected(f"not a readable Office file: {_brief(error)}", reason="broken") from error
     except RuntimeError as error:  # zipfile's way to say that a password is needed
-        raise DocumentRejected("a part of the file is encrypted: save it without a password", reason="encrypted") from error
+        raise DocumentRejected(
+            "a part of the file is encrypted: save it without a password", reason="encrypted"
+        ) from error
     checked.seek(0)
     return checked
 
@@ -88,7 +90,9 @@ def _parts(source: zipfile.ZipFile, limits: Limits) -> Iterator[tuple[str, bytes
     # all entries are judged by what the directory says, and those that are read by what comes out of them
     _check_ratio(sum(e.file_size for e in entries), sum(e.compress_size for e in entries))
     if sum(entry.file_size for entry in wanted) > budget:
-        raise _bomb(f"it unpacks to {megabytes(sum(e.file_size for e in wanted))} of XML, more than {megabytes(budget)}")
+        raise _bomb(
+            f"it unpacks to {megabytes(sum(e.file_size for e in wanted))} of XML, more than {megabytes(budget)}"
+        )
     if len({entry.header_offset for entry in entries}) < len(entries):
         raise _bomb("several entries share the same bytes")
     unpacked = packed = 0

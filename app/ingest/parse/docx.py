@@ -20,8 +20,12 @@ from app.ingest.parse.docx_text import W, is_on, shape_texts, text_boxes, text_o
 from app.ingest.parse.limits import Limits
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
-_HEADING_NAME = re.compile(r"(?i)^(?:heading|überschrift|titre|título|titolo|kop|rubrik|заголовок|标题|見出し)\s*(\d)\b")
-_CODE_STYLE = re.compile(r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|macro text|console|verbatim|listing)$")
+_HEADING_NAME = re.compile(
+    r"(?i)^(?:heading|überschrift|titre|título|titolo|kop|rubrik|заголовок|标题|見出し)\s*(\d)\b"
+)
+_CODE_STYLE = re.compile(
+    r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|macro text|console|verbatim|listing)$"
+)
 _CODE_CHARACTERS = re.compile(r"[{}();=<>\[\]#$\\|]|\w_\w")
 _LIST_STYLE = re.compile(r"(?i)^(list|liste|lista|lijst|listen)\b")
 _MONOSPACE = re.compile(r"(?i)courier|consolas|mono|menlo|lucida console|source code|cascadia|typewriter")
@@ -199,7 +203,11 @@ class _Reader:
         elif numbered:
             yield Block(BlockKind.LIST_ITEM, text)
         elif _all_bold(paragraph) and len(text) <= 100 and text[-1] not in ".,;:!?" and text[0].isupper():
-            yield Block(BlockKind.HEADING, text, level=6) if depth_of(paragraph) == 0 else Block(BlockKind.PARAGRAPH, text)
+            yield (
+                Block(BlockKind.HEADING, text, level=6)
+                if depth_of(paragraph) == 0
+                else Block(BlockKind.PARAGRAPH, text)
+            )
         else:
             yield Block(BlockKind.PARAGRAPH, text)
         self._in_code = False
@@ -212,7 +220,7 @@ class _Reader:
 
     def _table(self, table: etree._Element, depth: int) -> Iterator[Block]:
         """Rows as ``a | b | c``. A table of one cell is a box around text; a cell that goes on downwards is said once."""
-        rows = [[c for c in _cells(row)] for row in _rows(table)]
+        rows = [list(_cells(row)) for row in _rows(table)]
         if sum(len(row) for row in rows) == 1 or max((len(row) for row in rows), default=0) == 1:
             for row in rows:
                 for cell in row:

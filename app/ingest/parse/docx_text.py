@@ -11,7 +11,9 @@ M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 
-_SKIPPED = frozenset({f"{W}del", f"{W}moveFrom", f"{W}instrText", f"{W}delText", f"{W}rPr", f"{W}pPr", f"{W}commentReference"})
+_SKIPPED = frozenset(
+    {f"{W}del", f"{W}moveFrom", f"{W}instrText", f"{W}delText", f"{W}rPr", f"{W}pPr", f"{W}commentReference"}
+)
 _TEXT_BOXES = frozenset({f"{W}txbxContent"})
 _CHARACTERS = {
     f"{W}tab": "\t",
@@ -47,11 +49,15 @@ def _texts(element: etree._Element) -> Iterator[str]:
             yield _symbol(child)
         elif tag in _CHARACTERS:
             yield _CHARACTERS[tag]
-        elif tag == f"{W}footnoteReference" or tag == f"{W}endnoteReference":
+        elif tag in (f"{W}footnoteReference", f"{W}endnoteReference"):
             yield ""
-        elif tag in _SKIPPED or tag in _TEXT_BOXES or not isinstance(tag, str):
-            continue
-        elif tag == f"{W}r" and any(is_on(child.find(path)) for path in _HIDDEN[:1]):
+        elif (
+            tag in _SKIPPED
+            or tag in _TEXT_BOXES
+            or not isinstance(tag, str)
+            or tag == f"{W}r"
+            and any(is_on(child.find(path)) for path in _HIDDEN[:1])
+        ):
             continue
         elif tag == f"{MC}AlternateContent":
             choice = child.find(f"{MC}Choice")

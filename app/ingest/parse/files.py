@@ -21,7 +21,8 @@ def check_name(path: Path) -> None:
     name = path.name
     if any(unicodedata.category(ch) in ("Cc", "Cs") for ch in name):
         raise DocumentRejected(
-            f"{ascii(name)}: the name holds control characters or is not valid UTF-8: rename the file", reason="bad-name"
+            f"{name!a}: the name holds control characters or is not valid UTF-8: rename the file",
+            reason="bad-name",
         )
 
 

@@ -17,8 +17,36 @@ from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _DROPPED = frozenset(
-    "script style noscript template svg iframe object embed applet canvas audio video map nav "
-    "button select option input textarea datalist dialog head title link meta base frame frameset".split()
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "iframe",
+        "object",
+        "embed",
+        "applet",
+        "canvas",
+        "audio",
+        "video",
+        "map",
+        "nav",
+        "button",
+        "select",
+        "option",
+        "input",
+        "textarea",
+        "datalist",
+        "dialog",
+        "head",
+        "title",
+        "link",
+        "meta",
+        "base",
+        "frame",
+        "frameset",
+    ]
 )
 _FURNITURE = frozenset({"header", "footer", "aside"})
 _CONTENT = frozenset({"main", "article", "section", "blockquote", "td", "figure"})
@@ -30,9 +58,51 @@ _NOISE = re.compile(
     r"page-metadata|navbar|site-(header|footer|nav)|toc-macro|pagination|share-buttons|sr-only|visually-hidden)($|[\s_-])"
 )
 _BLOCK_TAGS = frozenset(
-    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form header "
-    "hgroup html legend main ol p section summary table tbody td tfoot th thead tr ul caption li pre hr br menu "
-    "rich-text-body layout layout-section layout-cell".split()
+    [
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "body",
+        "center",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "header",
+        "hgroup",
+        "html",
+        "legend",
+        "main",
+        "ol",
+        "p",
+        "section",
+        "summary",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+        "caption",
+        "li",
+        "pre",
+        "hr",
+        "br",
+        "menu",
+        "rich-text-body",
+        "layout",
+        "layout-section",
+        "layout-cell",
+    ]
 ) | frozenset(_HEADINGS)
 _CONFLUENCE_CODE = re.compile(r"(?is)<ac:plain-text-body>\s*<!\[CDATA\[(.*?)\]\]>\s*</ac:plain-text-body>")
 _CONFLUENCE_TITLE = re.compile(r"(?i)<ri:(?:page|attachment)[^>]*?ri:(?:content-title|filename)=\"([^\"]*)\"[^>]*?/?>")
@@ -81,7 +151,9 @@ def _text(data: bytes) -> str:
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         encoding = declared[1].decode("ascii")
         # pages that say Latin-1 mean Windows-1252, as the WHATWG encoding standard has it
-        encoding = "cp1252" if encoding.lower() in ("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii") else encoding
+        encoding = (
+            "cp1252" if encoding.lower() in ("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii") else encoding
+        )
         try:
             if encoding.lower().replace("_", "-") not in ("utf-16", "utf-32"):
                 return data.decode(encoding)
@@ -101,7 +173,9 @@ def read_html(text: str) -> HtmlElement:
         text = _CONFLUENCE_CODE.sub(lambda found: f"<pre>{_escape(found[1])}</pre>", text)
         text = _CONFLUENCE_TITLE.sub(lambda found: f"<span>{found[1]}</span>", text)
         text = re.sub(r"(?is)<ac:parameter\b[^>]*>.*?</ac:parameter>", "", text)
-        text = re.sub(r"(?i)<(/?)ac:(?:rich-text-body|layout(?:-section|-cell)?|structured-macro)\b[^>]*>", r"<\1div>", text)
+        text = re.sub(
+            r"(?i)<(/?)ac:(?:rich-text-body|layout(?:-section|-cell)?|structured-macro)\b[^>]*>", r"<\1div>", text
+        )
         text = re.sub(r"(?is)<!\[CDATA\[(.*?)\]\]>", lambda found: _escape(found[1]), text)
     if not text.strip():
         raise DocumentRejected("there is no text in it", reason="empty")

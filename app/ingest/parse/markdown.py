@@ -97,5 +97,3 @@ def _date(fields: dict[str, object]) -> datetime | None:
         if isinstance(value, str) and (found := parse_date(value)):
             return found
     return None
-
-

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pypdfium2 as pdfium
-import pypdfium2.raw as raw
+from pypdfium2 import raw
 
 from app.errors import DocumentRejected
 from app.ingest.parse.clean import clean, sensible_title, title_from_name
@@ -17,9 +17,7 @@ from app.ingest.parse.pdf_layout import Line, lines_of
 from app.ingest.parse.pdf_page import Page, read_page
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
-_DATE = re.compile(
-    r"(?:D:)?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?\s*(?:(Z)|([+-])(\d\d)'?(\d\d)?'?)?", re.ASCII
-)
+_DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?\s*(?:(Z)|([+-])(\d\d)'?(\d\d)?'?)?", re.ASCII)
 _OPEN_ERRORS = {
     raw.FPDF_ERR_PASSWORD: ("encrypted", "the PDF needs a password: save it without one"),
     raw.FPDF_ERR_SECURITY: ("encrypted", "the PDF is encrypted in a way that is not known here: save it without"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from app.ingest.parse.pdf_page import HYPHEN, Page, Piece
 from app.passage import Block, BlockKind
 
 _BULLET = re.compile(r"[•‣▪▫◦●○■□➢➤►▸❖✓✔\u2043\u2219\uf0b7\uf0a7\uf0d8\uf0fc\u00b7]\s*|[-–—*]\s+(?=\S)")
-_MARK = re.compile(rf"[•‣▪▫◦●○■□➢➤►▸❖✓✔\u2043\u2219\uf0b7\uf0a7\uf0d8\uf0fc\u00b7*–—{HYPHEN}-]|\(?(?:\d{{1,2}}|[a-z])[.)]")
+_MARK = re.compile(
+    rf"[•‣▪▫◦●○■□➢➤►▸❖✓✔\u2043\u2219\uf0b7\uf0a7\uf0d8\uf0fc\u00b7*–—{HYPHEN}-]|\(?(?:\d{{1,2}}|[a-z])[.)]"
+)
 """A bullet or number that stands alone, its text after a tab."""
 _ENUMERATED = re.compile(r"(?:\(?\d{1,2}[.)]|\(?[a-z][.)]|\([ivx]{1,4}\)|\[\d{1,3}\])\s+\S")
 _SECTION = re.compile(
@@ -25,6 +28,8 @@ _FIXED_HEADING = re.compile(
     r"(?i)(abstract|introduction|conclusions?|references|bibliography|acknowledge?ments?|contents|table of contents|"
     r"zusammenfassung|literatur(verzeichnis)?|inhalt(sverzeichnis)?|résumé|références|resumen|referencias)"
 )
+_ROMAN = re.compile(r"[IVX]{1,5}\.\s+[A-Z][^.]{3,70}")
+"""Sections as the IEEE numbers them: neither bold nor large, but in the middle of the column."""
 _LEADER = re.compile(r"\s*(?:\.\s?){4,}\s*|\s*(?:_\s?){4,}\s*|\s*…{2,}\s*")
 _CAPTION = re.compile(r"(?i)(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|tableau|algorithm|listing)\s*[\dIVX]+")
 _SENTENCE_END = (".", "!", "?", "…", ".”", '."', ".)", "。", "！", "？", "؟", "۔", ":", ";")
@@ -120,7 +125,12 @@ class BlockBuilder:
                 continue
             following = lines[index + 1] if index + 1 < len(lines) else None
             level = self._heading_level(line, previous, following, pitch)
-            if self._kind is BlockKind.HEADING and self._run and previous is not None and _same_heading(line, previous):
+            if (
+                self._kind is BlockKind.HEADING
+                and self._run
+                and previous is not None
+                and self._same_heading(line, previous)
+            ):
                 level = self._level
             kind = BlockKind.HEADING if level else _kind(line)
             if self._starts(line, previous, kind, level, pitch):
@@ -136,7 +146,7 @@ class BlockBuilder:
             return True
         gap = line.y0 - previous.y0
         if kind is BlockKind.HEADING or self._kind is BlockKind.HEADING:
-            return not (kind is self._kind and level == self._level and _same_heading(line, previous))
+            return not (kind is self._kind and level == self._level and self._same_heading(line, previous))
         if kind is BlockKind.CODE or self._kind is BlockKind.CODE:
             return kind is not self._kind or gap > 3 * pitch
         if kind is BlockKind.LIST_ITEM or gap > 1.4 * pitch or gap < -pitch:
@@ -145,7 +155,9 @@ class BlockBuilder:
             return True
         ended = previous.text.rstrip().endswith(_SENTENCE_END)
         if self._kind is BlockKind.LIST_ITEM:
-            return line.x0 < self._run[0].x0 + 0.3 * line.size and ended and previous.x1 < previous.right - 3 * line.size
+            return (
+                line.x0 < self._run[0].x0 + 0.3 * line.size and ended and previous.x1 < previous.right - 3 * line.size
+            )
         inner, outer = (line.left, line.x0) if not line.rtl else (line.x1, line.right)
         indented = outer - inner > 0.7 * line.size and not _indented(previous)
         short = (previous.right - previous.x1 if not line.rtl else previous.x0 - previous.left) > 0.25 * (
@@ -159,31 +171,52 @@ class BlockBuilder:
         """The depth of a heading from 1, or 0 for what is none. The outline knows best, then numbers, then the size."""
         text = clean(line.text.replace(HYPHEN, "-"))
         letters = sum(ch.isalpha() for ch in text)
-        if letters < 2 or len(text) > _LONGEST_HEADING or letters < 0.4 * len(text.replace(" ", "")):
+        if (
+            letters < 2
+            or len(text) > _LONGEST_HEADING
+            or letters < (0.25 if _SECTION.match(text) else 0.4) * len(text.replace(" ", ""))
+        ):
             return 0
         if line.mono and line.size <= _LARGER * self._style.body:
             return 0
         bookmarked = self._style.outline.get(key(text))
-        if bookmarked and (line.bold or line.size > 1.02 * self._style.body or previous is None or not _LEADER.search(text)):
+        if bookmarked and (
+            line.bold or line.size > 1.02 * self._style.body or previous is None or not _LEADER.search(text)
+        ):
             return min(6, bookmarked)
         if _LEADER.search(text) or text[0].islower() or _CAPTION.match(text) or _BULLET.match(text):
             return 0
         larger = line.size >= _LARGER * self._style.body
-        if not larger:
+        if not larger and not (_ROMAN.fullmatch(text) and _centred(line)):
             if not line.bold or line.size < 0.95 * self._style.body or text.endswith((",", ";", "-")):
                 return 0
             alone = previous is None or line.y0 - previous.y0 > 1.15 * pitch or previous.bold
             goes_on = following is not None and following.bold and following.y0 - line.y0 < 1.3 * pitch
             known = bool(_SECTION.match(text) or _FIXED_HEADING.fullmatch(text))
-            if not known and (not alone or goes_on or len(text) > 100 or text.endswith((".", ":")) or len(line.cells) > 1):
+            if not known and (
+                not alone or goes_on or len(text) > 100 or text.endswith((".", ":")) or len(line.cells) > 1
+            ):
                 return 0
         numbered = _SECTION.match(text)
         if numbered and (numbered[1].isupper() or numbered[1][0].isdigit()) and not text.endswith("."):
             return min(6, numbered[1].count(".") + 2)
+        if _ROMAN.fullmatch(text):
+            return 2
         if larger:
             rank = next((i for i, size in enumerate(self._style.sizes) if _round(line.size) >= size * 0.97), 4)
             return min(6, rank + 1)
         return min(6, len(self._style.sizes) + 2)
+
+    def _same_heading(self, line: Line, previous: Line) -> bool:
+        """Whether `line` goes on with the heading that `previous` belongs to: same type, no wide space between."""
+        return (
+            abs(line.size - previous.size) < 0.5
+            and line.bold == previous.bold
+            and (line.bold or line.size > 1.05 * self._style.body)
+            and 0 <= line.y0 - previous.y0 < 1.7 * line.size
+            and not _SECTION.match(line.text)
+            and not _CAPTION.match(line.text)
+        )
 
     def _flush(self) -> None:
         lines, self._run = self._run, []
@@ -251,17 +284,6 @@ def clean_hyphens(text: str) -> str:
     return cleaned + HYPHEN if marked else cleaned
 
 
-def _same_heading(line: Line, previous: Line) -> bool:
-    """Whether `line` goes on with the heading that `previous` belongs to: same type, no more space than in a heading."""
-    return (
-        abs(line.size - previous.size) < 0.5
-        and line.bold == previous.bold
-        and 0 <= line.y0 - previous.y0 < 1.7 * line.size
-        and not _SECTION.match(line.text)
-        and not _CAPTION.match(line.text)
-    )
-
-
 def _is_sentence(text: str) -> bool:
     return len(text) > 100 and text.endswith((".", "!", "?")) and text.count(" ") > 15
 
@@ -277,7 +299,14 @@ def _kind(line: Line) -> BlockKind:
 
 def _goes_on(text: str) -> bool:
     """Whether a text that begins a column can be the rest of a sentence."""
-    return text[:1].islower() or (text[:1] in "(,;–—[" and len(text) > 3) or (text[:1].isalpha() and not text[0].isupper())
+    return (
+        text[:1].islower() or (text[:1] in "(,;–—[" and len(text) > 3) or (text[:1].isalpha() and not text[0].isupper())
+    )
+
+
+def _centred(line: Line) -> bool:
+    before, after = line.x0 - line.left, line.right - line.x1
+    return before > line.size and abs(before - after) < 0.1 * (line.right - line.left)
 
 
 def _indented(line: Line) -> bool:
@@ -292,7 +321,7 @@ def _indent(line: Line, lines: list[Line]) -> str:
 
 def _pitch(lines: list[Line]) -> float:
     """The usual distance from one line to the next."""
-    steps = [b.y0 - a.y0 for a, b in zip(lines, lines[1:], strict=False) if 0.5 * a.size < b.y0 - a.y0 < 2.5 * a.size]
+    steps = [b.y0 - a.y0 for a, b in itertools.pairwise(lines) if 0.5 * a.size < b.y0 - a.y0 < 2.5 * a.size]
     return median(steps) if steps else 1.2 * max((line.size for line in lines), default=10.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from statistics import median
 
 from app.ingest.parse.pdf_layout import Line
 from app.ingest.parse.pdf_page import Page
@@ -13,6 +14,7 @@ _EDGE = 0.14
 _OUTERMOST = 4
 """Lines looked at from each end of a page."""
 _SHARE = 0.35
+_LARGER = 1.15
 _DIGITS = re.compile(r"\d+|(?<![^\W\d])[ivxlc]+(?![^\W\d])")
 _PAGE_NUMBER = re.compile(
     r"(?i)[-–—\[(| ]*(?:(?:page|seite|página|pagina|p\.|стр\.?|صفحه)\s*)?(?:\d{1,4}|[ivxlc]{1,6})"
@@ -26,6 +28,10 @@ def without_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, 
     for page, lines in pages:
         for line, top in _edges(page, lines):
             seen[_shape(line), top].add(page.number)
+    sizes: dict[str, list[float]] = defaultdict(list)
+    for page, lines in pages:
+        for line, _ in _edges(page, lines):
+            sizes[_shape(line)].append(line.size)
     needed = max(2 if len(pages) < 4 else 3, _SHARE * len(pages) * 0.5)
     kept = []
     for page, lines in pages:
@@ -34,6 +40,8 @@ def without_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, 
             text = line.text.strip()
             if _PAGE_NUMBER.fullmatch(text):
                 gone.add(id(line))
+            elif line.size > _LARGER * median(sizes[_shape(line)]):
+                continue  # the title itself, which later pages repeat in small
             elif len(seen[_shape(line), top]) >= needed and _near(seen[_shape(line), top], page.number):
                 gone.add(id(line))
         rest = [line for line in lines if id(line) not in gone]

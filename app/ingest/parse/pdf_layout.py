@@ -8,6 +8,7 @@ recursive XY cut (Nagy and Seth, 1984) with the tolerance for crossing elements 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -21,8 +22,9 @@ _CROSSING = (0.0, 0.03, 0.07, 0.12, 0.2, 0.3)
 _LEAST_SIDE = 0.15
 """Share of the height of all text that must stand on each side of a gutter."""
 _LEAST_LINES = 4
-_LEAST_FILL = 0.45
-"""How much of its column's width the middle line of a column of text fills; cells of a table fill less."""
+_FULL_LINE, _FULL_SHARE, _LEAST_FULL = 20, 0.65, 0.25
+"""Characters and share of its column's width that make a line a full one; the share of full lines in a column of text
+(figures and tables may stand in it) that tells it from a column of a table."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,10 @@ class Line:
     @property
     def text(self) -> str:
         return " ".join(piece.text for piece in self.cells)
+
+    @property
+    def width(self) -> float:
+        return sum(piece.width for piece in self.cells)
 
     @property
     def bold(self) -> bool:
@@ -132,7 +138,7 @@ def _gutter(pieces: list[Piece]) -> tuple[float, float] | None:
     cover = passed = 0.0
     s = e = 0
     spans: list[tuple[float, float, float, float]] = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         while s < len(starts) and starts[s][0] <= left:
             cover += starts[s][1]
             s += 1
@@ -148,7 +154,7 @@ def _gutter(pieces: list[Piece]) -> tuple[float, float] | None:
             continue
         if not _is_text(pieces, left, right):
             continue
-        score = (right - left) / size + 4 * min(before, after) / total - 8 * crossed / total
+        score = 0.5 * min((right - left) / size, 2) + 4 * min(before, after) / total - 12 * crossed / total
         if best is None or score > best[0]:
             best = (score, (left, right))
     return best[1] if best else None
@@ -181,10 +187,8 @@ def _is_text(pieces: list[Piece], left: float, right: float) -> bool:
         if len(rows) < _LEAST_LINES:
             return False
         width = max(row.x1 for row in rows) - min(row.x0 for row in rows)
-        wide = [row for row in rows if len(row.text) > 3]
-        if width <= 0 or not wide or median(sum(c.width for c in row.cells) for row in wide) < _LEAST_FILL * width:
-            return False
-        if median(len(row.text) for row in wide) < 18:
+        full = [row for row in rows if len(row.text) >= _FULL_LINE and row.width >= _FULL_SHARE * width]
+        if len(full) < max(_LEAST_LINES, _LEAST_FULL * len(rows)):
             return False
     return True
 

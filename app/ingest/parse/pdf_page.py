@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pypdfium2 as pdfium
-import pypdfium2.raw as raw
+from pypdfium2 import raw
 
 HYPHEN = "\x02"
 """A hyphen at the end of a line, as PDFium marks it."""
 _BOLD = re.compile(r"(?i)bold|black|heavy|demi(?!talic)|(^|[-,+])(?:\w*medi)\b|cmbx|\bbx\d|sfbx|cmssbx|nimbus\w*-medi")
-_MONO = re.compile(r"(?i)courier|mono(?!type)|consol|cmtt|typewriter|menlo|inconsolata|cmsltt|sftt|txtt|lucidaconsole|fixed")
+_MONO = re.compile(
+    r"(?i)courier|mono(?!type)|consol|cmtt|typewriter|menlo|inconsolata|cmsltt|sftt|txtt|lucidaconsole|fixed"
+)
 _FORCE_BOLD = 1 << 18
 _WIDE_GAP = 1.3
 """In font sizes: a wider gap between two characters begins a new piece. Spaces of justified text stay below 1."""

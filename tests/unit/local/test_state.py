@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from app.config import load_settings
+from app.local import state
+
+HERE = state.LocalState("http://127.0.0.1:1", "http://127.0.0.1:2", "redis://127.0.0.1:3/0", os.getpid())
+
+
+def test_what_runs_is_found(tmp_path: Path) -> None:
+    state.write(tmp_path, HERE)
+    assert state.read(tmp_path) == HERE
+    found = state.with_running(load_settings(data_dir=tmp_path))
+    assert (found.url, found.opensearch_url, found.redis_url) == (HERE.url, HERE.opensearch_url, HERE.redis_url)
+
+
+def test_what_the_caller_named_stays(tmp_path: Path) -> None:
+    state.write(tmp_path, HERE)
+    given = load_settings(data_dir=tmp_path, url="http://10.0.0.1", opensearch_url="http://10.0.0.2:9200")
+    found = state.with_running(given)
+    assert (found.url, found.opensearch_url) == ("http://10.0.0.1", "http://10.0.0.2:9200")
+
+
+def test_a_dead_process_or_a_broken_file_is_nothing(tmp_path: Path) -> None:
+    assert state.read(tmp_path) is None
+    state.write(tmp_path, state.LocalState("a", "b", "c", 2**22 + 1))
+    assert state.read(tmp_path) is None
+    (tmp_path / "braid.json").write_text("{")
+    assert state.read(tmp_path) is None

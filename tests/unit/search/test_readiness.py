@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.errors import StoreNotReady, StoreUnavailable
+from app.search.readiness import ReadinessGate, StoreState, require_ready
+
+GOOD = StoreState(differences=(), shards=1, native_rrf_across_shards=False)
+BAD = StoreState(differences=("pipeline braid-hybrid-rrf is missing",), shards=1, native_rrf_across_shards=False)
+
+
+def test_one_check_serves_all_that_come_while_it_runs() -> None:
+    asked = []
+    release = threading.Event()
+
+    def check() -> StoreState:
+        asked.append(1)
+        release.wait(5)
+        return GOOD
+
+    with ThreadPoolExecutor() as executor:
+        gate = ReadinessGate(check, executor, max_age_s=60)
+        jobs = [gate.begin() for _ in range(5)]
+        release.set()
+        assert {job.result(5) for job in jobs} == {GOOD}
+        assert gate.begin().result(5) == GOOD
+    assert len(asked) == 1
+
+
+def test_an_old_check_is_done_anew_and_a_bad_state_blocks_at_once() -> None:
+    states = [GOOD, BAD, GOOD]
+    with ThreadPoolExecutor() as executor:
+        gate = ReadinessGate(lambda: states.pop(0), executor, max_age_s=-1)
+        first = gate.begin()
+        assert gate.state(first, 5) == GOOD
+        second = gate.begin()
+        with pytest.raises(StoreNotReady, match="braid-hybrid-rrf is missing"):
+            require_ready(second.result(5))
+        third = gate.begin()
+        assert gate.state(third, 5) == GOOD
+
+
+def test_a_failed_check_is_the_callers_error_and_is_not_remembered() -> None:
+    answers: list[StoreState | Exception] = [StoreUnavailable("away"), GOOD]
+
+    def check() -> StoreState:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with ThreadPoolExecutor() as executor:
+        gate = ReadinessGate(check, executor, max_age_s=60)
+        job = gate.begin()
+        with pytest.raises(StoreUnavailable):
+            gate.state(job, 5)
+        assert gate.state(gate.begin(), 5) == GOOD
