@@ -55,8 +55,8 @@ class ServerProcess:
         self._grace_s = grace_s
         # its own session: Ctrl-C reaches the starter alone, which then stops its servers in order
         self._supervisor = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervise.__file__, json.dumps(order)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-I", "-S", supervise.__file__],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,6 +64,11 @@ class ServerProcess:
             pass_fds=tuple(keep_open),
             cwd="/",
         )
+        # not an argument: those of a process can be read by everybody, and the environment may hold keys
+        order_pipe = self._supervisor.stdin
+        assert order_pipe is not None  # noqa: S101 - PIPE above
+        with order_pipe:
+            order_pipe.write(json.dumps(order))
         out, err = self._supervisor.stdout, self._supervisor.stderr
         assert out is not None and err is not None  # noqa: S101, PT018 - PIPE above
         first = out.readline()

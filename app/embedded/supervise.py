@@ -4,7 +4,7 @@ It is a process of its own because only then the server's life can hang on it: t
 dies" to the *thread* that forked, forgets it when the user changes, and a fork with Python code between fork and exec
 is only safe in a program with one thread. This program is made for all three.
 
-    python -I -S supervise.py '{"argv": [...], "parent": PID, "log": PATH, "cwd": PATH, "env": {...},
+    python -I -S supervise.py <<< '{"argv": [...], "parent": PID, "log": PATH, "cwd": PATH, "env": {...},
                                 "uid": N or null, "gid": N or null, "grace_s": SECONDS}'
 
 It prints the server's process id, and exits with the server's exit code.
@@ -67,4 +67,4 @@ def main(order: dict) -> int:  # type: ignore[type-arg]
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    sys.exit(main(json.load(sys.stdin)))

@@ -24,7 +24,8 @@ _HEADING_NAME = re.compile(
     r"(?i)^(?:heading|überschrift|titre|título|titolo|kop|rubrik|заголовок|标题|見出し)\s*(\d)\b"
 )
 _CODE_STYLE = re.compile(
-    r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|macro text|console|verbatim|listing)$"
+    r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|macro text|"
+    r"console|verbatim|listing)$"
 )
 _CODE_CHARACTERS = re.compile(r"[{}();=<>\[\]#$\\|]|\w_\w")
 _LIST_STYLE = re.compile(r"(?i)^(list|liste|lista|lijst|listen)\b")
@@ -219,7 +220,7 @@ class _Reader:
         return bool(fonts) and all(font is not None and _MONOSPACE.search(font.get(f"{W}ascii", "")) for font in fonts)
 
     def _table(self, table: etree._Element, depth: int) -> Iterator[Block]:
-        """Rows as ``a | b | c``. A table of one cell is a box around text; a cell that goes on downwards is said once."""
+        """Rows as ``a | b | c``. A table of one cell is a box around text; a cell that goes on down is said once."""
         rows = [list(_cells(row)) for row in _rows(table)]
         if sum(len(row) for row in rows) == 1 or max((len(row) for row in rows), default=0) == 1:
             for row in rows:

@@ -55,8 +55,7 @@ def _texts(element: etree._Element) -> Iterator[str]:
             tag in _SKIPPED
             or tag in _TEXT_BOXES
             or not isinstance(tag, str)
-            or tag == f"{W}r"
-            and any(is_on(child.find(path)) for path in _HIDDEN[:1])
+            or (tag == f"{W}r" and any(is_on(child.find(path)) for path in _HIDDEN[:1]))
         ):
             continue
         elif tag == f"{MC}AlternateContent":
@@ -103,7 +102,7 @@ def math(element: etree._Element | None) -> str:
     part = {etree.QName(child).localname: child for child in element if isinstance(child.tag, str)}
     rule = _MATH.get(name)
     if rule is not None:
-        return rule(part, element)
+        return rule(part, element)  # type: ignore[no-untyped-call]
     if name in ("t", "delText"):
         return element.text or ""
     if name.endswith("Pr"):

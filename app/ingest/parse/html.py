@@ -203,7 +203,8 @@ def _content(root: HtmlElement) -> HtmlElement:
     if len(mains) == 1:
         inside, everything = len(clean(mains[0].text_content())), len(clean(body.text_content()))
         if inside * 4 >= everything > 0:
-            return mains[0]
+            main: HtmlElement = mains[0]
+            return main
     return body
 
 

@@ -11,10 +11,11 @@ from pypdfium2 import raw
 from app.errors import DocumentRejected
 from app.ingest.parse.clean import clean, sensible_title, title_from_name
 from app.ingest.parse.limits import MAX_TEXT, Limits
-from app.ingest.parse.pdf_blocks import BlockBuilder, key, style_of
+from app.ingest.parse.pdf_blocks import BlockBuilder
 from app.ingest.parse.pdf_furniture import without_furniture
 from app.ingest.parse.pdf_layout import Line, lines_of
 from app.ingest.parse.pdf_page import Page, read_page
+from app.ingest.parse.pdf_style import key, style_of
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?\s*(?:(Z)|([+-])(\d\d)'?(\d\d)?'?)?", re.ASCII)

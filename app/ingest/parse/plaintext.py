@@ -88,7 +88,7 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
 
 
 def _blocks(lines: list[str], underlines: list[str]) -> list[Block]:
-    """The blocks of the lines between two blank ones. `underlines`: the characters seen so far, by level (as in RST)."""
+    """The blocks of the lines between two blank ones. `underlines`: characters seen so far, by level (as in RST)."""
     if not lines:
         return []
     if len(lines) > 1 and (under := _UNDERLINE.fullmatch(lines[1].strip())) and len(lines[0].strip()) <= 120:

@@ -99,7 +99,7 @@ class ParserPool:
             self._closed = True
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             pool.join()
 
     def _running(self) -> ProcessPool:
@@ -120,7 +120,7 @@ class ParserPool:
         with self._lock:
             if self._pool is pool:
                 self._pool = None
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
     def _crashed(self, code: int) -> DocumentRejected:
@@ -145,8 +145,8 @@ def _work(path: Path, limits: Limits) -> ParsedDocument | _Refusal:
     except DocumentRejected as error:
         return _Refusal(error.detail, error.reason)
     except MemoryError:
-        error = _out_of_memory(limits)
-        return _Refusal(error.detail, error.reason)
+        refused = _out_of_memory(limits)
+        return _Refusal(refused.detail, refused.reason)
     except RecursionError:
         return _Refusal("its parts are nested too deep to be read", "broken")
 

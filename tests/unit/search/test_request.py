@@ -63,7 +63,8 @@ def test_a_query_may_be_long_but_not_huge() -> None:
 
 def test_tags_are_folded_and_dates_kept() -> None:
     wanted = parse(
-        '{"query": "x", "filter": {"topic_tags": [" HR "], "timestamp": {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00Z"}}}'
+        '{"query": "x", "filter": {"topic_tags": [" HR "], "timestamp": {"lte": "2024-05-31",'
+        ' "gt": "2024-01-01T00:00:00Z"}}}'
     ).filter.passage_filter()
     assert wanted.topic_tags == ("hr",)
     assert dict(wanted.timestamp) == {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00+00:00"}
