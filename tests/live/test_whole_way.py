@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(braid_up: dict[str, Any], folder: Path) -> httpx2.Client:
+def service(braid_up: dict[str, Any], folder: Path) -> Iterator[httpx2.Client]:
     command = [sys.executable, "-m", "app.cli", "ingest", str(folder), "--json", "--source", "handbook"]
     env = {"BRAID_DATA_DIR": str(braid_up["data"]), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=300)
@@ -62,7 +63,8 @@ def service(braid_up: dict[str, Any], folder: Path) -> httpx2.Client:
     report = json.loads(done.stdout)
     assert report["new"] == 7
     assert [problem["reason"] for problem in report["failed"]] == ["broken"]
-    return httpx2.Client(base_url=braid_up["url"], timeout=60, trust_env=False)
+    with httpx2.Client(base_url=braid_up["url"], timeout=60, trust_env=False) as client:
+        yield client
 
 
 def post(service: httpx2.Client, path: str, **body: Any) -> dict[str, Any]:
@@ -161,7 +163,11 @@ def test_every_filter_holds_in_every_mode(
     common = {"query": "harbour crane lifts glycol", "mode": mode, "fusion": fusion, "explain": explain, "size": 50}
     everything = post(service, "/v1/search", **common)["results"]
     assert everything
-    for name, value in (("source_type", "pptx"), ("source_id", "handbook"), ("document_id", everything[0]["document_id"])):
+    for name, value in (
+        ("source_type", "pptx"),
+        ("source_id", "handbook"),
+        ("document_id", everything[0]["document_id"]),
+    ):
         found = post(service, "/v1/search", **common, filter={name: [value]})
         assert {item[name] for item in found["results"]} == {value}
     none = post(service, "/v1/search", **common, filter={"timestamp": {"lt": "1980-01-01"}})
@@ -229,6 +235,7 @@ def test_an_altered_pipeline_makes_every_search_a_503(service: httpx2.Client, br
             assert service.get("/readyz").status_code == 503
     finally:
         store.put(path, json=good)
+        store.close()
     time.sleep(0.6)
     assert service.get("/readyz").status_code == 200
     assert post(service, "/v1/search", query="crane")["results"]
