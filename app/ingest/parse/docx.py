@@ -24,8 +24,8 @@ _HEADING_NAME = re.compile(
     r"(?i)^(?:heading|überschrift|titre|título|titolo|kop|rubrik|заголовок|标题|見出し)\s*(\d)\b"
 )
 _CODE_STYLE = re.compile(
-    r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|macro text|"
-    r"console|verbatim|listing)$"
+    r"(?i)^((source|program) ?code|code([ _-]?(block|text|box|line|listing))?|(html )?preformatted( text)?|"
+    r"macro text|console|verbatim|listing)$"
 )
 _CODE_CHARACTERS = re.compile(r"[{}();=<>\[\]#$\\|]|\w_\w")
 _LIST_STYLE = re.compile(r"(?i)^(list|liste|lista|lijst|listen)\b")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lxml import etree
 
@@ -102,7 +102,7 @@ def math(element: etree._Element | None) -> str:
     part = {etree.QName(child).localname: child for child in element if isinstance(child.tag, str)}
     rule = _MATH.get(name)
     if rule is not None:
-        return rule(part, element)  # type: ignore[no-untyped-call]
+        return rule(part, element)
     if name in ("t", "delText"):
         return element.text or ""
     if name.endswith("Pr"):
@@ -140,7 +140,7 @@ def _matrix(part: _Parts, element: etree._Element) -> str:
     return "[" + "; ".join(rows) + "]"
 
 
-_MATH = {
+_MATH: dict[str, Callable[[_Parts, etree._Element], str]] = {
     "f": lambda p, e: f"{_group(p.get('num'))}/{_group(p.get('den'))}",
     "sSup": lambda p, e: f"{math(p.get('e'))}^{_group(p.get('sup'))}",
     "sSub": lambda p, e: f"{math(p.get('e'))}_{_group(p.get('sub'))}",
