@@ -60,7 +60,8 @@ def title_from_name(stem: str) -> str:
 
 
 _TOOL_TITLE = re.compile(
-    r"(?i)^(untitled|unbenannt|sans titre|document|dokument|presentation|präsentation|powerpoint presentation|slide|"
+    r"(?i)^(untitled|\((anonymous|unspecified|untitled)\)|unbenannt|sans titre|document|dokument|presentation|slide|"
+    r"präsentation|powerpoint presentation|"
     r"title|default|none|null|microsoft (word|powerpoint|excel)\b.*|layout \d+|print|pii:.*|doi:.*|"
     r".*\.(docx?|pptx?|pdf|tex|dvi|ps|indd|qxd|odt|odp|ods|xlsx?|rtf|html?|md|txt|fm|eps|ai)|"
     r"[\W\d_]*|\S{1,2})\s*\d*$"

@@ -10,7 +10,9 @@ from app.ingest.parse.pdf_layout import Line
 from app.ingest.parse.pdf_page import Page
 
 _EDGE = 0.14
-"""Share of the page's height, from above and from below, in which furniture stands."""
+"""Share of the page's height, from above and from below, in which furniture stands; twice that with wide margins."""
+_LEAST_GAP = 1.5
+"""In font sizes, from line to line; lines of a paragraph are 1.1 to 1.4 apart."""
 _OUTERMOST = 4
 """Lines looked at from each end of a page."""
 _SHARE = 0.35
@@ -51,15 +53,24 @@ def without_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, 
 
 
 def _edges(page: Page, lines: list[Line]) -> list[tuple[Line, bool]]:
-    """Lines near the upper (True) and the lower (False) edge."""
+    """Lines near the upper (True) and the lower (False) edge that white space parts from the text."""
     ordered = sorted(lines, key=lambda line: line.y0)
-    top = [(line, True) for line in ordered[:_OUTERMOST] if line.y1 < _EDGE * page.height]
-    bottom = [(line, False) for line in ordered[-_OUTERMOST:] if line.y0 > (1 - _EDGE) * page.height]
-    if not top:  # wide margins
-        top = [(line, True) for line in ordered[:1] if line.y1 < 2 * _EDGE * page.height]
-    if not bottom:
-        bottom = [(line, False) for line in ordered[-1:] if line.y0 > (1 - 2 * _EDGE) * page.height]
-    return top + bottom
+    top = _outer([line for line in ordered[: _OUTERMOST + 1] if line.y1 < 2 * _EDGE * page.height], ordered)
+    backwards = ordered[::-1]
+    near = [line for line in backwards[: _OUTERMOST + 1] if line.y0 > (1 - 2 * _EDGE) * page.height]
+    return [(line, True) for line in top] + [(line, False) for line in _outer(near, backwards)]
+
+
+def _outer(near: list[Line], ordered: list[Line]) -> list[Line]:
+    """The lines before the widest gap among the first few; none if the text begins at the edge."""
+    widest, cut = 0.0, 0
+    for index, line in enumerate(near[:_OUTERMOST]):
+        if index + 1 == len(ordered):
+            break
+        gap = abs(ordered[index + 1].y0 - line.y0) / max(line.size, 1.0)
+        if gap >= _LEAST_GAP and gap > widest:
+            widest, cut = gap, index + 1
+    return near[:cut]
 
 
 def _shape(line: Line) -> str:

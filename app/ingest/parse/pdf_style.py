@@ -64,12 +64,13 @@ class Style:
         return self._depth(line, text)
 
     def same_heading(self, line: Line, previous: Line) -> bool:
-        """Whether `line` goes on with the heading that `previous` belongs to: same type, no wide space between."""
+        """Whether `line` goes on with the heading that `previous` belongs to: same type, place and spacing."""
         return (
             abs(line.size - previous.size) < 0.5
             and line.bold == previous.bold
             and (line.bold or line.size > 1.05 * self.body)
             and 0 <= line.y0 - previous.y0 < 1.7 * line.size
+            and min(abs(line.x0 - previous.x0), abs(line.x0 + line.x1 - previous.x0 - previous.x1)) < 2 * line.size
             and not _SECTION.match(line.text)
             and not CAPTION.match(line.text)
         )

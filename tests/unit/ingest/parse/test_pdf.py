@@ -87,7 +87,9 @@ def test_a_title_over_two_columns_comes_first(tmp_path: Path) -> None:
     document = parse_bytes(tmp_path, "two.pdf", canvas_pdf(draw))
     text = " ".join(b.text for b in document.blocks)
     assert document.blocks[0].kind is BlockKind.HEADING
-    assert text.index("One Title") < text.index("left column has its line 29") < text.index("right column has its line 00")
+    assert (
+        text.index("One Title") < text.index("left column has its line 29") < text.index("right column has its line 00")
+    )
 
 
 def test_running_heads_and_page_numbers_are_left_out(tmp_path: Path) -> None:
