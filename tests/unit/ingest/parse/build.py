@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.lib.styles import getSampleStyleSheet
@@ -35,12 +36,10 @@ def parse_bytes(folder: Path, name: str, data: bytes, limits: Limits | None = No
 
 def rejection(folder: Path, name: str, data: bytes, limits: Limits | None = None) -> DocumentRejected:
     """The refusal of a file that must be refused."""
-    try:
-        document = parse_bytes(folder, name, data, limits)
-    except DocumentRejected as error:
-        assert str(folder) not in error.detail
-        return error
-    raise AssertionError(f"{name} was read: {document}")
+    with pytest.raises(DocumentRejected) as caught:
+        parse_bytes(folder, name, data, limits)
+    assert str(folder) not in caught.value.detail
+    return caught.value
 
 
 def of_kind(document: ParsedDocument, kind: BlockKind) -> list[str]:
