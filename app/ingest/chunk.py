@@ -43,7 +43,8 @@ _CRUMB = 8
 _PARAGRAPH, _SENTENCE, _ITEM, _ROW, _LINE, _CLAUSE, _WORD, _HEADING = 0.0, 0.05, 0.3, 0.3, 0.2, 1.0, 2.0, 8.0
 _TOO_SMALL = 1.0
 
-_CLAUSE_END = re.compile(r"(?<=[;:,|\u2013\u2014\u060c\u3001\uff0c\uff1b])\s*")
+# Western marks also stand inside numbers and times ("3,000", "12:30"): only white space makes them an end
+_CLAUSE_END = re.compile(r"(?<=[;:,|\u2013\u2014])\s+|(?<=[\u060c\u3001\uff0c\uff1b])\s*")
 _SPACE = re.compile(r"\s+")
 
 
@@ -254,10 +255,11 @@ class _Tape:
             yield from close()
             level = max(1, block.level)
             pending += self._headings([item for item in empty if max(1, item[0].level) >= level])
+            pending.sort(key=lambda unit: unit.start)  # a chapter can prove empty after the sections in it
             empty = [item for item in empty if max(1, item[0].level) < level] + [(block, at)]
             path = [item for item in path if max(1, item.level) < level] + [block]
         yield from close()
-        rest = pending + self._headings(empty)
+        rest = sorted(pending + self._headings(empty), key=lambda unit: unit.start)
         if rest and held and not self._slides:
             held.units.extend(rest)
         elif rest:
