@@ -4,7 +4,8 @@ The document's blocks are laid on one tape of text and tokenised once (in window
 arithmetic on the tokens' offsets. Each section (the blocks below one heading; each page of a slide deck) becomes a row
 of units that are better not cut: sentences, list items, table rows, code lines. The cut of a section into passages is
 the cheapest one under a cost that pulls every passage to the target size and charges for each cut by how much it
-hurts: nothing between paragraphs, little between sentences, more inside a list or table, most inside a sentence. The
+hurts: nothing between paragraphs, little between sentences, more inside a list or table, most inside a sentence; and
+for running on to another page. The
 cheapest cut is found exactly, by dynamic programming (as Knuth and Plass break a paragraph into lines).
 """
 
@@ -42,6 +43,8 @@ _CRUMB = 8
 # what a cut costs; 1.0 is what a passage costs that is twice the target
 _PARAGRAPH, _SENTENCE, _ITEM, _ROW, _LINE, _CLAUSE, _WORD, _HEADING = 0.0, 0.05, 0.3, 0.3, 0.2, 1.0, 2.0, 8.0
 _TOO_SMALL = 1.0
+_ACROSS_PAGES = 0.5
+"""A passage has one page number: on a page of its own it is right for every sentence."""
 
 # Western marks also stand inside numbers and times ("3,000", "12:30"): only white space makes them an end
 _CLAUSE_END = re.compile(r"(?<=[;:,|\u2013\u2014])\s+|(?<=[\u060c\u3001\uff0c\uff1b])\s*")
@@ -175,6 +178,8 @@ def _cut(units: list[_Unit], tape: _Tape, target: int, overlap: int, room: int) 
                 cost += _TOO_SMALL + (MINIMUM - size) / MINIMUM
             if size > comfortable:
                 cost += 2 * (size - comfortable) / target
+            if units[end - 1].page != unit.page:
+                cost += _ACROSS_PAGES
             if cost < best[end]:
                 best[end], came_from[end] = cost, begin
     cuts = [len(units)]

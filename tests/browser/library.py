@@ -25,11 +25,25 @@ HOSTILE_TAG = "<b onmouseover=window.pwned=1>tag"
 
 PDF_PAGES = (
     "Slide rules in the office. A slide rule multiplies by adding lengths: its scales are logarithmic, so that a sum "
-    "of two distances stands for the product of two numbers.",
+    "of two distances stands for the product of two numbers. The rule has three parts, the body, the slide and the "
+    "cursor. Body and slide carry the scales, and the cursor is a pane of glass in a metal frame. The scales C and D "
+    "run from one to ten, the scales A and B run twice from one to ten over the same length and give squares and "
+    "square roots. The scale K runs three times and gives cubes. A rule of ten inches shows three digits, and a rule "
+    "of twenty inches shows four. Clerks keep the long one on the desk and carry the short one in the coat. Sums and "
+    "differences are not its business: they are done on paper or with the abacus.",
     "Reading the cursor. The hairline of the cursor carries a value from one scale to another. A good reader "
-    "estimates the third digit between two marks of the scale, and the fourth digit is always a guess.",
+    "estimates the third digit between two marks of the scale, and the fourth digit is always a guess. The place of "
+    "the decimal point is not on the rule: it is found by a rough sum in the head before the slide is moved. Where the "
+    "result falls off the end of the scale, the other index of the slide is set instead. A chain of factors is done "
+    "without reading what comes in between, since each reading costs a little of the third digit. The eye stays "
+    "straight above the hairline, for a slanted look shifts the value by half a mark. Two readers who check one "
+    "another agree within a part in five hundred on a good rule.",
     "Looking after the rule. Boxwood swells in damp air and the slide sticks. Talcum powder frees the slide; oil ruins "
-    "the scales and must never be used on a slide rule.",
+    "the scales and must never be used on a slide rule. The rule lives in its leather case, away from the stove and "
+    "from the window sill. A yellowed celluloid face is cleaned with a soft rubber and never with spirit, which takes "
+    "the ink from the marks. The screws of the cursor frame are tightened once a year with a watchmaker's screwdriver. "
+    "A loose cursor leans, and its hairline lies. A rule whose scales no longer meet at both ends has warped, and no "
+    "remedy is known for that: it is given to the apprentices, who learn on it what a bad reading costs.",
 )
 
 

@@ -216,6 +216,7 @@ export class AskView {
     try {
       for await (const { event, data } of streamAnswer({ query: question }, controller.signal)) {
         if (this.controller !== controller) return;
+        controller.signal.throwIfAborted(); // what the browser had received already is not stopped by the signal
         if (event === "retrieval") exchange.retrieval(data);
         else if (event === "token") exchange.token(data);
         else if (event === "citation") exchange.citation(data);

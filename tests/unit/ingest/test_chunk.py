@@ -212,6 +212,17 @@ def test_a_passage_has_the_page_on_which_it_begins() -> None:
     assert [draft.page for draft in drafts] == [3, 4]
 
 
+def test_passages_end_with_their_page_where_the_page_is_long_enough() -> None:
+    pages = [" ".join(sentence(100 * page + n) for n in range(13)) for page in (1, 2, 3)]
+    drafts = chunk(document(*(paragraph(text, page=page) for page, text in enumerate(pages, 1))), words)
+    assert [(draft.page, draft.text) for draft in drafts] == list(enumerate(pages, 1))
+
+
+def test_pages_of_a_few_words_are_joined() -> None:
+    drafts = chunk(document(*(paragraph(sentence(page), page=page) for page in range(1, 12))), words)
+    assert [draft.page for draft in drafts] == [1]
+
+
 def test_a_ready_document_that_is_a_passage_already_is_not_cut() -> None:
     text = " ".join(sentence(n) for n in range(29)) + "\n\nEnd."
     assert len(chunk(document(paragraph(text)), words)) == 2
