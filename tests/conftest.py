@@ -23,7 +23,6 @@ from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.valkey import start_valkey
 from app.errors import ProvisioningError
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what it puts in the background with SIGINT ignored, and every program we start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)

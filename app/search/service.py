@@ -174,12 +174,13 @@ class SearchService:
         else:
             inline = queries.linear_pipeline(run.request.fusion.alpha)
         # the first pages are read anew for each page and cut here: past its last hit the native `from` is an error
-        found = self._send(run, "hybrid", query, run.window, params, inline)
+        found = self._send(run, "hybrid", query, run.window, params=params, inline_pipeline=inline)
         return [replace(hit, fused=hit.score) for hit in found.hits], found.total
 
     def _legs(self, run: _Run, vector: list[float]) -> tuple[list[Hit], int]:
-        lexical_job = self._executor.submit(self._leg, run, "lexical", self._lexical_query(run), run.depth)
-        vector_job = self._executor.submit(self._leg, run, "vector", self._vector_query(run, vector), run.depth)
+        text = self._lexical_query(run)
+        lexical_job = self._executor.submit(self._leg, run, "lexical", text, run.depth)
+        vector_job = self._executor.submit(self._leg, run, "vector", self._vector_query(run, vector), run.depth, text)
         lexical, lexical_error = _outcome(lexical_job)
         dense, dense_error = _outcome(vector_job)
         if lexical is None and dense is None:
@@ -187,20 +188,24 @@ class SearchService:
         for stage, error in (("lexical", lexical_error), ("vector", dense_error)):
             if error is not None:
                 run.degrade(stage, f"{error.kind}: the other leg answered alone")
-        left, right = (lexical.hits if lexical else ()), (dense.hits[: run.depth] if dense else ())
+        left, right = (lexical.hits if lexical else ()), (dense.hits if dense else ())
         if run.request.fusion.method == "rrf":
             hits = fusion.fuse_rrf(left, right, self._settings.rrf_rank_constant)
         else:
             alpha = run.request.fusion.alpha
             hits = fusion.fuse_linear(left, right, self._settings.alpha if alpha is None else alpha)
-        known = {hit.id for hit in left}
-        total = (lexical.total if lexical else 0) + sum(hit.id not in known for hit in right)
+        # as the native total: all that either leg matches, each once
+        total = lexical.total if lexical else 0
+        if dense is not None:
+            total += dense.total if lexical is None or dense.outside is None else dense.outside
         return hits, total
 
-    def _leg(self, run: _Run, stage: str, query: queries.Body, size: int) -> Retrieved:
+    def _leg(
+        self, run: _Run, stage: str, query: queries.Body, size: int, other: queries.Body | None = None
+    ) -> Retrieved:
         histogram = telemetry.LEXICAL_SEARCH if stage == "lexical" else telemetry.VECTOR_SEARCH
         with _timed(run, f"{stage}_ms", histogram.observe):
-            return self._send(run, stage, query, size, {}, None)
+            return self._send(run, stage, query, size, outside=other)
 
     def _send(
         self,
@@ -208,17 +213,19 @@ class SearchService:
         stage: str,
         query: queries.Body,
         size: int,
-        params: dict[str, Any],
-        inline_pipeline: dict[str, Any] | None,
+        *,
+        params: dict[str, Any] | None = None,
+        inline_pipeline: dict[str, Any] | None = None,
+        outside: queries.Body | None = None,
     ) -> Retrieved:
         left = run.deadline.remaining_s(stage)
-        body = queries.search_body(query, size=size, timeout_ms=max(1, int(left * 1000)))
+        body = queries.search_body(query, size=size, timeout_ms=max(1, int(left * 1000)), outside=outside)
         if inline_pipeline is not None:
             body["search_pipeline"] = inline_pipeline
         with _counted(stage):
             try:
                 raw = self._cluster.request(
-                    "POST", f"/{queries.READ_ALIAS}/_search", params=params, body=body, timeout_s=left
+                    "POST", f"/{queries.READ_ALIAS}/_search", params=params or {}, body=body, timeout_s=left
                 )
             except StoreUnavailable:
                 run.deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage

@@ -13,6 +13,8 @@ from app.store.filters import Clause
 READ_ALIAS = "braid-passages"
 LINEAR_PIPELINE = "braid-hybrid-linear"
 RRF_PIPELINE = "braid-hybrid-rrf"
+OUTSIDE = "outside"
+"""The count of a leg's hits that the other leg does not match: what both match together is then the sum of two."""
 
 Body = dict[str, Any]
 
@@ -54,11 +56,17 @@ def hybrid_query(query: str, vector: Sequence[float], depth: int, filters: Seque
     }
 
 
-def search_body(query: Body, *, size: int, timeout_ms: int | None, track_total: bool = True) -> Body:
-    """A whole search body; vectors never leave the cluster."""
-    body: Body = {"query": query, "size": size, "_source": list(_RETURNED_FIELDS), "track_total_hits": track_total}
-    if timeout_ms is not None:
-        body["timeout"] = f"{timeout_ms}ms"
+def search_body(query: Body, *, size: int, timeout_ms: int, outside: Body | None = None) -> Body:
+    """A whole search body; vectors never leave the cluster. Hits that `outside` does not match are counted too."""
+    body: Body = {
+        "query": query,
+        "size": size,
+        "_source": list(_RETURNED_FIELDS),
+        "track_total_hits": True,
+        "timeout": f"{timeout_ms}ms",
+    }
+    if outside is not None:
+        body["aggs"] = {OUTSIDE: {"filter": {"bool": {"must_not": [outside]}}}}
     return body
 
 

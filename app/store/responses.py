@@ -7,11 +7,15 @@ from typing import Any
 
 from app.errors import StoreError
 from app.passage import Hit
+from app.store.queries import OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """Hits of one request to OpenSearch, best first. `failed_shards` of `shards` gave nothing."""
+    """Hits of one request to OpenSearch, best first. `failed_shards` of `shards` gave nothing.
+
+    `outside`: how many of the hits the other leg does not match, where that was asked for.
+    """
 
     hits: tuple[Hit, ...]
     total: int
@@ -19,6 +23,7 @@ class Retrieved:
     timed_out: bool
     shards: int
     failed_shards: int
+    outside: int | None = None
 
 
 def read_response(response: dict[str, Any]) -> Retrieved:
@@ -46,6 +51,7 @@ def read_response(response: dict[str, Any]) -> Retrieved:
         timed_out=bool(response.get("timed_out", False)),
         shards=int(shards.get("total", 1)),
         failed_shards=int(shards.get("failed", 0)),
+        outside=response["aggregations"][OUTSIDE]["doc_count"] if "aggregations" in response else None,
     )
 
 

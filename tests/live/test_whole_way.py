@@ -183,8 +183,10 @@ def test_pages_are_stable_and_explain_has_the_same_order(service: httpx2.Client)
         for item in post(service, "/v1/search", query="the key door room", size=2, **{"from": start})["results"]
     ]
     assert pages == whole
-    explained = post(service, "/v1/search", query="the key door room", size=6, explain=True)
-    assert [item["id"] for item in explained["results"]] == whole
+    native = post(service, "/v1/search", query="the key door room", size=6, candidates=10)
+    explained = post(service, "/v1/search", query="the key door room", size=6, candidates=10, explain=True)
+    assert [item["id"] for item in explained["results"]] == [item["id"] for item in native["results"]]
+    assert explained["total"] == native["total"]
     assert explained["explanation"]["way"] == "legs"
     assert all(item["scores"]["dense"] is not None for item in explained["results"][:3])
 

@@ -76,6 +76,11 @@ def test_search_body_never_asks_for_vectors() -> None:
     }
 
 
+def test_hits_outside_the_other_leg_are_counted() -> None:
+    body = queries.search_body({"match_all": {}}, size=3, timeout_ms=250, outside=queries.lexical_leg("find it", []))
+    assert body["aggs"] == {"outside": {"filter": {"bool": {"must_not": [queries.lexical_leg("find it", [])]}}}}
+
+
 def test_linear_pipeline_weights_follow_the_order_of_the_legs() -> None:
     processor = queries.linear_pipeline(0.3)["phase_results_processors"][0]["normalization-processor"]
     assert processor == {
