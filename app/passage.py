@@ -118,8 +118,7 @@ class Passage:
 
     def embedding_text(self) -> str:
         """The text that is embedded: title, heading and passage, as in the lexical leg's combined field."""
-        heading = "" if self.section_heading == self.title else self.section_heading
-        return " ".join(part for part in (self.title, heading, self.text) if part)
+        return " ".join(part for part in dict.fromkeys((self.title, self.section_heading, self.text)) if part)
 
 
 def passage_id(tenant: str, document_id: str, content_hash: str, position: int) -> str:

@@ -81,9 +81,11 @@ def ready_document(
     tags: tuple[str, ...] = (),
     acl: tuple[str, ...] = ("public",),
     whole: bool = False,
+    title_is_enough: bool = False,
 ) -> Document:
     """The document that `fields` describe; the arguments are its defaults, and `tags` are added to its own.
 
+    With `title_is_enough` the title of a record without text is its text (the public collections hold such records).
     `_id` and `id` are understood as `document_id`, `metadata` is ignored, anything else unknown is refused.
 
     Raises:
@@ -95,9 +97,11 @@ def ready_document(
             known["document_id"] = known.pop(alias)
     if isinstance(known.get("document_id"), int):
         known["document_id"] = record_id(known)
-    text = known.get("text")
+    text, title = known.get("text"), known.get("title")
     if isinstance(text, str) and not text.strip():
-        raise DocumentRejected("text: there is none", reason="empty")
+        if not title_is_enough or not isinstance(title, str) or not title.strip():
+            raise DocumentRejected("text: there is none", reason="empty")
+        known["text"] = title
     try:
         record = _Record.model_validate(known)
     except ValidationError as error:

@@ -237,6 +237,7 @@ def _records(file: SourceFile, defaults: Defaults) -> Iterator[Record | Problem]
                 tags=tags,
                 acl=defaults.acl,
                 whole=defaults.whole,
+                title_is_enough=True,
             )
         except DocumentRejected as error:
             known = record_id(row)
