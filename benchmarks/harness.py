@@ -26,7 +26,8 @@ SETS = ROOT.parent / "shared" / "data" / "sets"
 @contextmanager
 def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
     """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses."""
-    with tempfile.TemporaryDirectory(prefix="braid-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="braid-bench-", ignore_cleanup_errors=True) as scratch:
+        Path(scratch).chmod(0o755)  # root starts OpenSearch under another account
         folder = data or Path(scratch) / "data"
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **(env or {})})
