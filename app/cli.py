@@ -18,8 +18,8 @@ from app.config import Settings, load_settings
 from app.errors import BraidError, ConfigurationError
 from app.local.state import with_running
 
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -171,7 +171,7 @@ def search(query: tuple[str, ...], url: str | None, key: str | None, as_json: bo
         text = item["text"] if len(item["text"]) <= 400 else item["text"][:400] + " …"
         heading = f"\n{item['section_heading']}" if item["section_heading"] else ""
         table.add_row(f"{item['score']:.3f}", _plain(f"{item['title']}{page}{heading}"), _plain(text))
-    _out.print(table)
+    _out.print(table, soft_wrap=False)
     _out.print(f"{found['total']} found in {found['timings']['total_ms']:.0f} ms", markup=False)
     _print_degraded(found)
 

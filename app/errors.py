@@ -137,7 +137,7 @@ class EncoderError(BraidError):
 
 
 class GenerationError(BraidError):
-    """The language model failed; `reason` is a short stable code (timeout, unreachable, refused, bad-answer)."""
+    """The language model failed; `reason` is a short stable code, such as ``timeout`` (all in `generation.llm`)."""
 
     status = 502
     title = "The language model failed"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import httpx2
 import openai
 from openai import OpenAI
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from app.config import Settings
 from app.errors import GenerationError
@@ -53,15 +56,33 @@ class LanguageModel:
     def stream(self, messages: Sequence[dict[str, str]], *, timeout_s: float, usage: Usage) -> Iterator[str]:
         """Pieces of the completion as they come; closing the iterator ends the request. Fills `usage`.
 
+        A thread of its own reads the response: the time limit then holds whatever the endpoint sends or does not
+        send (the HTTP client's limit is one of each read, which a line of comment every few seconds never meets).
+
         Args:
             messages: role and content.
             timeout_s: of the whole completion.
             usage: filled when the endpoint tells.
 
         Raises:
-            GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status) or ``bad-answer``.
+            GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status), ``broken-off`` or
+                ``bad-answer``.
         """
         until = time.monotonic() + timeout_s
+        reading = _Reading(self._pieces(messages, timeout_s, usage))
+        try:
+            yield from reading.pieces(until)
+        except queue.Empty:
+            raise GenerationError(
+                f"the language model did not end its answer within {timeout_s:.1f} s", reason="timeout"
+            ) from None
+        finally:
+            reading.stop()
+
+    def _pieces(
+        self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage
+    ) -> Iterator[str | openai.Stream[ChatCompletionChunk]]:
+        """First the open stream, so that it can be closed from outside, then the pieces of text."""
         typed: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": m["content"]}
             if m["role"] == "system"
@@ -78,17 +99,19 @@ class LanguageModel:
                 stream_options={"include_usage": True},
                 timeout=openai.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
             ) as chunks:
+                yield chunks
+                complete = False
                 for chunk in chunks:
                     if chunk.usage is not None:
                         usage.prompt_tokens = chunk.usage.prompt_tokens
                         usage.completion_tokens = chunk.usage.completion_tokens
-                    if chunk.choices and (text := chunk.choices[0].delta.content):
-                        yield text
-                    if time.monotonic() > until:
-                        raise GenerationError(
-                            f"the language model took longer than {timeout_s:.1f} s", reason="timeout"
-                        )
-        except openai.APITimeoutError as error:
+                    for choice in chunk.choices[:1]:
+                        complete = complete or choice.finish_reason is not None
+                        if choice.delta.content:
+                            yield choice.delta.content
+            if not complete:
+                raise GenerationError("the language model's answer broke off", reason="broken-off")
+        except (openai.APITimeoutError, httpx2.TimeoutException) as error:
             raise GenerationError(
                 f"the language model did not answer within {timeout_s:.1f} s", reason="timeout"
             ) from error
@@ -102,6 +125,8 @@ class LanguageModel:
             raise GenerationError(
                 "the language model can't be reached; check BRAID_LLM_URL", reason="unreachable"
             ) from error
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            raise GenerationError("the language model's answer broke off", reason="broken-off") from error
         except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
             # endpoints that are not what they say they are: JSON that is none, fields of another shape
             raise GenerationError(
@@ -110,3 +135,46 @@ class LanguageModel:
 
     def close(self) -> None:
         self._client.close()
+
+
+class _Reading:
+    """Reads a completion in a thread, so that its reader can stop waiting at any moment."""
+
+    def __init__(self, source: Iterator[str | openai.Stream[ChatCompletionChunk]]) -> None:
+        self._source = source
+        self._found: queue.SimpleQueue[str | GenerationError | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._stream: openai.Stream[ChatCompletionChunk] | None = None
+        threading.Thread(target=self._read, name="braid-llm", daemon=True).start()
+
+    def pieces(self, until: float) -> Iterator[str]:
+        """The pieces; raises queue.Empty at `until` (monotonic seconds)."""
+        while True:
+            item = self._found.get(timeout=max(0.0, until - time.monotonic()))
+            if item is None:
+                return
+            if isinstance(item, GenerationError):
+                raise item
+            yield item
+
+    def stop(self) -> None:
+        """End the request, wherever it stands."""
+        with self._lock:
+            self._stopped = True
+            if self._stream is not None:
+                self._stream.close()
+
+    def _read(self) -> None:
+        try:
+            for item in self._source:
+                if isinstance(item, str):
+                    self._found.put(item)
+                    continue
+                with self._lock:
+                    self._stream = item
+                    if self._stopped:
+                        return
+            self._found.put(None)
+        except GenerationError as error:
+            self._found.put(error)

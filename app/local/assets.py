@@ -69,7 +69,7 @@ def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
     table = Table("", "kind", "name")
     for change in changes:
         table.add_row(change.action, change.kind, change.name)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     return 0
 
 
@@ -83,7 +83,7 @@ def diff(settings: Settings, *, as_json: bool, console: Console) -> int:
         table = Table("kind", "name", "field", "expected", "found")
         for drift in drifts:
             table.add_row(drift.kind, drift.name, drift.field, str(drift.expected), str(drift.found))
-        console.print(table)
+        console.print(table, soft_wrap=False)
         console.print(f"{len(drifts)} differences; `braid templates apply` puts right what is no index")
     else:
         console.print("the cluster is as this service needs it")

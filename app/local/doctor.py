@@ -45,7 +45,7 @@ def run(settings: Settings, *, as_json: bool, console: Console) -> int:
         for item in findings:
             colour = {"ok": "green", "warning": "yellow", "failed": "red"}[item.status]
             table.add_row(item.check, f"[{colour}]{item.status}[/]", item.found, item.remedy)
-        console.print(table)
+        console.print(table, soft_wrap=False)
     return 1 if any(item.status == "failed" for item in findings) else 0
 
 

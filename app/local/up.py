@@ -53,7 +53,7 @@ def run(settings: Settings, options: UpOptions) -> int:
         ProvisioningError: a part can't be started, or OpenSearch died.
         ConfigurationError: a setting is wrong.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     check_exposure(settings)
     running = state.read(settings.data_dir)
     if running is not None:

@@ -1,0 +1,23 @@
+"""Hits to make answers from."""
+
+from __future__ import annotations
+
+from app.passage import Hit
+
+
+def hit(text: str, document_id: str = "d", title: str = "", section_heading: str = "") -> Hit:
+    return Hit(
+        id=f"{document_id}-0",
+        document_id=document_id,
+        title=title,
+        section_heading=section_heading,
+        text=text,
+        source_id="s",
+        source_type="text",
+        uri="",
+        page=None,
+        position=0,
+        timestamp=None,
+        topic_tags=(),
+        score=1.0,
+    )

@@ -1,0 +1,101 @@
+"""Answers on the real embedding model, with a real HTTP endpoint in the language model's place."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.config import load_settings
+from app.embedding.encoder import Encoder
+from app.generation.answer import Answer, Generator
+from app.generation.prompt import UNKNOWN
+from tests.unit.generation.endpoint import Behaviour, chunk, complete, endpoint, says
+from tests.unit.generation.passages import hit
+
+QUESTION = "How often does the lamp of the lighthouse turn?"
+HITS = [
+    hit("The lighthouse was built in 1870. Its lamp turns once a minute. Paint it white.", "a", "Lighthouse"),
+    hit("Keepers of the lighthouse live in the cottage. They get two weeks of leave.", "b", "Lighthouse"),
+]
+
+
+def answer(encoder: Encoder, behaviour: Behaviour, timeout_s: float = 5, **endpoint_arguments: object) -> Answer:
+    with endpoint(behaviour, **endpoint_arguments) as served:  # type: ignore[arg-type]
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), encoder)
+        found = generator.answer(QUESTION, HITS, timeout_s=timeout_s)
+        generator.close()
+    return found
+
+
+def test_without_a_model_the_best_sentence_is_quoted(minilm: Encoder) -> None:
+    found = Generator(load_settings(), minilm).answer(QUESTION, HITS, timeout_s=5)
+    assert (found.model, found.abstained, found.degraded) == ("extractive", False, ())
+    assert found.text.startswith("Its lamp turns once a minute. [1]")
+    assert (found.citations[0].marker, found.citations[0].document_id) == (1, "a")
+    assert found.citations[0].quote == "Its lamp turns once a minute."
+
+
+@pytest.mark.parametrize("question", ["Who won the chess world championship in 1972?", "asdf qwertz"])
+def test_it_abstains_where_nothing_is_relevant_and_asks_no_model(minilm: Encoder, question: str) -> None:
+    with endpoint(says(*complete("Bobby Fischer [1]."))) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        found = generator.answer(question, HITS, timeout_s=5)
+        assert generator.answer(question, [], timeout_s=5).abstained
+        generator.close()
+    assert (found.abstained, found.text, found.citations) == (True, UNKNOWN, ())
+    assert served.requests == []
+
+
+def test_the_model_s_words_with_their_citations(minilm: Encoder) -> None:
+    found = answer(minilm, says(*complete("The lamp turns ", "once a minute [", "1][9].")))
+    assert found.text == "The lamp turns once a minute [1]."
+    assert [(c.marker, c.quote) for c in found.citations] == [(1, "Its lamp turns once a minute.")]
+    assert found.dropped == ("[9]",)
+    assert found.degraded == (("citations", "dropped: 1 marks named no passage"),)
+    assert found.usage == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    assert found.model == "small"
+
+
+def test_the_model_may_abstain(minilm: Encoder) -> None:
+    found = answer(minilm, says(*complete(UNKNOWN)))
+    assert (found.abstained, found.citations, found.degraded) == (True, (), ())
+
+
+def test_an_answer_without_citations_is_marked(minilm: Encoder) -> None:
+    assert answer(minilm, says(*complete("Often."))).degraded[0][0] == "citations"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "reason"),
+    [
+        (says(b"{}"), 500, "refused"),
+        (says(b"data: {no\n\n"), 200, "bad-answer"),
+        (says(), 200, "broken-off"),
+        (says(*complete(" ")), 200, "empty"),
+        (lambda _, closing: closing.wait(30) and None, 200, "timeout"),
+    ],
+)
+def test_a_model_that_fails_is_replaced_by_quotations(
+    minilm: Encoder, behaviour: Behaviour, status: int, reason: str
+) -> None:
+    found = answer(minilm, behaviour, timeout_s=1, status=status)
+    assert found.model == "extractive"
+    assert "lamp turns once a minute" in found.text
+    assert found.citations
+    ((stage, why),) = found.degraded
+    assert stage == "generation"
+    assert why.startswith(f"{reason}: ")
+
+
+def test_an_answer_that_breaks_off_is_kept_and_says_so(minilm: Encoder) -> None:
+    found = answer(minilm, says(chunk("The lamp turns once a minute [1]. And")))
+    assert (found.model, found.text) == ("small", "The lamp turns once a minute [1]. And")
+    assert found.degraded == (("generation", "broken-off: the answer breaks off"),)
+
+
+def test_the_prompt_s_bound_is_kept_and_said(minilm: Encoder) -> None:
+    long = [hit("The lamp of the lighthouse turns. " + "Much more is said here. " * 60, f"d{n}") for n in range(3)]
+    with endpoint(says(*complete("It turns [1]. Or [3]."))) as served:
+        settings = load_settings(llm_url=served.url, llm_model="small", llm_context_tokens=800)
+        found = Generator(settings, minilm).answer(QUESTION, long, timeout_s=5)
+    assert found.degraded[0] == ("generation", "context-cut: 2 of 3 passages fitted the prompt")
+    assert found.dropped == ("[3]",)
