@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import orjson
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from app import __version__
 from app.config import Settings, load_settings
-from app.errors import BraidError, ConfigurationError
+from app.errors import BraidError, ConfigurationError, StoreUnavailable
 from app.local.state import with_running
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -32,8 +33,16 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except BraidError as error:
-        _err.print(f"{error.title}: {error.detail}", style="red", markup=False)
+        _err.print(f"{error.title}: {error.detail}{_where(error)}", style="red", markup=False)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+def _where(error: BraidError) -> str:
+    """The address that did not answer: who has the command line may see it, callers of the service may not."""
+    if not isinstance(error, StoreUnavailable):
+        return ""
+    url = urlsplit(_settings().opensearch_url or "")
+    return f" (OpenSearch is expected at {url.scheme}://{url.hostname}:{url.port})" if url.hostname else ""
 
 
 def _settings(**overrides: object) -> Settings:
