@@ -10,7 +10,7 @@ from app.ingest.parse.archive import entry_names
 from app.ingest.parse.plaintext import decode
 from app.passage import SourceType
 
-READ = "PDF, PPTX, DOCX, HTML, Markdown and plain text"
+READ = "PDF, PPTX, DOCX, HTML, Markdown, plain text and JSON Lines (.jsonl) of ready documents"
 
 _EXTENSIONS = {
     ".pdf": SourceType.PDF,
