@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -119,6 +120,17 @@ class Passage:
     def embedding_text(self) -> str:
         """The text that is embedded: title, heading and passage, as in the lexical leg's combined field."""
         return " ".join(part for part in dict.fromkeys((self.title, self.section_heading, self.text)) if part)
+
+
+def without_control_characters(value: str) -> str:
+    """`value` as it is; ids are shown in terminals, logs and URLs.
+
+    Raises:
+        ValueError: it holds control characters, or halves of characters.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise ValueError(f"{value!r} holds control characters: leave them out")
+    return value
 
 
 def passage_id(tenant: str, document_id: str, content_hash: str, position: int) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.search.request import IsoDate, Value
+from app.passage import without_control_characters
+from app.search.request import Integer, IsoDate, Value
+
+Identifier = Annotated[Value, AfterValidator(without_control_characters)]
 
 
 class _Answer(BaseModel):
@@ -74,10 +77,10 @@ class DocumentRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    document_id: Value
+    document_id: Identifier
     title: Annotated[str, Field(max_length=1000)] = ""
     text: Annotated[str, Field(min_length=1)]
-    source_id: Value = "api"
+    source_id: Identifier = "api"
     uri: Annotated[str, Field(max_length=2048)] = ""
     timestamp: IsoDate | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
@@ -89,8 +92,8 @@ class UploadFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    document_id: Value
-    source_id: Value = "upload"
+    document_id: Identifier
+    source_id: Identifier = "upload"
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
     acl: Annotated[list[Value], Field(min_length=1, max_length=100)] = ["public"]
 
@@ -135,7 +138,7 @@ class EmbeddingsRequest(BaseModel):
     )
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
+    dimensions: Integer | None = None
     user: str | None = None
     input_type: Literal["query", "passage"] = "passage"
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.errors import DocumentRejected
 from app.ingest.enrich import normalise_tags
-from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType
+from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType, without_control_characters
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024
@@ -56,7 +56,9 @@ def _iso(value: str) -> str:
     return value
 
 
-_Value = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_visible)]
+_Value = Annotated[
+    str, Field(min_length=1, max_length=512), AfterValidator(_visible), AfterValidator(without_control_characters)
+]
 
 
 class _Record(BaseModel):

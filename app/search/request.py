@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 from app.store.filters import PassageFilter
 
@@ -21,6 +30,14 @@ def _not_blank(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not hold NUL characters")
     return value
+
+
+def _integral(value: object) -> object:
+    """JSON has one kind of number: 10.0 is the integer 10 (JSON Schema says so too)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_integral)]
 
 
 def parse_iso_date(value: str) -> str:
@@ -105,7 +122,7 @@ class FusionRequest(_Strict):
 
 
 class RerankRequest(_Strict):
-    depth: Annotated[int, Field(ge=1, le=1000)] = 20
+    depth: Annotated[Integer, Field(ge=1, le=1000)] = 20
 
 
 class SearchRequest(_Strict):
@@ -113,15 +130,15 @@ class SearchRequest(_Strict):
 
     query: Query
     mode: Literal["hybrid", "lexical", "dense"] = "hybrid"
-    size: Annotated[int, Field(ge=1, le=1000)] = 10
-    from_: Annotated[int, Field(ge=0, le=1000, alias="from")] = 0
-    candidates: Annotated[int, Field(ge=10, le=1000)] | None = None
+    size: Annotated[Integer, Field(ge=1, le=1000)] = 10
+    from_: Annotated[Integer, Field(ge=0, le=1000, alias="from")] = 0
+    candidates: Annotated[Integer, Field(ge=10, le=1000)] | None = None
     """Passages that each leg gives to the fusion; pages can't reach past it. Default: BRAID_CANDIDATES (100)."""
     fusion: FusionRequest = FusionRequest()
     filter: FilterRequest = FilterRequest()
     rerank: bool | RerankRequest | None = None
     explain: bool = False
-    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = None
+    timeout_ms: Annotated[Integer, Field(ge=1, le=600_000)] | None = None
     cache: bool = True
 
 
@@ -129,4 +146,4 @@ class AnswerRequest(SearchRequest):
     """The body of ``POST /v1/answer``: a search, and what to make of it."""
 
     stream: bool = False
-    context_size: Annotated[int, Field(ge=1, le=50)] = 5
+    context_size: Annotated[Integer, Field(ge=1, le=50)] = 5
