@@ -36,7 +36,7 @@ def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | No
         if not line:
             raise SystemExit(f"braid up ended with code {process.wait()}")
         try:
-            yield json.loads(line)
+            yield {**json.loads(line), "data": str(folder)}
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import DocumentRejected
+from app.ingest.records import BadLine, read_records, ready_document
+from app.passage import Document
+
+
+def ready(**fields: Any) -> Document:
+    return ready_document(fields, tenant="acme", source_id="s", title_is_enough=True)
+
+
+def test_the_fields_of_the_api_and_of_beir() -> None:
+    document = ready(
+        document_id="d", title=" A  title ", text=" Text. ", topic_tags=["B", "a"], acl=["hr"], timestamp="2024-05-31"
+    )
+    assert (document.document_id, document.tenant, document.source_id, document.acl) == ("d", "acme", "s", ("hr",))
+    assert (document.parsed.title, document.parsed.blocks[0].text) == ("A title", "Text.")
+    assert document.tags == ("b", "a")
+    assert str(document.timestamp) == "2024-05-31 00:00:00+00:00"
+    assert ready(_id="b", text="x", metadata={"url": "u"}).document_id == "b"
+    assert ready(id=7, text="x").document_id == "7"
+
+
+def test_a_title_alone_is_text_where_that_is_wanted() -> None:
+    assert ready(_id="b", title="Only a title", text="").parsed.blocks[0].text == "Only a title"
+    with pytest.raises(DocumentRejected) as caught:
+        ready_document({"_id": "b", "title": "x", "text": " "}, tenant="t", source_id="s")
+    assert caught.value.reason == "empty"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"document_id": "d"}, "text"),
+        ({"text": "x"}, "document_id"),
+        ({"document_id": "d", "text": "x", "colour": "red"}, "colour"),
+        ({"document_id": "d", "text": 5}, "text"),
+        ({"document_id": "d", "text": "x", "timestamp": "yesterday"}, "timestamp"),
+        ({"document_id": "d\x07", "text": "x"}, "document_id"),
+        ({"document_id": "d", "text": "x", "acl": []}, "acl"),
+        ({"document_id": "d" * 513, "text": "x"}, "document_id"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(DocumentRejected) as caught:
+        ready(**fields)
+    assert caught.value.reason == "invalid-record"
+    assert named in caught.value.detail
+
+
+def test_lines_are_read_one_by_one_and_bad_ones_do_not_stop_them(tmp_path: Path) -> None:
+    data = b'\xef\xbb\xbf{"_id": "1"}\n\nnot json\n[1]\n{"_id": "2"}'
+    plain, packed, cut = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz", tmp_path / "cut.jsonl.gz"
+    plain.write_bytes(data)
+    packed.write_bytes(gzip.compress(data))
+    cut.write_bytes(gzip.compress(data)[:-20])
+    found = list(read_records(plain))
+    assert [item if isinstance(item, tuple) else (item.number, item.reason) for item in found] == [
+        (1, {"_id": "1"}),
+        (3, "not-json"),
+        (4, "invalid-record"),
+        (5, {"_id": "2"}),
+    ]
+    assert list(read_records(packed)) == found
+    last = list(read_records(cut))[-1]
+    assert isinstance(last, BadLine)
+    assert (last.reason, last.ends) == ("broken", True)
