@@ -126,7 +126,7 @@ def model_folder(embedded_settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def _braid_up(*arguments: str, env: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
     """`braid up` as a user starts it, on free ports, with a data folder of its own; yields its line of addresses."""
     with _open_folder() as folder:
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", f"{folder}/data", "--json"]
@@ -151,7 +151,7 @@ def _braid_up(*arguments: str, env: dict[str, str] | None = None) -> Iterator[di
 @pytest.fixture(scope="session")
 def braid_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
     """A running `braid up` without a key or a language model: `url`, `opensearch_url`, `redis_url`, `pid`, `data`."""
-    with _braid_up() as up:
+    with running_braid() as up:
         yield up
 
 
@@ -164,5 +164,5 @@ def braid_url(braid_up: dict[str, Any]) -> str:
 @pytest.fixture(scope="session")
 def braid_url_with_key(node_settings: Settings) -> Iterator[tuple[str, str]]:
     """Address and key of a running service that wants an API key."""
-    with _braid_up(env={"BRAID_API_KEY": "a-key-for-tests"}) as up:
+    with running_braid(env={"BRAID_API_KEY": "a-key-for-tests"}) as up:
         yield str(up["url"]), "a-key-for-tests"
