@@ -81,7 +81,8 @@ def _opening(document: ParsedDocument) -> str:
 def _extractor(language: str) -> yake.KeywordExtractor:
     import yake  # half a second, and most documents have tags
 
-    return yake.KeywordExtractor(lan=language, n=2, top=20)
+    # our own reading of the list: YAKE's prints a line to stdout for those in another encoding
+    return yake.KeywordExtractor(lan=language, n=2, top=20, stopwords=set(_stop_words()[language]))
 
 
 @cache

@@ -212,8 +212,14 @@ class _Run:
             self._cluster,
             self._defaults.tenant,
             patience_s=self._options.patience_s,
-            on_retry=lambda reason: self._progress.note(f"waiting for OpenSearch: {reason}"),
+            on_retry=self._waiting,
         )
+
+    def _waiting(self, reason: str) -> None:
+        """Told before each new try: the moment to give up when the run has been broken off."""
+        if self._abort.reason is not None:
+            raise Aborted
+        self._progress.note(f"waiting for OpenSearch: {reason}")
 
     def _check(self, stage: Future[None]) -> None:
         error = stage.exception()

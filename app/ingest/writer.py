@@ -25,6 +25,8 @@ from app.store.documents import complete_hashes, delete_documents, delete_stale,
 
 Result = TypeVar("Result")
 
+stamina.instrumentation.set_on_retry_hooks(())  # `on_retry` says it, in words for people
+
 _NO_WRITES = frozenset({401, 403})
 """A refusal of the cluster rather than of the passage (no permission, disk full): all others would fare the same."""
 
@@ -131,5 +133,7 @@ class Writer:
             on=StoreUnavailable, attempts=None, timeout=self._patience_s, wait_initial=0.2, wait_max=5.0
         ):
             with attempt:
+                if attempt.num > 1 and self._on_retry is not None:
+                    self._on_retry("it does not answer")
                 return call()
         raise AssertionError("retry_context returns or raises")  # pragma: no cover

@@ -42,8 +42,8 @@ class UpOptions:
     as_json: bool = False
 
 
-class _Stop(Exception):  # no error: somebody asked
-    """A signal asked to stop."""
+class _Stop(KeyboardInterrupt):
+    """A signal asked to stop; whatever ends well on Ctrl-C ends well on this."""
 
 
 def run(settings: Settings, options: UpOptions) -> int:
@@ -67,7 +67,7 @@ def run(settings: Settings, options: UpOptions) -> int:
     try:
         with contextlib.ExitStack() as stack:
             return _run(settings, options, console, stack)
-    except (_Stop, KeyboardInterrupt):
+    except KeyboardInterrupt:
         console.print("stopped")
         return 0
 

@@ -17,10 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import psutil
 import pytest
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen import canvas
 
+from app.config import Settings
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.live
@@ -166,6 +168,32 @@ def test_ctrl_c_ends_a_run_at_once_and_in_order(braid: Braid, tmp_path: Path) ->
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_braid_up_stops_in_the_middle_of_an_ingest(
+    node_settings: Settings, server_folder: Path, tmp_path: Path
+) -> None:
+    path = rows(tmp_path / "much.jsonl", 5000)
+    data = server_folder / "data"
+    command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(data), str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not (data / "braid.json").is_file():
+                assert process.poll() is None
+                time.sleep(0.1)
+            store = json.loads((data / "braid.json").read_text())["opensearch_url"]
+            while httpx2.get(f"{store}/braid-passages/_count", trust_env=False).json()["count"] < 50:
+                assert process.poll() is None
+                time.sleep(0.1)
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert err.splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+    assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_cluster_that_goes_away_and_comes_back_loses_nothing(braid: Braid, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from app.ingest.enrich import keyphrases, normalise_tags
+import pytest
+
+from app.ingest.enrich import _extractor, _stop_words, keyphrases, normalise_tags
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 
@@ -21,6 +23,15 @@ def test_keyphrases_tell_what_a_text_is_about() -> None:
     found = keyphrases(document(text, "Suspension bridge"))
     assert 1 <= len(found) <= 5
     assert any("bridge" in tag for tag in found)
+
+
+def test_every_language_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    """Reports go to stdout as JSON: a library that prints there would break them."""
+    for language, words in _stop_words().items():
+        text = " ".join(sorted(words)[:60]) + " xylophone concerto " * 3
+        keyphrases(document(text))
+        _extractor(language)
+    assert capfd.readouterr().out == ""
 
 
 def test_no_keyphrases_where_they_would_be_noise() -> None:
