@@ -179,7 +179,9 @@ def search(query: tuple[str, ...], url: str | None, key: str | None, as_json: bo
         page = f" p. {item['page']}" if item["page"] is not None else ""
         text = item["text"] if len(item["text"]) <= 400 else item["text"][:400] + " …"
         heading = f"\n{item['section_heading']}" if item["section_heading"] else ""
-        table.add_row(f"{item['score']:.3f}", _plain(f"{item['title']}{page}{heading}"), _plain(text))
+        table.add_row(
+            f"{item['score']:.3f}", _plain(f"{item['title']}{page}{heading}\n{item['document_id']}"), _plain(text)
+        )
     _out.print(table, soft_wrap=False)
     _out.print(f"{found['total']} found in {found['timings']['total_ms']:.0f} ms", markup=False)
     _print_degraded(found)

@@ -14,7 +14,7 @@ from app.config import Settings
 from app.embedded.models import ensure_model
 from app.embedding.encoder import Encoder, load_encoder
 from app.store import templates
-from app.store.capabilities import Capabilities, default_variant, probe
+from app.store.capabilities import DEFAULT_VARIANT, Capabilities, default_variant, probe
 from app.store.client import Cluster, connect
 from app.store.rendering import Rendered, render
 
@@ -104,9 +104,14 @@ def validate(settings: Settings, *, offline: bool, console: Console) -> int:
 
 
 def export(settings: Settings, folder: Path, *, console: Console) -> int:
-    """`braid templates export FOLDER`."""
-    store = open_store(settings, ensure=True)
-    for path in templates.export(store.rendered, folder):
+    """`braid templates export FOLDER`; without a cluster to ask, for one that can hold the default variant."""
+    if settings.opensearch_url is not None:
+        rendered = open_store(settings, ensure=True).rendered
+    else:
+        if settings.embedding_path is None:
+            ensure_model(settings.embedding_model, settings.embedding_precision, settings)
+        rendered = render(settings, settings.vector_variant or DEFAULT_VARIANT, load_encoder(settings).dimension)
+    for path in templates.export(rendered, folder):
         console.print(str(path), markup=False)
     return 0
 

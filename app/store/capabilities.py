@@ -109,9 +109,13 @@ def require(capabilities: Capabilities, feature: Feature) -> None:
     )
 
 
+DEFAULT_VARIANT = "faiss-hnsw"
+"""Where graphs can be built, as in the official distribution."""
+
+
 def default_variant(capabilities: Capabilities) -> str:
     """``faiss-hnsw`` where graphs can be built, else ``faiss-exact``."""
-    return "faiss-hnsw" if capabilities.faiss_native else "faiss-exact"
+    return DEFAULT_VARIANT if capabilities.faiss_native else "faiss-exact"
 
 
 def check_variant(capabilities: Capabilities, variant: str) -> None:
