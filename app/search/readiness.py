@@ -1,7 +1,8 @@
 """Knows whether the cluster is this service's own: asked anew beside the searches, so that it costs them no time.
 
-A search starts a check when the last one is older than `max_age_s`, runs, and waits for that check before its answer
-leaves: an altered pipeline or template is never older than that when an answer built on it is given.
+A search that finds the last check older than `max_age_s` starts one, runs, and waits for that check before its answer
+leaves: an altered pipeline or template is never older than that when an answer built on it is given. One that finds it
+half as old starts the next and does not wait: under load, no search does.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ class ReadinessGate:
     def begin(self) -> Future[StoreState]:
         """The check that the coming answer must wait for: the last one if it is recent, else a new or running one."""
         with self._lock:
-            if self._last is not None and time.monotonic() - self._checked_at <= self._max_age_s:
+            age = time.monotonic() - self._checked_at
+            last = self._last
+            if self._running is None and age > self._max_age_s / 2:
+                self._running = self._executor.submit(self._run)
+            if last is not None and age <= self._max_age_s:
                 done: Future[StoreState] = Future()
-                done.set_result(self._last)
+                done.set_result(last)
                 return done
             if self._running is None:
                 self._running = self._executor.submit(self._run)

@@ -58,3 +58,28 @@ def test_a_failed_check_is_the_callers_error_and_is_not_remembered() -> None:
         with pytest.raises(StoreUnavailable):
             gate.state(job, 5)
         assert gate.state(gate.begin(), 5) == GOOD
+
+
+def test_the_next_check_starts_before_the_last_is_too_old() -> None:
+    states = [GOOD, BAD]
+    started, release = threading.Semaphore(0), threading.Event()
+
+    def check() -> StoreState:
+        started.release()
+        if len(states) == 1:
+            release.wait(5)
+        return states.pop(0)
+
+    with ThreadPoolExecutor() as executor:
+        gate = ReadinessGate(check, executor, max_age_s=10)
+        assert gate.begin().result(5) == GOOD
+        assert started.acquire(timeout=5)
+        gate._checked_at -= 6  # as if six seconds had passed
+        assert gate.begin().result(0) == GOOD
+        assert started.acquire(timeout=5), "no check was started ahead"
+        assert gate.begin().result(0) == GOOD
+        gate._checked_at -= 5
+        late = gate.begin()
+        assert not late.done()
+        release.set()
+        assert late.result(5) == BAD
