@@ -95,7 +95,7 @@ def up(
     if llm == "none":
         settings = settings.model_copy(update={"llm_url": None})
     ingest_options = IngestOptions(tags=tags, source_id=source, whole=whole, sync=sync)
-    sys.exit(run(settings, UpOptions(paths, ingest_options, nodes, llm == "local", as_json)))
+    sys.exit(run(settings, UpOptions(paths, ingest_options, nodes, llm == "local", as_json), console=_err))
 
 
 @cli.command()

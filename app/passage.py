@@ -122,6 +122,19 @@ class Passage:
         return " ".join(part for part in dict.fromkeys((self.title, self.section_heading, self.text)) if part)
 
 
+def not_blank(value: str) -> str:
+    """`value` as it is.
+
+    Raises:
+        ValueError: it is white space, or holds NUL characters (which OpenSearch refuses).
+    """
+    if not value.strip():
+        raise ValueError("must hold at least one character that is not white space")
+    if "\x00" in value:
+        raise ValueError("must not hold NUL characters")
+    return value
+
+
 def without_control_characters(value: str) -> str:
     """`value` as it is; ids are shown in terminals, logs and URLs.
 

@@ -21,14 +21,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = ROOT.parent / "shared" / "data" / "sets"
+QRELS = {"scifact": "qrels.train.tsv"}
+"""Judgements of another name than ``qrels.tsv``: of SciFact only the train split is at hand."""
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every account can enter: root starts OpenSearch under another one."""
+    with tempfile.TemporaryDirectory(prefix="braid-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @contextmanager
 def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
     """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses."""
-    with tempfile.TemporaryDirectory(prefix="braid-bench-", ignore_cleanup_errors=True) as scratch:
-        Path(scratch).chmod(0o755)  # root starts OpenSearch under another account
-        folder = data or Path(scratch) / "data"
+    with open_folder() as scratch:
+        folder = data or scratch / "data"
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **(env or {})})
         assert process.stdout is not None
@@ -55,10 +64,10 @@ def corpus(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def queries(name: str, qrels_name: str = "qrels.tsv") -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+def queries(name: str) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """The judged queries of a set and their judgements: {query id: text}, {query id: {document id: grade}}."""
     judged: dict[str, dict[str, int]] = {}
-    with open(SETS / name / qrels_name, encoding="utf-8") as lines:
+    with open(SETS / name / QRELS.get(name, "qrels.tsv"), encoding="utf-8") as lines:
         for line in lines:
             query, document, grade = line.split()
             if grade.lstrip("-").isdigit():

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--set", default="scifact")
     parser.add_argument("--queries", type=int, default=300)
     arguments = parser.parse_args()
-    texts, judged = harness.queries(arguments.set, "qrels.train.tsv" if arguments.set == "scifact" else "qrels.tsv")
+    texts, judged = harness.queries(arguments.set)
     chosen = random.Random(7).sample(sorted(texts), min(arguments.queries, len(texts)))
     encoder = load_encoder(load_settings())
     environment = {"BRAID_VECTOR_VARIANT": "lucene-hnsw"}

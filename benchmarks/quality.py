@@ -23,7 +23,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "rrf": {"fusion": {"method": "rrf"}},
     "rrf, legs": {"fusion": {"method": "rrf"}, "explain": True},
 }
-QRELS = {"scifact": "qrels.train.tsv"}
 REFERENCE = {
     "cranfield": {"bm25": 50.9, "dense": 50.9, "linear 0.3": 54.7, "linear 0.4": 55.7, "linear 0.5": 56.2,
                   "linear 0.6": 55.8, "linear 0.7": 55.2, "rrf": 55.8},
@@ -36,7 +35,7 @@ REFERENCE = {
 
 def run(name: str, whole: bool, ways: Iterable[str]) -> dict[str, dict[str, float]]:
     """NDCG@10, MRR@10 and recall@100 (x 100) of each way."""
-    texts, judged = harness.queries(name, QRELS.get(name, "qrels.tsv"))
+    texts, judged = harness.queries(name)
     qrels = [ir_measures.Qrel(q, d, g) for q, grades in judged.items() for d, g in grades.items()]
     found: dict[str, dict[str, float]] = {}
     arguments = [str(harness.corpus_file(name)), *(["--whole"] if whole else [])]

@@ -6,9 +6,7 @@ prints that it is ready, and until the first search and the first answer have co
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -17,9 +15,8 @@ import httpx2
 
 def main() -> None:
     runs: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory(prefix="braid-bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # root starts OpenSearch under another account
-        data = Path(folder) / "data"
+    with harness.open_folder() as folder:
+        data = folder / "data"
         with harness.braid_up(str(harness.corpus_file("cranfield")), data=data):
             pass
         for _ in range(5):

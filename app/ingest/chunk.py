@@ -5,8 +5,8 @@ arithmetic on the tokens' offsets. Each section (the blocks below one heading; e
 of units that are better not cut: sentences, list items, table rows, code lines. The cut of a section into passages is
 the cheapest one under a cost that pulls every passage to the target size and charges for each cut by how much it
 hurts: nothing between paragraphs, little between sentences, more inside a list or table, most inside a sentence; and
-for running on to another page. The
-cheapest cut is found exactly, by dynamic programming (as Knuth and Plass break a paragraph into lines).
+for running on to another page. The cheapest cut is found exactly, by dynamic programming (as Knuth and Plass break a
+paragraph into lines).
 """
 
 from __future__ import annotations

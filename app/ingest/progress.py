@@ -37,8 +37,8 @@ class Silent:
 class ProgressBar:
     """One bar on standard error; nothing but the notes where that is not a terminal. A context manager."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

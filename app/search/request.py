@@ -16,20 +16,13 @@ from pydantic import (
     model_validator,
 )
 
+from app.passage import not_blank
 from app.store.filters import PassageFilter
 
 MAX_QUERY_CHARACTERS = 4096
 MAX_FILTER_VALUES = 100
 
 _DATE = TypeAdapter(datetime)
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must hold at least one character that is not white space")
-    if "\x00" in value:
-        raise ValueError("must not hold NUL characters")
-    return value
 
 
 def _integral(value: object) -> object:
@@ -51,9 +44,9 @@ def parse_iso_date(value: str) -> str:
 
 
 Query = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True), AfterValidator(_not_blank)
+    str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True), AfterValidator(not_blank)
 ]
-Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_not_blank)]
+Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(not_blank)]
 _Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
 IsoDate = Annotated[str, StringConstraints(min_length=8, max_length=40), AfterValidator(parse_iso_date)]
 

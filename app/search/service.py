@@ -225,7 +225,7 @@ class SearchService:
         with _counted(stage):
             try:
                 raw = self._cluster.request(
-                    "POST", f"/{queries.READ_ALIAS}/_search", params=params or {}, body=body, timeout_s=left
+                    "POST", f"/{queries.READ_ALIAS}/_search", params=params, body=body, timeout_s=left
                 )
             except StoreUnavailable:
                 run.deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage
