@@ -72,8 +72,8 @@ bench: $(VENV)/.dev
 	@for name in startup encode precision ingest quality answers search_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 lock: $(VENV)/.dev
-	$(BIN)/uv $(COMPILE) --extra local -o requirements.lock
-	$(BIN)/uv $(COMPILE) --extra local --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra evaluation -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra evaluation --extra dev --extra test -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import click
@@ -206,10 +207,9 @@ def ask(question: tuple[str, ...], url: str | None, key: str | None, as_json: bo
         _print_json(done)
         return
     _out.print()
-    results = {item["id"]: item for item in done.get("results", [])}
     for citation in done.get("citations", []):
-        item = results.get(citation["id"], {})
-        page = f", p. {item['page']}" if item.get("page") is not None else ""
+        item = done["results"][citation["marker"] - 1]
+        page = f", p. {citation['page']}" if citation.get("page") is not None else ""
         where = f"[{citation['marker']}] {item.get('title', '')}{page} ({citation['document_id']})"
         _out.print(_plain(f"{where}\n    {citation['quote']}"), style="dim")
     _print_degraded(done)
@@ -266,6 +266,151 @@ def templates_export(folder: Path) -> None:
     from app.local import assets
 
     sys.exit(assets.export(_settings(), folder, console=_out))
+
+
+@cli.group()
+def feedback() -> None:
+    """The query log: judgements from it, figures, and what is too old."""
+
+
+_since_option = click.option(
+    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Only from this day (or time, UTC) on."
+)
+
+
+@feedback.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_since_option
+@click.option("--min-votes", type=click.IntRange(1), default=1, show_default=True, help="Of a judgement.")
+@click.option("--unit", type=click.Choice(["document", "passage"]), default="document", show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def feedback_export(
+    folder: Path, since: datetime | None, min_votes: int, unit: Literal["document", "passage"], as_json: bool
+) -> None:
+    """Write a judged set in BEIR's form (queries.jsonl, qrels.tsv), pairs.jsonl and meta.json into FOLDER."""
+    from app.local.feedback import export
+
+    sys.exit(export(_settings(), folder, since=since, min_votes=min_votes, unit=unit, as_json=as_json, console=_out))
+
+
+@feedback.command("stats")
+@_since_option
+@click.option("--json", "as_json", is_flag=True)
+def feedback_stats(since: datetime | None, as_json: bool) -> None:
+    """Queries, feedback, latency."""
+    from app.local.feedback import stats
+
+    sys.exit(stats(_settings(), since=since, as_json=as_json, console=_out))
+
+
+@feedback.command("purge")
+@click.option("--dry-run", is_flag=True, help="Only name what would be removed.")
+@click.option("--json", "as_json", is_flag=True)
+def feedback_purge(dry_run: bool, as_json: bool) -> None:
+    """Remove the months of the log that are older than BRAID_QUERY_LOG_DAYS as a whole, of all tenants."""
+    from app.local.feedback import purge
+
+    sys.exit(purge(_settings(), dry_run=dry_run, as_json=as_json, console=_out))
+
+
+def _set_options(command: Any) -> Any:
+    for option in (
+        click.option("--qrels", type=click.Path(dir_okay=False, path_type=Path), help="Judgements, if not the usual."),
+        click.option("--split", help="Of qrels/: test, dev, train (default: test if there is one)."),
+        click.option("--queries", "most_queries", type=click.IntRange(2), help="At most so many, the same each time."),
+        click.option("--whole", is_flag=True, help="Rows of the corpus are passages already: do not cut them."),
+        click.option("--keep", is_flag=True, help="Keep the index of the set, to use it again."),
+        click.option("--workers", type=click.IntRange(1, 32), default=2, show_default=True, help="Queries at once."),
+        click.option("--rate", type=click.FloatRange(0.1), help="Queries a second, at most."),
+        click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Default: reports/<set>."),
+        click.option("--json", "as_json", is_flag=True),
+    ):
+        command = option(command)
+    return command
+
+
+def _set_of(folder: Path, workers: int, rate: float | None, **options: Any) -> Any:
+    from app.evaluation.collect import Load
+    from app.local.evaluate import SetOptions
+
+    return SetOptions(folder, load=Load(workers, rate), **options)
+
+
+@cli.command()
+@click.argument("folder", metavar="SET", type=click.Path(file_okay=False, path_type=Path))
+@_set_options
+def evaluate(folder: Path, as_json: bool, **options: Any) -> None:
+    """Measure all ways of searching on a judged set in BEIR's form; a report as HTML, Markdown and JSON.
+
+    A set with a corpus goes into an index of its own; one without (as `braid feedback export` writes) is judged against
+    what the store holds.
+    """
+    from app.local.evaluate import run
+
+    sys.exit(run(_settings(), _set_of(folder, **options), as_json=as_json, console=_err if as_json else _out))
+
+
+class _WithDefault(click.Group):
+    """A group whose first word may be an argument of its command ``run``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+@cli.group(cls=_WithDefault)
+def tune() -> None:
+    """Find the fusion settings that suit a collection: `braid tune SET`, then `apply`, `rollback`, `history`."""
+
+
+@tune.command("run")
+@click.argument("folder", metavar="SET", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--measure", type=click.Choice(["NDCG@10", "MRR@10"]), default="NDCG@10", show_default=True)
+@click.option("--apply", "apply_it", is_flag=True, help="Put it in force if it is measurably better.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into tuning and held-out queries.")
+@_set_options
+def tune_run(
+    folder: Path, measure: Literal["NDCG@10", "MRR@10"], apply_it: bool, seed: int, as_json: bool, **options: Any
+) -> None:
+    """Search on one part of the judged queries of SET, check on the rest (`braid tune SET` for short)."""
+    from app.local.tune import run
+
+    console = _err if as_json else _out
+    chosen = _set_of(folder, **options)
+    sys.exit(
+        run(_settings(), chosen, measure_name=measure, apply_it=apply_it, seed=seed, as_json=as_json, console=console)
+    )
+
+
+@tune.command("apply")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Even if it was not measurably better, or made for another model.")
+def tune_apply(file: Path, force: bool) -> None:
+    """Put a tuning in force, on all services of the cluster, without a restart."""
+    from app.local.tune import apply
+
+    sys.exit(apply(_settings(), file, force=force, console=_out))
+
+
+@tune.command("rollback")
+@click.option("--to", type=click.IntRange(0), help="A version of `history`; 0 is what Braid ships.")
+def tune_rollback(to: int | None) -> None:
+    """Go back to the tuning before."""
+    from app.local.tune import rollback
+
+    sys.exit(rollback(_settings(), to, console=_out))
+
+
+@tune.command("history")
+@click.option("--json", "as_json", is_flag=True)
+def tune_history(as_json: bool) -> None:
+    """What was ever applied, on what it rests, and which is in force."""
+    from app.local.tune import history
+
+    sys.exit(history(_settings(), as_json=as_json, console=_out))
 
 
 @cli.group()

@@ -18,6 +18,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import ConfigurationError
 
 VectorVariant = Literal["faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"]
+Language = Literal[
+    "arabic", "armenian", "basque", "bengali", "brazilian", "bulgarian", "catalan", "cjk", "czech", "danish", "dutch",
+    "english", "estonian", "finnish", "french", "galician", "german", "greek", "hindi", "hungarian", "indonesian",
+    "irish", "italian", "latvian", "lithuanian", "norwegian", "persian", "portuguese", "romanian", "russian", "sorani",
+    "spanish", "standard", "swedish", "thai", "turkish",
+]  # fmt: skip
+"""The language analyzers of OpenSearch."""
 Precision = Literal["fp32", "fp16", "int8"]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
 
@@ -72,8 +79,14 @@ class Settings(BaseSettings):
     ingest_parse_memory_bytes: int = Field(3 * 1024**3, gt=0)
 
     # search
-    candidates: int = Field(100, ge=10, le=1000)
-    alpha: float = Field(0.5, ge=0, le=1)
+    language: Language = "english"
+    """Analyzer of the lexical leg: stop words and stemming of one language; ``standard`` has neither."""
+    candidates: int | None = Field(None, ge=10, le=1000)
+    """None: as tuned, else 100."""
+    alpha: float | None = Field(None, ge=0, le=1)
+    """A fixed dense share. None: learned for each query, else as tuned, else 0.4."""
+    learned_fusion: bool = True
+    hybrid_way: Literal["legs", "native"] = "legs"
     rrf_rank_constant: int = Field(60, ge=1, le=10000)
     timeout_ms: int = Field(10_000, ge=50, le=600_000)
 
@@ -85,6 +98,13 @@ class Settings(BaseSettings):
     llm_max_tokens: int = Field(512, ge=16)
     llm_context_tokens: int = Field(3000, ge=256)
     """Rough bound on the tokens of the prompt's passages (counted by the embedding model's tokenizer)."""
+
+    # the query log
+    query_log: Literal["full", "hashed", "off"] = "full"
+    """``hashed`` keeps no text: queries are recognised by an HMAC under `query_log_key`."""
+    query_log_key: SecretStr | None = Field(None, min_length=16)
+    query_log_days: int = Field(90, ge=1, le=36_500)
+    """Monthly indexes that are older as a whole are removed by `braid feedback purge`, never by itself."""
 
     # the service
     host: str = "127.0.0.1"
@@ -111,6 +131,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"BRAID_PASSAGE_OVERLAP={self.passage_overlap} must be less than half of "
                 f"BRAID_PASSAGE_TOKENS={self.passage_tokens}"
+            )
+        if self.query_log == "hashed" and self.query_log_key is None:
+            raise ValueError(
+                "BRAID_QUERY_LOG=hashed needs BRAID_QUERY_LOG_KEY, a secret of 16 characters or more that stays the "
+                "same (`openssl rand -hex 32` makes one): without it, who reads the log could try out guesses"
             )
         return self
 

@@ -10,6 +10,7 @@
     ├── UnsupportedMedia          a content type or file type we don't read     415
     ├── DocumentRejected          a file or document can't be ingested          422
     ├── CapabilityError           the cluster can't do what was asked           501
+    ├── SwitchedOff               a setting of this service switches it off     501
     ├── StoreError                OpenSearch answered with a failure            502
     │   ├── StoreUnavailable      OpenSearch can't be reached                   503
     │   └── StoreNotReady         templates/pipelines/model differ from ours    503
@@ -108,6 +109,14 @@ class CapabilityError(BraidError):
     status = 501
     title = "Not supported by this cluster"
     kind = "capability-missing"
+
+
+class SwitchedOff(BraidError):
+    """What was asked for is switched off by a setting; the message names it."""
+
+    status = 501
+    title = "Switched off in this service"
+    kind = "switched-off"
 
 
 class StoreError(BraidError):

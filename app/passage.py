@@ -157,6 +157,15 @@ def passage_id(tenant: str, document_id: str, content_hash: str, position: int) 
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage as one leg of a search ranked it: no more than what fusing needs."""
+
+    id: str
+    document_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A passage as a search found it. `score` orders the results; `scores` holds what each stage gave, where known."""
 
@@ -177,3 +186,5 @@ class Hit:
     dense: float | None = None
     fused: float | None = None
     rerank: float | None = None
+    content_hash: str = ""
+    """The version of the document that the passage belongs to."""

@@ -99,6 +99,10 @@ OPERATIONS: tuple[Operation, ...] = (
         status=204, problems=_GET, parameters=(_DOCUMENT_ID,),
     ),
     Operation(
+        "post", "/v1/feedback", "feedback", "Say whether a result, or the answer, was relevant", "search",
+        schemas.FeedbackRequest, schemas.FeedbackResponse, 202, (*_READ, 404),
+    ),
+    Operation(
         "post", "/v1/embeddings", "embeddings", "Vectors, as OpenAI's", "models",
         schemas.EmbeddingsRequest, schemas.EmbeddingsResponse, problems=_READ,
     ),

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.feedback.ids import PATTERN as QUERY_ID
 from app.passage import without_control_characters
 from app.search.request import Integer, IsoDate, Value
+from app.store.query_log import Label
 
 Identifier = Annotated[Value, AfterValidator(without_control_characters)]
 
@@ -39,6 +41,10 @@ class ResultItem(_Answer):
     topic_tags: list[str]
     score: float
     scores: Scores
+    duplicates: list[str] = []
+    """Ids of passages that say nearly the same and were folded into this one."""
+    highlights: dict[str, list[str]] | None = None
+    """Field -> fragments with ``<mark>``, all else HTML-escaped; null where none were asked for or nothing matched."""
 
 
 class DegradedItem(_Answer):
@@ -58,9 +64,15 @@ class SearchResponse(_Answer):
 
 
 class CitationItem(_Answer):
+    """`marker` is the place of the passage in `results`, from 1.
+
+    `quote` is verbatim from the passage `id`: that result, or a neighbour in its document that was read with it.
+    """
+
     marker: int
     id: str
     document_id: str
+    page: int | None
     quote: str
 
 
@@ -125,6 +137,22 @@ class StoredDocument(_Answer):
     topic_tags: list[str]
     acl: list[str]
     passages: list[PassageItem]
+
+
+class FeedbackRequest(BaseModel):
+    """What a caller says of one result of a query, or (without `result_id`) of the query's answer as a whole."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    query_id: Annotated[str, Field(pattern=QUERY_ID)]
+    result_id: Value | None = None
+    label: Label
+    comment: Annotated[str, Field(max_length=2000)] | None = None
+
+
+class FeedbackResponse(_Answer):
+    feedback_id: str
+    warnings: list[str] = []
 
 
 class EmbeddingsRequest(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,8 @@ from app.cache.generation import IndexGeneration
 from app.config import Settings
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.feedback.labels import LabelStore
+from app.feedback.log import QueryLog
 from app.generation.answer import Generator
 from app.ingest.documents import file_document
 from app.ingest.parse import ParserPool
@@ -22,13 +25,16 @@ from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.service import SearchService
-from app.store import documents, templates
+from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
 from app.store.filters import Scope
 from app.store.rendering import Rendered, render
+from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
+_LOOKS, _PAUSE_S = 3, 0.1
+"""How often the cluster is compared before a difference counts, and the pause between."""
 
 
 class Services:
@@ -44,8 +50,11 @@ class Services:
         self.search = SearchService(settings, cluster, encoder, self.gate, self.executor)
         self.generator = Generator(settings, encoder)
         self.generation = IndexGeneration(settings)
+        self.query_log = QueryLog(settings, cluster)
+        self.labels = LabelStore(settings, cluster, self.query_log)
         self._lock = threading.Lock()
-        self._known: tuple[Capabilities, Rendered] | None = None
+        self._known: Capabilities | None = None
+        self._shown: Rendered | None = None
         self._parsers: ParserPool | None = None
         # two writers of one document would each see the other's version as the old one
         self._writing = threading.Lock()
@@ -67,12 +76,13 @@ class Services:
         try:
             state = self.gate.begin().result(_CHECK_TIMEOUT_S)
             problems += state.differences
-            capabilities, rendered = self._what_it_is()
+            capabilities = self._what_it_is()
             found = {
                 "version": capabilities.version_text,
                 "native_faiss": capabilities.faiss_native,
-                "vector_variant": rendered.variant,
+                "vector_variant": self._rendered(state.tuning).variant,
                 "shards": state.shards,
+                "tuning": state.tuning.version,
             }
             if not problems:
                 passages = documents.count(self.cluster, self.settings.tenant)
@@ -148,7 +158,8 @@ class Services:
                 raise NotFound(f"there is no document {document_id!r}")
 
     def close(self) -> None:
-        """Let everything go."""
+        """Let everything go; what is left of the query log is written first, for two seconds at most."""
+        self.query_log.close()
         if self._parsers is not None:
             self._parsers.__exit__(None, None, None)
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -159,20 +170,31 @@ class Services:
     def _require_ready(self) -> None:
         self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
 
-    def _what_it_is(self) -> tuple[Capabilities, Rendered]:
+    def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""
         with self._lock:
             if self._known is None:
-                capabilities = probe(self.cluster)
-                variant = self.settings.vector_variant or default_variant(capabilities)
-                self._known = capabilities, render(self.settings, variant, self.encoder.dimension)
+                self._known = probe(self.cluster)
             return self._known
 
+    def _rendered(self, tuning: Tuning) -> Rendered:
+        """What the cluster should hold; rendered anew when another tuning is in force."""
+        if self._shown is None or self._shown.tuning != tuning:
+            variant = self.settings.vector_variant or default_variant(self._what_it_is())
+            self._shown = render(self.settings, variant, self.encoder.dimension, tuning)
+        return self._shown
+
     def _check(self) -> StoreState:
-        capabilities, rendered = self._what_it_is()
-        drifts, live = templates.compare(self.cluster, rendered)
+        capabilities = self._what_it_is()
+        for attempt in range(_LOOKS):
+            tuning = tunings.active(self.cluster)
+            drifts, live = templates.compare(self.cluster, self._rendered(tuning))
+            if not drifts or attempt == _LOOKS - 1:
+                break
+            time.sleep(_PAUSE_S)  # a tuning that is being applied is not a difference
         return StoreState(
             differences=tuple(str(drift) for drift in drifts),
             shards=live.shards,
             native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
+            tuning=tuning,
         )

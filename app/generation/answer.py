@@ -11,6 +11,7 @@ from app import telemetry
 from app.config import Settings
 from app.errors import EncoderError, GenerationError
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
+from app.generation.context import Fetch, build_context
 from app.generation.evidence import Evidence, TextEncoder, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
@@ -59,20 +60,23 @@ class Generator:
         """What makes the answers: the connected model's name, or ``extractive``."""
         return self._model.name if self._model else EXTRACTIVE
 
-    def answer(self, question: str, hits: Sequence[Hit], *, timeout_s: float) -> Answer:
+    def answer(self, question: str, hits: Sequence[Hit], *, timeout_s: float, nearby: Fetch | None = None) -> Answer:
         """The whole answer. Never fails for the language model's sake: then it is quoted, and `degraded` says why.
 
         Args:
             question: as asked.
             hits: the passages to answer from, best first.
             timeout_s: seconds left for it.
+            nearby: reads neighbours of the passages for the language model's context; None: it gets `hits` alone.
         """
-        for event in self.stream(question, hits, timeout_s=timeout_s):
+        for event in self.stream(question, hits, timeout_s=timeout_s, nearby=nearby):
             if event.answer is not None:
                 return event.answer
         raise AssertionError("a stream ends with its answer")
 
-    def stream(self, question: str, hits: Sequence[Hit], *, timeout_s: float) -> Iterator[Event]:
+    def stream(
+        self, question: str, hits: Sequence[Hit], *, timeout_s: float, nearby: Fetch | None = None
+    ) -> Iterator[Event]:
         """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
         started = time.perf_counter()
         degraded: list[tuple[str, str]] = []
@@ -87,7 +91,7 @@ class Generator:
         if self._model is None:
             yield from self._quote(evidence, hits, started, degraded)
             return
-        yield from self._ask(self._model, question, hits, evidence, started, timeout_s, degraded)
+        yield from self._ask(self._model, question, hits, evidence, nearby, started, timeout_s, degraded)
 
     def close(self) -> None:
         if self._model is not None:
@@ -99,23 +103,29 @@ class Generator:
         question: str,
         hits: Sequence[Hit],
         evidence: Evidence | None,
+        nearby: Fetch | None,
         started: float,
         timeout_s: float,
         degraded: list[tuple[str, str]],
     ) -> Iterator[Event]:
-        prompt = build_prompt(
-            question,
+        context = build_context(
             hits,
+            nearby,
             max_tokens=self._settings.llm_context_tokens,
             count_tokens=lambda text: len(self._encoder.token_offsets(text)),
         )
-        if prompt.passages < len(hits):
-            degraded.append(("generation", f"context-cut: {prompt.passages} of {len(hits)} passages fitted the prompt"))
-        marks, usage, shown = MarkFilter(prompt.passages), Usage(), []
+        degraded += context.degraded
+        if len(context.results) < len(hits):
+            degraded.append(
+                ("generation", f"context-cut: {len(context.results)} of {len(hits)} passages fitted the prompt")
+            )
+        marks, usage, shown = MarkFilter(len(context.results)), Usage(), []
         outcome = "error"
         try:
             pieces = model.stream(
-                prompt.messages, timeout_s=max(0.1, timeout_s - (time.perf_counter() - started)), usage=usage
+                build_prompt(question, context),
+                timeout_s=max(0.1, timeout_s - (time.perf_counter() - started)),
+                usage=usage,
             )
             for piece in pieces:
                 if text := marks.feed(piece):
@@ -142,7 +152,7 @@ class Generator:
         abstained = UNKNOWN.rstrip(".").lower() in text.lower()
         if marks.dropped:
             degraded.append(("citations", f"dropped: {len(marks.dropped)} marks named no passage"))
-        citations = () if abstained else tuple(cite(text, hits[: prompt.passages]))
+        citations = () if abstained else tuple(cite(text, context.passages))
         if not citations and not abstained:
             degraded.append(("citations", "none: the model cited no passage, check the answer against the results"))
         for citation in citations:
@@ -179,7 +189,7 @@ class Generator:
         quotes: dict[int, str] = {}
         for marker, quote in chosen:
             quotes.setdefault(marker, quote)
-        citations = [Citation(m, hits[m - 1].id, hits[m - 1].document_id, q) for m, q in quotes.items()]
+        citations = [Citation.of(marker, hits[marker - 1], quote) for marker, quote in quotes.items()]
         yield from self._finish(text, hits, EXTRACTIVE, started, degraded, citations=citations)
 
     def _finish(

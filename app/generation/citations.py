@@ -20,12 +20,21 @@ _LONGEST_QUOTE = 600
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """`marker` is the n of ``[n]``: the place of the passage in the results, from 1. `quote` is verbatim from it."""
+    """`marker` is the n of ``[n]``: the place of the passage in the results, from 1.
+
+    `quote` is verbatim from the passage `id`: that result, or a neighbour that was shown with it. `page` is that
+    passage's.
+    """
 
     marker: int
     id: str
     document_id: str
     quote: str
+    page: int | None = None
+
+    @classmethod
+    def of(cls, marker: int, hit: Hit, quote: str) -> Citation:
+        return cls(marker, hit.id, hit.document_id, quote, hit.page)
 
 
 class MarkFilter:
@@ -72,11 +81,14 @@ class MarkFilter:
         return "".join(f"[{number}]" for number in good)
 
 
-def cite(answer: str, hits: Sequence[Hit]) -> list[Citation]:
+def cite(answer: str, passages: Sequence[Sequence[Hit]]) -> list[Citation]:
     """One citation for each passage that `answer` (already filtered) marks, in the order of the marks.
 
-    The quote is the sentence of the passage that shares most words with the statements marked with it, rare words
-    counting more.
+    The quote is the sentence that shares most words with the statements marked, rare words counting more.
+
+    Args:
+        answer: as shown.
+        passages: for each marker, from 1: its result, and the neighbours that were shown with it.
     """
     statements: dict[int, list[str]] = {}
     for start, end, _ in sentence_spans(answer):
@@ -85,17 +97,22 @@ def cite(answer: str, hits: Sequence[Hit]) -> list[Citation]:
             statements.setdefault(int(number), []).append(re.sub(r"\[\d+\]", " ", sentence))
     found = []
     for marker, said in statements.items():
-        if 1 <= marker <= len(hits):
-            hit = hits[marker - 1]
-            found.append(Citation(marker, hit.id, hit.document_id, best_quote(" ".join(said), hit.text)))
+        if 1 <= marker <= len(passages):
+            hits = passages[marker - 1]
+            place, quote = _best_quote(" ".join(said), [hit.text for hit in hits])
+            found.append(Citation.of(marker, hits[place], quote))
     return found
 
 
 def best_quote(statement: str, text: str) -> str:
     """The sentence of `text`, verbatim, that shares most words with `statement`; cut at a word when very long."""
-    spans = [(start, end) for start, end, _ in sentence_spans(text)]
-    sentences = [text[start:end] for start, end in spans]
-    words = [set(content_words(sentence)) for sentence in sentences]
+    return _best_quote(statement, [text])[1]
+
+
+def _best_quote(statement: str, texts: Sequence[str]) -> tuple[int, str]:
+    """The best sentence of `texts`, and which text it is of; the first text where they are equally good."""
+    sentences = [(place, text[start:end]) for place, text in enumerate(texts) for start, end, _ in sentence_spans(text)]
+    words = [set(content_words(sentence)) for _, sentence in sentences]
     frequency = Counter(word for group in words for word in group)
     asked = set(content_words(statement))
 
@@ -105,8 +122,8 @@ def best_quote(statement: str, text: str) -> str:
 
     best = max(range(len(sentences)), key=lambda index: (overlap(index), -index), default=None)
     if best is None:
-        return ""
-    quote = sentences[best]
+        return 0, ""
+    place, quote = sentences[best]
     if len(quote) > _LONGEST_QUOTE:
         quote = quote[: quote.rfind(" ", 0, _LONGEST_QUOTE) if " " in quote[:_LONGEST_QUOTE] else _LONGEST_QUOTE]
-    return quote
+    return place, quote

@@ -13,10 +13,11 @@ from rich.table import Table
 from app.config import Settings
 from app.embedded.models import ensure_model
 from app.embedding.encoder import Encoder, load_encoder
-from app.store import templates
+from app.store import templates, tunings
 from app.store.capabilities import DEFAULT_VARIANT, Capabilities, default_variant, probe
 from app.store.client import Cluster, connect
 from app.store.rendering import Rendered, render
+from app.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,13 @@ class Store:
 
     @cached_property
     def rendered(self) -> Rendered:
-        """The templates and pipelines for the chosen, or else the best possible, vector variant."""
+        """The templates and pipelines for the chosen, or else the best possible, vector variant, and as tuned."""
+        return self.rendered_for(tunings.active(self.cluster))
+
+    def rendered_for(self, tuning: Tuning) -> Rendered:
+        """The same for a tuning that need not be in force."""
         variant = self.settings.vector_variant or default_variant(self.capabilities)
-        return render(self.settings, variant, self.encoder.dimension)
+        return render(self.settings, variant, self.encoder.dimension, tuning)
 
     def apply(self, console: Console) -> list[templates.Change]:
         """Apply the templates; print only what changed."""

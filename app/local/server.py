@@ -42,11 +42,19 @@ class Server(BaseApplication):  # type: ignore[misc]
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+        self.cfg.set("worker_exit", _close_services)
         if settings.workers > 1:
             self.cfg.set("child_exit", _forget_worker)
 
     def load(self) -> Flask:
         return create_app(Services.open(self.settings))
+
+
+def _close_services(_server: object, worker: Any) -> None:
+    """In the worker, when it ends: what is left of the query log is written."""
+    app = getattr(worker, "wsgi", None)
+    if isinstance(app, Flask):  # a worker that could not start has none
+        app.extensions["braid"].close()
 
 
 def _forget_worker(_server: object, worker: Any) -> None:

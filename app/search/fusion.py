@@ -1,61 +1,149 @@
-"""Fusion in the service, for the cases where OpenSearch's own would be wrong or would hide the legs' scores.
+"""Fusion in the service, exact whatever the number of shards.
 
-Both functions follow the processors of the neural-search plugin, so that on one shard their order is the native one:
-min_max maps a leg to 0..1, a leg whose scores are all equal to 1.0 and the lowest score to 0.001; the arithmetic
-mean counts a passage that a leg did not return as 0; reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)
-sums 1 / (rank constant + rank), ranks from 1.
+Normalisation follows the processors of the neural-search plugin: min_max maps a leg to 0..1, a leg whose scores are all
+equal to 1.0 and the lowest score to 0.001; l2 divides by the Euclidean norm; z_score is (score - mean) / deviation, as
+OpenSearch has it from 3.0. The arithmetic mean counts a passage that a leg did not return as 0 (z_score: as that leg's
+lowest). Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009) sums 1 / (rank constant + rank), ranks from 1.
+
+One thing differs on purpose: **a leg without signal is not blown up.** Where the scores of a leg lie closer together
+than `FLAT` says, min_max divides by that distance rather than by the spread, so that differences which mean nothing
+can't outvote the other leg; at a spread of zero this is the plugin's 1.0 for all, and from `FLAT` on plain min_max.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from app.passage import Hit
+import numpy as np
+import numpy.typing as npt
+
+from app.passage import Candidate
+from app.tuning import Normalization
+
+Scores = npt.NDArray[np.float64]
+Leg = Literal["lexical", "dense"]
 
 _MIN_SCORE = 0.001
 """What the plugin gives the lowest candidate instead of 0, so that it still counts as found."""
+FLAT: Mapping[Leg, float] = {"lexical": 0.02, "dense": 0.02}
+"""The least spread that counts as signal, as a share of the leg's best score."""
 
 
-def min_max(scores: Sequence[float]) -> list[float]:
-    """Scores mapped to 0..1 as the plugin's `min_max` does. Empty in, empty out."""
-    if not scores:
-        return []
-    low, high = min(scores), max(scores)
-    if high == low:
-        return [1.0] * len(scores)
-    return [(score - low) / (high - low) or _MIN_SCORE for score in scores]
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A candidate with what each leg gave it (None: not among that leg's candidates). `bonus` is for exact matches."""
+
+    id: str
+    document_id: str
+    fused: float
+    lexical: float | None = None
+    dense: float | None = None
+    bonus: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """What orders the results."""
+        return self.fused + self.bonus
 
 
-def fuse_linear(lexical: Sequence[Hit], dense: Sequence[Hit], alpha: float) -> list[Hit]:
-    """Weighted mean of the min-max-normalised legs, best first; `alpha` is the dense share."""
+def min_max(scores: Sequence[float], flat: float = 0.0) -> Scores:
+    """Scores mapped to 0..1, shape (n,) in and out; `flat`: the least spread that counts, a share of the best score."""
+    values = np.asarray(scores, np.float64)
+    if not values.size:
+        return values
+    high, spread = values.max(), np.ptp(values)
+    floor = flat * abs(high)
+    if spread == 0:
+        return np.ones_like(values)
+    if spread < floor:
+        return np.asarray(1.0 - (high - values) / floor)
+    scaled: Scores = (values - values.min()) / spread
+    scaled[scaled == 0.0] = _MIN_SCORE
+    return scaled
+
+
+def normalise(scores: Sequence[float], technique: Normalization, leg: Leg) -> tuple[Scores, float]:
+    """A leg's scores on a common scale, shape (n,), and what a passage counts that the leg did not return."""
+    values = np.asarray(scores, np.float64)
+    if technique == "min_max" or not values.size:
+        return min_max(values.tolist(), FLAT[leg]), 0.0
+    if technique == "l2":
+        norm = float(np.linalg.norm(values))
+        return (values / norm if norm else np.ones_like(values)), 0.0
+    deviation = float(values.std())
+    if deviation <= FLAT[leg] * abs(float(values.max())) / 4:  # no signal: all count alike
+        return np.ones_like(values), 0.0
+    standard: Scores = (values - values.mean()) / deviation
+    return standard, float(standard.min())
+
+
+def fuse_linear(
+    lexical: Sequence[Candidate],
+    dense: Sequence[Candidate],
+    alpha: float,
+    *,
+    normalization: Normalization = "min_max",
+    bonus: Mapping[str, float] | None = None,
+) -> list[Fused]:
+    """Weighted mean of the normalised legs, best first.
+
+    Args:
+        lexical: candidates of the text leg, with its scores.
+        dense: candidates of the vector leg.
+        alpha: the dense share, 0..1.
+        normalization: how the legs are put on a common scale.
+        bonus: passage id -> what is added for an exact match, also to the order.
+    """
+    left, left_absent = normalise([item.score for item in lexical], normalization, "lexical")
+    right, right_absent = normalise([item.score for item in dense], normalization, "dense")
     return _merge(
         lexical,
         dense,
-        [(1.0 - alpha) * score for score in min_max([hit.score for hit in lexical])],
-        [alpha * score for score in min_max([hit.score for hit in dense])],
+        ((1.0 - alpha) * left, (1.0 - alpha) * left_absent),
+        (alpha * right, alpha * right_absent),
+        bonus or {},
     )
 
 
-def fuse_rrf(lexical: Sequence[Hit], dense: Sequence[Hit], rank_constant: int) -> list[Hit]:
+def fuse_rrf(
+    lexical: Sequence[Candidate],
+    dense: Sequence[Candidate],
+    rank_constant: int,
+    *,
+    bonus: Mapping[str, float] | None = None,
+) -> list[Fused]:
     """Reciprocal rank fusion of two legs given best first, over all shards."""
 
-    def shares(leg: Sequence[Hit]) -> list[float]:
-        return [1.0 / (rank_constant + rank) for rank in range(1, len(leg) + 1)]
+    def shares(leg: Sequence[Candidate]) -> tuple[Scores, float]:
+        return 1.0 / (rank_constant + np.arange(1, len(leg) + 1, dtype=np.float64)), 0.0
 
-    return _merge(lexical, dense, shares(lexical), shares(dense))
+    return _merge(lexical, dense, shares(lexical), shares(dense), bonus or {})
 
 
-def _merge(lexical: Sequence[Hit], dense: Sequence[Hit], left: Sequence[float], right: Sequence[float]) -> list[Hit]:
-    merged: dict[str, Hit] = {}
-    for hit, share in zip(lexical, left, strict=True):
-        merged[hit.id] = replace(hit, lexical=hit.score, fused=share)
-    for hit, share in zip(dense, right, strict=True):
-        known = merged.get(hit.id)
-        if known is None:
-            merged[hit.id] = replace(hit, dense=hit.score, fused=share)
-        else:
-            merged[hit.id] = replace(known, dense=hit.score, fused=(known.fused or 0.0) + share)
+def _merge(
+    lexical: Sequence[Candidate],
+    dense: Sequence[Candidate],
+    left: tuple[Scores, float],
+    right: tuple[Scores, float],
+    bonus: Mapping[str, float],
+) -> list[Fused]:
+    lexical_share = dict(zip((item.id for item in lexical), left[0].tolist(), strict=True))
+    dense_share = dict(zip((item.id for item in dense), right[0].tolist(), strict=True))
+    lexical_score = {item.id: item.score for item in lexical}
+    dense_score = {item.id: item.score for item in dense}
+    documents = {item.id: item.document_id for item in (*lexical, *dense)}
+    merged = [
+        Fused(
+            id=key,
+            document_id=document_id,
+            fused=lexical_share.get(key, left[1]) + dense_share.get(key, right[1]),
+            lexical=lexical_score.get(key),
+            dense=dense_score.get(key),
+            bonus=bonus.get(key, 0.0),
+        )
+        for key, document_id in documents.items()
+    ]
     # ties: the passage id decides, so that pages are stable whatever the legs' order was
-    ordered = sorted(merged.values(), key=lambda hit: (-(hit.fused or 0.0), hit.id))
-    return [replace(hit, score=hit.fused or 0.0) for hit in ordered]
+    return sorted(merged, key=lambda item: (-item.score, item.id))

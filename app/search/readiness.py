@@ -14,15 +14,17 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from app.errors import StoreNotReady
+from app.tuning import SHIPPED, Tuning
 
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What one check found: `differences` in words (empty: ready), primary `shards` behind the read alias."""
+    """What one check found: `differences` in words (empty: ready), primary `shards` behind the alias, the tuning."""
 
     differences: tuple[str, ...]
     shards: int
     native_rrf_across_shards: bool
+    tuning: Tuning = SHIPPED
 
 
 class ReadinessGate:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from app.passage import not_blank
 from app.store.filters import PassageFilter
+from app.tuning import Normalization
 
 MAX_QUERY_CHARACTERS = 4096
 MAX_FILTER_VALUES = 100
@@ -102,20 +103,39 @@ class FilterRequest(_Strict):
 
 
 class FusionRequest(_Strict):
-    """How the legs are fused; `alpha` is the dense share of linear fusion (0 = lexical only, 1 = dense only)."""
+    """How the legs are fused.
+
+    `alpha` is the dense share of linear fusion (0 = lexical only, 1 = dense only); without it each query gets the
+    weight that the learned model predicts, or with `learned` false the tuned fixed one.
+    """
 
     method: Literal["linear", "rrf"] = "linear"
     alpha: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    learned: bool | None = None
+    normalization: Normalization | None = None
 
     @model_validator(mode="after")
-    def _alpha_is_linear(self) -> FusionRequest:
-        if self.method == "rrf" and self.alpha is not None:
-            raise ValueError("alpha weighs linear fusion; rrf has no weights before OpenSearch 3.1: leave alpha out")
+    def _fits_the_method(self) -> FusionRequest:
+        if self.method == "rrf":
+            if self.alpha is not None:
+                raise ValueError(
+                    "alpha weighs linear fusion; rrf has no weights before OpenSearch 3.1: leave alpha out"
+                )
+            if self.learned or self.normalization is not None:
+                raise ValueError("rrf fuses ranks: leave learned and normalization out, or use method linear")
+        if self.learned and self.alpha is not None:
+            raise ValueError("give alpha, or learned true, not both")
         return self
 
 
 class RerankRequest(_Strict):
     depth: Annotated[Integer, Field(ge=1, le=1000)] = 20
+
+
+class MmrRequest(_Strict):
+    """Maximal marginal relevance: `lambda` 1 is relevance alone, 0 is difference from what stands above alone."""
+
+    lambda_: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, alias="lambda")] = 0.7
 
 
 class SearchRequest(_Strict):
@@ -126,17 +146,33 @@ class SearchRequest(_Strict):
     size: Annotated[Integer, Field(ge=1, le=1000)] = 10
     from_: Annotated[Integer, Field(ge=0, le=1000, alias="from")] = 0
     candidates: Annotated[Integer, Field(ge=10, le=1000)] | None = None
-    """Passages that each leg gives to the fusion; pages can't reach past it. Default: BRAID_CANDIDATES (100)."""
+    """Passages that each leg gives to the fusion; pages can't reach past it. Default: the tuned number (100)."""
     fusion: FusionRequest = FusionRequest()
     filter: FilterRequest = FilterRequest()
     rerank: bool | RerankRequest | None = None
+    max_per_document: Annotated[Integer, Field(ge=1, le=100)] | None = None
+    """At most so many passages of one document; those left out give their places to others."""
+    fold_duplicates: bool = False
+    """Passages that say nearly the same are folded into the best of them, which names the others."""
+    mmr: bool | MmrRequest = False
+    highlight: bool = False
+    """Fragments of title, heading and text with the matched words in ``<mark>``, HTML-escaped."""
     explain: bool = False
     timeout_ms: Annotated[Integer, Field(ge=1, le=600_000)] | None = None
     cache: bool = True
+
+    @property
+    def mmr_lambda(self) -> float | None:
+        """The lambda of maximal marginal relevance; None: not wanted."""
+        if isinstance(self.mmr, MmrRequest):
+            return self.mmr.lambda_
+        return MmrRequest().lambda_ if self.mmr else None
 
 
 class AnswerRequest(SearchRequest):
     """The body of ``POST /v1/answer``: a search, and what to make of it."""
 
+    max_per_document: Annotated[Integer, Field(ge=1, le=100)] | None = 3
+    fold_duplicates: bool = True
     stream: bool = False
     context_size: Annotated[Integer, Field(ge=1, le=50)] = 5

@@ -1,12 +1,11 @@
-"""A search's way: encode -> retrieve -> fuse. What went wrong on the way is part of the result."""
+"""A search's way: encode -> retrieve -> fuse -> shape -> fetch. What went wrong on the way is part of the result."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,71 +15,73 @@ import numpy.typing as npt
 from app import telemetry
 from app.config import Settings
 from app.deadline import Deadline
-from app.errors import DeadlineExceeded, EncoderError, FieldProblem, InvalidInput, StoreError, StoreUnavailable
+from app.errors import EncoderError, FieldProblem, InvalidInput, StoreUnavailable
 from app.passage import Hit
+from app.querytext import QueryText, is_distinctive, read_query
 from app.search import fusion, plan
+from app.search.fusion import Fused
 from app.search.readiness import ReadinessGate, require_ready
 from app.search.request import SearchRequest
-from app.search.terms import bounded_terms
+from app.search.retrieval import Degradation, Legs, Retrieval, Run, SearchCluster, counted, milliseconds, timed
+from app.search.shaping import Shape, shape
+from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
-from app.store.filters import Clause, Scope, clauses
-from app.store.responses import Retrieved, read_response
+from app.store.filters import Scope, clauses
+from app.store.responses import Leg, Retrieved
+from app.tuning import Tuning
+
+__all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
+
+_AS_IT_IS = Shape()
+_DISTINCTIVE_BONUS = 1.0
+"""For a passage with an identifier that can only mean one thing: more than any fused score, so that it stands first."""
+_OTHER_BONUS, _OTHER_MOST = 0.2, 5
+"""For any other identifier, where at most so many passages hold it."""
 
 
 class QueryEncoder(Protocol):
     """The part of the encoder that search needs."""
+
+    @property
+    def name(self) -> str: ...
 
     def encode_query(self, text: str) -> npt.NDArray[np.float32]:
         """A normalised vector of shape (dimension,)."""
         ...
 
 
-class SearchCluster(Protocol):
-    """The part of the cluster that search needs."""
-
-    def request(
-        self, method: str, path: str, *, params: dict[str, Any] | None, body: Any, timeout_s: float | None
-    ) -> Any:
-        """Send one request; raises StoreError."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Degradation:
-    """A stage that was skipped or gave less than it should, and why (a short stable text, no internals)."""
-
-    stage: str
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """`hits` is the page asked for, best first; `total` counts all matches; `timings` in ms, only stages that ran."""
+    """`hits` is the page asked for, best first; `total` counts all matches; `timings` in ms, only stages that ran.
+
+    `weight` is that of linear fusion. `folded`: passage id -> ids of near-duplicates folded into it. `highlights`:
+    passage id -> field -> fragments. `corrected`: words that were matched with typing errors.
+    """
 
     hits: tuple[Hit, ...]
     total: int
     timings: dict[str, float]
     degraded: tuple[Degradation, ...]
     plan: plan.Plan
-
-
-@dataclass(slots=True)
-class _Run:
-    """What one request gathers on its way."""
-
-    request: SearchRequest
-    deadline: Deadline
-    filters: list[Clause]
+    tuning: Tuning
     depth: int
-    timings: dict[str, float] = field(default_factory=dict)
-    degraded: list[Degradation] = field(default_factory=list)
+    weight: Weight | None = None
+    exact: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    highlights: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
-    def degrade(self, stage: str, reason: str) -> None:
-        self.degraded.append(Degradation(stage, reason))
 
-    @property
-    def window(self) -> int:
-        return self.request.from_ + self.request.size
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """All candidates in their order, and how it came about."""
+
+    candidates: Sequence[Fused]
+    total: int
+    weight: Weight | None = None
+    exact: tuple[str, ...] = ()
+    passages: Retrieved | None = None
+    """Of the native way, which answers with them."""
 
 
 class SearchService:
@@ -90,10 +91,9 @@ class SearchService:
         self, settings: Settings, cluster: SearchCluster, encoder: QueryEncoder, gate: ReadinessGate, executor: Executor
     ) -> None:
         self._settings = settings
-        self._cluster = cluster
         self._encoder = encoder
         self._gate = gate
-        self._executor = executor
+        self._retrieval = Retrieval(cluster, executor)
 
     def search(self, request: SearchRequest, scope: Scope, deadline: Deadline | None = None) -> SearchResult:
         """Run `request` within `scope`.
@@ -104,186 +104,203 @@ class SearchService:
         """
         started = time.perf_counter()
         budget = deadline or Deadline.after(request.timeout_ms or self._settings.timeout_ms)
-        run = _Run(
-            request=request,
-            deadline=budget,
-            filters=clauses(scope, request.filter.passage_filter()),
-            depth=request.candidates or self._settings.candidates,
-        )
-        self._check_window(run)
         check = self._gate.begin()
         try:
             state = self._gate.state(check, budget.remaining_s("readiness"))
-            chosen = plan.choose(request, shards=state.shards, native_rrf_across_shards=state.native_rrf_across_shards)
-            vector = None if chosen.way == "lexical" else self._encode(run)
-            if chosen.way != "lexical" and vector is None:
-                chosen = plan.Plan("lexical", "the query could not be embedded")
-            with _timed(run, "retrieve_ms"):
-                hits, total = self._retrieve(run, chosen, vector)
+            run = Run(
+                request=request,
+                query=read_query(request.query),
+                tuning=state.tuning,
+                deadline=budget,
+                filters=clauses(scope, request.filter.passage_filter()),
+                depth=request.candidates or self._settings.candidates or state.tuning.candidates,
+            )
+            _check_window(run)
+            if run.query.cut:
+                run.degrade("lexical", "query-cut: only its first 1000 words were matched")
+            chosen = plan.choose(
+                request,
+                wanted=self._settings.hybrid_way,
+                shards=state.shards,
+                native_rrf_across_shards=state.native_rrf_across_shards,
+                native_linear=self._native_linear(run),
+                exact=run.query.exact,
+                shaped=_shape_of(request) != _AS_IT_IS,
+            )
+            with timed(run, "retrieve_ms"):
+                chosen, ranked = self._rank(run, chosen)
+                result = self._page(run, chosen, ranked)
             require_ready(check.result(budget.remaining_s("readiness")))
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget; is it overloaded?") from error
-        self._note_rerank(run)
-        run.timings["total_ms"] = _ms(started)
+        if request.rerank:
+            run.degrade("rerank", "not-configured: no reranker is set up, results keep their fused order")
+        run.timings["total_ms"] = milliseconds(started)
         for item in run.degraded:
             telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.split(":")[0]).inc()
-        page = hits[request.from_ : run.window]
-        return SearchResult(tuple(page), total, run.timings, tuple(run.degraded), chosen)
+        return replace(result, degraded=tuple(run.degraded), timings=run.timings)
 
-    def _check_window(self, run: _Run) -> None:
-        if run.window > run.depth:
-            message = (
-                f"from + size = {run.window} reaches past the {run.depth} candidates that are ranked; "
-                f"ask for less, or for more `candidates` (at most 1000)"
-            )
-            raise InvalidInput(message, problems=[FieldProblem(("body", "size"), message)])
+    def _rank(self, run: Run, chosen: plan.Plan) -> tuple[plan.Plan, _Ranked]:
+        if chosen.way == "lexical":
+            return chosen, _single(run.query, lexical=self._retrieval.lexical(run))
+        lexical = self._retrieval.start_lexical(run) if chosen.way == "legs" else None
+        vector = self._encode(run)
+        if vector is None:
+            found = self._retrieval.lexical(run) if lexical is None else lexical.result()
+            return plan.Plan("lexical", "the query could not be embedded"), _single(run.query, lexical=found)
+        if lexical is None and chosen.way == "dense":
+            return chosen, _single(run.query, dense=self._retrieval.dense(run, vector, count_outside=False))
+        with timed(run, "hybrid_ms", telemetry.HYBRID_SEARCH.observe):
+            if lexical is None:
+                return chosen, self._native(run, vector)
+            return chosen, self._fuse(run, self._retrieval.both(run, lexical, vector))
 
-    def _encode(self, run: _Run) -> list[float] | None:
+    def _encode(self, run: Run) -> list[float] | None:
         """The query's vector; None (and degraded) when the encoder fails in a mode that can go on without it."""
         run.deadline.remaining_s("query_encode")
         try:
-            with _timed(run, "query_encode_ms", telemetry.QUERY_ENCODE.observe), _counted("query_encode"):
-                return [float(x) for x in self._encoder.encode_query(run.request.query)]
+            with timed(run, "query_encode_ms", telemetry.QUERY_ENCODE.observe), counted("query_encode"):
+                vector: list[float] = self._encoder.encode_query(run.request.query).tolist()
+                return vector
         except EncoderError:
             if run.request.mode == "dense":
                 raise
             run.degrade("vector", "encoder-failed: only the lexical leg ran")
             return None
 
-    def _retrieve(self, run: _Run, chosen: plan.Plan, vector: list[float] | None) -> tuple[list[Hit], int]:
-        if chosen.way == "lexical" or vector is None:
-            found = self._leg(run, "lexical", self._lexical_query(run), run.window)
-            return [replace(hit, lexical=hit.score) for hit in found.hits], found.total
-        if chosen.way == "dense":
-            found = self._leg(run, "vector", self._vector_query(run, vector), run.window)
-            return [replace(hit, dense=hit.score) for hit in found.hits], found.total
-        with _timed(run, "hybrid_ms", telemetry.HYBRID_SEARCH.observe):
-            if chosen.way == "native":
-                return self._native(run, vector)
-            return self._legs(run, vector)
+    def _fuse(self, run: Run, legs: Legs) -> _Ranked:
+        left, right = (legs.lexical.candidates if legs.lexical else ()), (legs.dense.candidates if legs.dense else ())
+        bonus, exact = exact_matches(legs.lexical)
+        if run.request.fusion.method == "rrf":
+            fused = fusion.fuse_rrf(left, right, self._settings.rrf_rank_constant, bonus=bonus)
+            return _Ranked(fused, legs.total, exact=exact)
+        weight = self._fixed_weight(run)
+        model = self._model(run)
+        if model is not None:
+            weight = learned_weight(model, weight, run.query, left, right)
+        technique = run.request.fusion.normalization or run.tuning.normalization
+        fused = fusion.fuse_linear(left, right, weight.alpha, normalization=technique, bonus=bonus)
+        return _Ranked(fused, legs.total, weight, exact)
 
-    def _native(self, run: _Run, vector: list[float]) -> tuple[list[Hit], int]:
-        text = self._text(run)
-        query = queries.hybrid_query(text, vector, run.depth, run.filters)
-        params: dict[str, Any] = {}
+    def _native(self, run: Run, vector: list[float]) -> _Ranked:
+        weight = None
         inline: dict[str, Any] | None = None
-        if run.request.fusion.method == "rrf":
-            params["search_pipeline"] = queries.RRF_PIPELINE
-        elif run.request.fusion.alpha is None or run.request.fusion.alpha == self._settings.alpha:
-            params["search_pipeline"] = queries.LINEAR_PIPELINE
-        else:
-            inline = queries.linear_pipeline(run.request.fusion.alpha)
-        # the first pages are read anew for each page and cut here: past its last hit the native `from` is an error
-        found = self._send(run, "hybrid", query, run.window, params=params, inline_pipeline=inline)
-        return [replace(hit, fused=hit.score) for hit in found.hits], found.total
+        pipeline: str | None = queries.RRF_PIPELINE
+        if run.request.fusion.method == "linear":
+            weight = self._fixed_weight(run)
+            asked = weight.source == "request"
+            inline = queries.linear_pipeline(weight.alpha) if asked else None
+            pipeline = None if asked else queries.LINEAR_PIPELINE
+        found = self._retrieval.native(run, vector, pipeline=pipeline, inline=inline)
+        ranked = [Fused(hit.id, hit.document_id, hit.score) for hit in found.hits]
+        return _Ranked(ranked, found.total, weight, passages=found)
 
-    def _legs(self, run: _Run, vector: list[float]) -> tuple[list[Hit], int]:
-        text = self._lexical_query(run)
-        lexical_job = self._executor.submit(self._leg, run, "lexical", text, run.depth)
-        vector_job = self._executor.submit(self._leg, run, "vector", self._vector_query(run, vector), run.depth, text)
-        lexical, lexical_error = _outcome(lexical_job)
-        dense, dense_error = _outcome(vector_job)
-        if lexical is None and dense is None:
-            raise lexical_error or dense_error or StoreError("both legs failed")
-        for stage, error in (("lexical", lexical_error), ("vector", dense_error)):
-            if error is not None:
-                run.degrade(stage, f"{error.kind}: the other leg answered alone")
-        left, right = (lexical.hits if lexical else ()), (dense.hits if dense else ())
-        if run.request.fusion.method == "rrf":
-            hits = fusion.fuse_rrf(left, right, self._settings.rrf_rank_constant)
-        else:
-            alpha = run.request.fusion.alpha
-            hits = fusion.fuse_linear(left, right, self._settings.alpha if alpha is None else alpha)
-        # as the native total: all that either leg matches, each once
-        total = lexical.total if lexical else 0
-        if dense is not None:
-            total += dense.total if lexical is None or dense.outside is None else dense.outside
-        return hits, total
+    def _page(self, run: Run, chosen: plan.Plan, ranked: _Ranked) -> SearchResult:
+        """The passages of the page, shaped as asked for."""
+        request = run.request
+        wanted = _shape_of(request)
+        shaped = wanted != _AS_IT_IS
+        candidates = ranked.candidates[: run.depth] if shaped else ranked.candidates[request.from_ : run.window]
+        passages = ranked.passages
+        if candidates and (passages is None or (request.highlight and not shaped)):
+            ids = [item.id for item in candidates]
+            # of all candidates only those that are shown need highlights
+            passages = self._retrieval.fetch(
+                run, ids, vectors=wanted.mmr_lambda is not None, highlight=request.highlight and not shaped
+            )
+        found = {hit.id: hit for hit in passages.hits} if passages else {}
+        hits: Sequence[Hit] = [_scored(found[item.id], item, chosen.way) for item in candidates if item.id in found]
+        folded: Mapping[str, tuple[str, ...]] = {}
+        if shaped and passages is not None:
+            arranged = shape(hits, wanted, passages.vectors, run.window)
+            hits, folded = arranged.hits[request.from_ : run.window], arranged.folded
+            if request.highlight and hits:
+                passages = self._retrieval.fetch(run, [hit.id for hit in hits], vectors=False, highlight=True)
+        return SearchResult(
+            tuple(hits),
+            ranked.total,
+            {},
+            (),
+            chosen,
+            run.tuning,
+            run.depth,
+            ranked.weight,
+            ranked.exact,
+            run.corrected,
+            {hit.id: folded[hit.id] for hit in hits if hit.id in folded},
+            passages.highlights if passages else {},
+        )
 
-    def _leg(
-        self, run: _Run, stage: str, query: queries.Body, size: int, other: queries.Body | None = None
-    ) -> Retrieved:
-        histogram = telemetry.LEXICAL_SEARCH if stage == "lexical" else telemetry.VECTOR_SEARCH
-        with _timed(run, f"{stage}_ms", histogram.observe):
-            return self._send(run, stage, query, size, outside=other)
+    def _fixed_weight(self, run: Run) -> Weight:
+        asked = run.request.fusion.alpha
+        if asked is not None:
+            return Weight(asked, "request", "the request names it")
+        if self._settings.alpha is not None:
+            return Weight(self._settings.alpha, "setting", "BRAID_ALPHA")
+        if run.tuning.version:
+            return Weight(run.tuning.alpha, "tuned", f"tuning {run.tuning.version}")
+        return Weight(run.tuning.alpha, "default", "nothing has been tuned")
 
-    def _send(
-        self,
-        run: _Run,
-        stage: str,
-        query: queries.Body,
-        size: int,
-        *,
-        params: dict[str, Any] | None = None,
-        inline_pipeline: dict[str, Any] | None = None,
-        outside: queries.Body | None = None,
-    ) -> Retrieved:
-        left = run.deadline.remaining_s(stage)
-        body = queries.search_body(query, size=size, timeout_ms=max(1, int(left * 1000)), outside=outside)
-        if inline_pipeline is not None:
-            body["search_pipeline"] = inline_pipeline
-        with _counted(stage):
-            try:
-                raw = self._cluster.request(
-                    "POST", f"/{queries.READ_ALIAS}/_search", params=params, body=body, timeout_s=left
-                )
-            except StoreUnavailable:
-                run.deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage
-                raise
-            found = read_response(raw)
-        took = run.timings.get("opensearch_took_ms", 0.0)
-        run.timings["opensearch_took_ms"] = max(took, float(found.took_ms))
-        if found.failed_shards:
-            run.degrade(stage, f"partial: {found.failed_shards} of {found.shards} shards failed")
-        if found.timed_out:
-            run.degrade(stage, "timeout: OpenSearch returned what it had found by then")
-        return found
+    def _model(self, run: Run) -> Any:
+        """The model that predicts this query's weight; None where a fixed one was asked for, set, or nothing fits."""
+        asked = run.request.fusion
+        fixed = asked.alpha is not None or self._settings.alpha is not None
+        wanted = asked.learned if asked.learned is not None else self._settings.learned_fusion and not fixed
+        if not wanted or asked.method == "rrf" or asked.normalization not in (None, run.tuning.normalization):
+            return None
+        return model_for(run.tuning, self._encoder.name)
 
-    def _lexical_query(self, run: _Run) -> queries.Body:
-        return queries.lexical_leg(self._text(run), run.filters)
-
-    def _vector_query(self, run: _Run, vector: list[float]) -> queries.Body:
-        return queries.vector_leg(vector, run.depth, run.filters)
-
-    def _text(self, run: _Run) -> str:
-        text, cut = bounded_terms(run.request.query)
-        if cut:
-            run.degrade("lexical", "query-cut: only its first 1000 words were matched")
-        return text
-
-    @staticmethod
-    def _note_rerank(run: _Run) -> None:
-        if run.request.rerank:
-            run.degrade("rerank", "not-configured: no reranker is set up, results keep their fused order")
+    def _native_linear(self, run: Run) -> bool:
+        """Whether a search pipeline of the cluster gives the weight and normalisation that this request needs."""
+        technique = run.request.fusion.normalization or run.tuning.normalization
+        return technique == "min_max" and self._model(run) is None
 
 
-def _outcome(job: Future[Retrieved]) -> tuple[Retrieved | None, StoreError | DeadlineExceeded | None]:
-    try:
-        return job.result(), None
-    except (StoreError, DeadlineExceeded) as error:
-        return None, error
+def _shape_of(request: SearchRequest) -> Shape:
+    return Shape(request.max_per_document, request.fold_duplicates, request.mmr_lambda)
 
 
-def _ms(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
+def _single(query: QueryText, *, lexical: Leg | None = None, dense: Leg | None = None) -> _Ranked:
+    """One leg's candidates in their order, exact matches of identifiers first."""
+    leg = lexical or dense
+    assert leg is not None  # noqa: S101 - one is given
+    bonus, exact = exact_matches(lexical) if query.codes else ({}, ())
+    ranked = [
+        Fused(
+            item.id,
+            item.document_id,
+            item.score,
+            lexical=item.score if lexical else None,
+            dense=None if lexical else item.score,
+            bonus=bonus.get(item.id, 0.0),
+        )
+        for item in leg.candidates
+    ]
+    return _Ranked(sorted(ranked, key=lambda item: (-item.bonus, -item.fused, item.id)), leg.total, exact=exact)
 
 
-@contextmanager
-def _timed(run: _Run, name: str, observe: Callable[[float], None] | None = None) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        run.timings[name] = _ms(started)
-        if observe is not None:
-            observe(time.perf_counter() - started)
+def exact_matches(lexical: Leg | None) -> tuple[dict[str, float], tuple[str, ...]]:
+    """What each passage gains for identifiers that it holds as they are written, and which identifiers counted."""
+    bonus: dict[str, float] = {}
+    counted_codes = []
+    for code, (count, ids) in (lexical.exact if lexical else {}).items():
+        distinctive = is_distinctive(code)
+        if 0 < count <= (queries.MOST_EXACT if distinctive else _OTHER_MOST):
+            counted_codes.append(code)
+            for key in ids:
+                bonus[key] = bonus.get(key, 0.0) + (_DISTINCTIVE_BONUS if distinctive else _OTHER_BONUS)
+    return bonus, tuple(counted_codes)
 
 
-@contextmanager
-def _counted(stage: str) -> Iterator[None]:
-    outcome = "error"
-    try:
-        yield
-        outcome = "ok"
-    finally:
-        telemetry.STAGE_REQUESTS.labels(stage, outcome).inc()
+def _scored(hit: Hit, item: Fused, way: plan.Way) -> Hit:
+    fused = item.fused if way in ("legs", "native") else None
+    return replace(hit, score=item.score, lexical=item.lexical, dense=item.dense, fused=fused)
+
+
+def _check_window(run: Run) -> None:
+    if run.window > run.depth:
+        message = (
+            f"from + size = {run.window} reaches past the {run.depth} candidates that are ranked; "
+            f"ask for less, or for more `candidates` (at most 1000)"
+        )
+        raise InvalidInput(message, problems=[FieldProblem(("body", "size"), message)])

@@ -13,9 +13,8 @@ import orjson
 
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import Passage
-from app.store.client import Cluster, StoreRequestError
+from app.store.client import WRITE_ALIAS, Cluster, StoreRequestError
 from app.store.reasons import safe_reason
-from app.store.rendering import WRITE_ALIAS
 
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
 """Of one request: OpenSearch's advice is 5 to 15 MB; smaller ones overlap better with encoding."""
@@ -65,7 +64,7 @@ def bulk_index(
         StoreError: the cluster takes no writes (disk full, read-only), or refused a request as a whole.
     """
     outcome = BulkOutcome()
-    for chunk in _requests(passages, outcome):
+    for chunk in _requests(cluster.write_alias, passages, outcome):
         _write(cluster, chunk, outcome, patience_s, on_retry or (lambda reason: None))
     return outcome
 
@@ -151,12 +150,12 @@ def _stop_if_blocked(kind: str, status: int, reason: str) -> None:
         raise StoreNotReady(f"alias {WRITE_ALIAS} is missing: run `braid templates apply`")
 
 
-def _requests(passages: Sequence[Passage], outcome: BulkOutcome) -> Iterator[list[tuple[Passage, bytes]]]:
+def _requests(alias: str, passages: Sequence[Passage], outcome: BulkOutcome) -> Iterator[list[tuple[Passage, bytes]]]:
     chunk: list[tuple[Passage, bytes]] = []
     size = 0
     for passage in passages:
         try:
-            lines = _lines(passage)
+            lines = _lines(passage, alias)
         except orjson.JSONEncodeError:
             reason = "not_unicode: a field holds half a character (a lone surrogate)"
             outcome.failed.append(BulkFailure(passage.id, passage.document_id, 400, reason))
@@ -170,8 +169,8 @@ def _requests(passages: Sequence[Passage], outcome: BulkOutcome) -> Iterator[lis
         yield chunk
 
 
-def _lines(passage: Passage) -> bytes:
-    action = {"index": {"_index": WRITE_ALIAS, "_id": passage.id, "require_alias": True}}
+def _lines(passage: Passage, alias: str) -> bytes:
+    action = {"index": {"_index": alias, "_id": passage.id, "require_alias": True}}
     source: dict[str, Any] = {
         "document_id": passage.document_id,
         "source_id": passage.source_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -24,6 +25,9 @@ from app.store.reasons import safe_reason
 
 # every failure becomes an exception of ours: the library's own lines, with a traceback for each retry, say it twice
 logging.getLogger("opensearch").setLevel(logging.CRITICAL)
+
+READ_ALIAS = "braid-passages"
+WRITE_ALIAS = "braid-passages-write"
 
 _AWAY = frozenset({429, 502, 503, 504})
 _NOT_A_CLUSTER = "{} answered with something that is not JSON; check that BRAID_OPENSEARCH_URL is a cluster's address"
@@ -59,7 +63,7 @@ class _Json(JSONSerializer):
 
 
 class Cluster:
-    """One cluster. `request` is all there is."""
+    """One cluster, and the aliases through which passages are read and written there."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepare the connection; nothing is sent yet.
@@ -72,6 +76,7 @@ class Cluster:
                 "no OpenSearch is named: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
             )
         self.url = settings.opensearch_url.rstrip("/")
+        self.read_alias, self.write_alias = READ_ALIAS, WRITE_ALIAS
         self._timeout_s = settings.opensearch_timeout_s
         options: dict[str, Any] = {}
         if settings.opensearch_user is not None:
@@ -145,6 +150,12 @@ class Cluster:
         if isinstance(answer, str):  # a page of a proxy or of another service
             raise StoreError(_NOT_A_CLUSTER.format(self.url))
         return answer
+
+    def within(self, name: str) -> Cluster:
+        """The same connections, reading and writing passages in the index or alias `name`: for evaluation."""
+        other = copy.copy(self)
+        other.read_alias = other.write_alias = name
+        return other
 
     def close(self) -> None:
         """Close the connections."""

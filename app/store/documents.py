@@ -15,12 +15,10 @@ from typing import Any
 from app.errors import NotFound, StoreUnavailable
 from app.store.client import Cluster
 from app.store.filters import Clause, Scope, clauses
-from app.store.rendering import READ_ALIAS, WRITE_ALIAS
 
 _PAGE = 1000
 _STALE_PAGE = 250
 """Documents in one delete of stale versions: two clauses each, and OpenSearch takes 1,024 in a query."""
-_ALL = f"{READ_ALIAS},{WRITE_ALIAS}"
 _DELETE_TIMEOUT_S = 300.0
 _REFRESH_TIMEOUT_S = 60.0
 _ATTEMPTS = 5
@@ -50,7 +48,7 @@ def document_ids(cluster: Cluster, tenant: str, source_id: str) -> Iterator[str]
             "query": {"bool": {"filter": filters}},
             "aggs": {"documents": {"composite": composite}},
         }
-        found = cluster.request("POST", f"/{READ_ALIAS}/_search", body=body)["aggregations"]["documents"]
+        found = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body)["aggregations"]["documents"]
         for bucket in found["buckets"]:
             yield bucket["key"]["id"]
         after = found.get("after_key")
@@ -117,13 +115,18 @@ def delete_stale(cluster: Cluster, tenant: str, keep: Mapping[str, str]) -> int:
 
 def refresh(cluster: Cluster) -> None:
     """Make all writes visible to searches."""
-    cluster.request("POST", f"/{_ALL}/_refresh", timeout_s=_REFRESH_TIMEOUT_S)
+    cluster.request("POST", f"/{_both(cluster)}/_refresh", timeout_s=_REFRESH_TIMEOUT_S)
 
 
 def count(cluster: Cluster, tenant: str) -> int:
     """How many passages the tenant has."""
     body = {"query": {"bool": {"filter": clauses(Scope(tenant))}}}
-    return int(cluster.request("POST", f"/{READ_ALIAS}/_count", body=body)["count"])
+    return int(cluster.request("POST", f"/{cluster.read_alias}/_count", body=body)["count"])
+
+
+def _both(cluster: Cluster) -> str:
+    """What is read and what is written: two indexes while aliases are being moved."""
+    return ",".join(dict.fromkeys((cluster.read_alias, cluster.write_alias)))
 
 
 def _newest_version(cluster: Cluster, filters: list[Clause]) -> str | None:
@@ -134,7 +137,7 @@ def _newest_version(cluster: Cluster, filters: list[Clause]) -> str | None:
         "_source": ["content_hash"],
         "track_total_hits": False,
     }
-    hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body=body)["hits"]["hits"]
+    hits = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body)["hits"]["hits"]
     return str(hits[0]["_source"]["content_hash"]) if hits else None
 
 
@@ -144,7 +147,7 @@ def _delete(cluster: Cluster, query: dict[str, Any]) -> int:
     for attempt in range(_ATTEMPTS):
         answer = cluster.request(
             "POST",
-            f"/{_ALL}/_delete_by_query",
+            f"/{_both(cluster)}/_delete_by_query",
             params={"refresh": "true", "conflicts": "proceed"},
             body={"query": query},
             timeout_s=_DELETE_TIMEOUT_S,
@@ -172,7 +175,7 @@ def _scan(
         }
         if after is not None:
             body["search_after"] = after
-        hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body=body)["hits"]["hits"]
+        hits = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body)["hits"]["hits"]
         yield from hits
         if len(hits) < _PAGE:
             return

@@ -5,16 +5,25 @@ The order of the legs is fixed: lexical first, dense second; the weights in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.querytext import QueryText
 from app.store.filters import Clause
+from app.tuning import Boosts
 
-READ_ALIAS = "braid-passages"
 LINEAR_PIPELINE = "braid-hybrid-linear"
 RRF_PIPELINE = "braid-hybrid-rrf"
 OUTSIDE = "outside"
 """The count of a leg's hits that the other leg does not match: what both match together is then the sum of two."""
+CODES = "codes"
+"""The counts of hits that hold each identifier of the query as it is written, and under `EXACT` the first of them."""
+EXACT = "exact"
+MOST_EXACT = 20
+"""Passages that an identifier may stand in and still single them out."""
+WORDS = "words"
+"""The counts of hits that hold each word that is checked for typing errors."""
 
 Body = dict[str, Any]
 
@@ -30,12 +39,44 @@ _RETURNED_FIELDS = (
     "position",
     "timestamp",
     "topic_tags",
+    "content_hash",
 )
+_SLOP = 3
+"""Places by which two query words may stand further apart than in the query and still count as a phrase."""
+_FUZZY_BOOST = 0.6
+"""A corrected word is a guess: it counts less than one that is there as typed."""
+_VERSION = re.compile(r"v?(\d+(?:\.\d+)+\S*)")
 
 
-def lexical_leg(query: str, filters: Sequence[Clause]) -> Body:
-    """BM25 over `content` (title, section heading and text copied into one English-analysed field)."""
-    return {"bool": {"must": [{"match": {"content": {"query": query}}}], "filter": list(filters)}}
+def lexical_match(query: QueryText, filters: Sequence[Clause], corrected: Sequence[str] = ()) -> Body:
+    """Which passages the lexical leg matches, without what only ranks them: for counting."""
+    return {"bool": {"must": [_must(query, corrected)], "filter": list(filters)}}
+
+
+def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], corrected: Sequence[str] = ()) -> Body:
+    """BM25 over `content` (title, section heading and text in one analysed field), and what else speaks for a passage.
+
+    Args:
+        query: taken apart by `read_query`.
+        boosts: of matches in the title and heading, of neighbouring words, identifiers and quoted phrases.
+        filters: of the request and its scope.
+        corrected: words that the collection lacks, to be matched with typing errors.
+    """
+    should: list[Body] = [
+        {"match": {field: {"query": query.text, "boost": boost}}}
+        for field, boost in (("title", boosts.title), ("section_heading", boosts.heading))
+        if boost
+    ]
+    if boosts.phrase:
+        should += [_phrase(pair, _SLOP, boosts.phrase) for pair in query.pairs]
+    if boosts.codes:
+        should += [{"match": {"content.codes": {"query": _spellings(c), "boost": boosts.codes}}} for c in query.codes]
+    if boosts.quoted:
+        should += [_phrase(phrase, 0, boosts.quoted) for phrase in query.phrases]
+    found = lexical_match(query, filters, corrected)
+    if should:
+        found["bool"]["should"] = should
+    return found
 
 
 def vector_leg(vector: Sequence[float], k: int, filters: Sequence[Clause]) -> Body:
@@ -43,30 +84,88 @@ def vector_leg(vector: Sequence[float], k: int, filters: Sequence[Clause]) -> Bo
     return {"knn": {"embedding": {"vector": list(vector), "k": k, "filter": {"bool": {"filter": list(filters)}}}}}
 
 
-def hybrid_query(query: str, vector: Sequence[float], depth: int, filters: Sequence[Clause]) -> Body:
+def hybrid_query(
+    query: QueryText, boosts: Boosts, vector: Sequence[float], depth: int, filters: Sequence[Clause]
+) -> Body:
     """Both legs, each with the same filter: a filter around `hybrid` would leak or starve results on 2.19.
 
     `depth` is the number of candidates that each leg gives per shard; it stays the same on every page.
     """
     return {
         "hybrid": {
-            "queries": [lexical_leg(query, filters), vector_leg(vector, depth, filters)],
+            "queries": [lexical_leg(query, boosts, filters), vector_leg(vector, depth, filters)],
             "pagination_depth": depth,
         }
     }
 
 
-def search_body(query: Body, *, size: int, timeout_ms: int, outside: Body | None = None) -> Body:
-    """A whole search body; vectors never leave the cluster. Hits that `outside` does not match are counted too."""
-    body: Body = {
+def search_body(query: Body, *, size: int, timeout_ms: int) -> Body:
+    """A whole search body that answers with passages; vectors never leave the cluster."""
+    return {
         "query": query,
         "size": size,
         "_source": list(_RETURNED_FIELDS),
         "track_total_hits": True,
         "timeout": f"{timeout_ms}ms",
     }
-    if outside is not None:
-        body["aggs"] = {OUTSIDE: {"filter": {"bool": {"must_not": [outside]}}}}
+
+
+def leg_body(query: Body, *, size: int, timeout_ms: int, counts: Mapping[str, Body] | None = None) -> Body:
+    """A leg's search body: ids and scores only, from doc values, so that no document is opened to rank it.
+
+    Equal scores are ordered by id, so that the list does not depend on shards. `counts` are aggregations.
+    """
+    body: Body = {
+        "query": query,
+        "size": size,
+        "_source": False,
+        "stored_fields": "_none_",
+        "docvalue_fields": ["passage_id", "document_id"],
+        "sort": [{"_score": "desc"}, {"passage_id": "asc"}],
+        "track_total_hits": True,
+        "timeout": f"{timeout_ms}ms",
+    }
+    if counts:
+        body["aggs"] = dict(counts)
+    return body
+
+
+def outside_count(matched: Body) -> dict[str, Body]:
+    """Counts the hits that `matched` does not match."""
+    return {OUTSIDE: {"filter": {"bool": {"must_not": [matched]}}}}
+
+
+def lexical_counts(query: QueryText) -> dict[str, Body]:
+    """Counts that show whether identifiers were found as they are written, and which words the collection lacks."""
+    counts: dict[str, Body] = {}
+    if query.codes:
+        top = {"size": MOST_EXACT + 1, "_source": False, "docvalue_fields": ["passage_id"]}
+        counts[CODES] = {
+            "filters": {"filters": {code: {"match": {"content.codes": _spellings(code)}} for code in query.codes}},
+            "aggs": {EXACT: {"top_hits": top}},
+        }
+    if query.checked:
+        counts[WORDS] = {"filters": {"filters": {word: {"match": {"content": word}} for word in query.checked}}}
+    return counts
+
+
+def fetch_body(
+    ids: Sequence[str],
+    filters: Sequence[Clause],
+    *,
+    timeout_ms: int,
+    vectors: bool = False,
+    highlight: Body | None = None,
+) -> Body:
+    """The passages of `ids`, as far as the filter lets them through; `vectors` are for the service's own use."""
+    body = search_body(
+        {"bool": {"filter": [{"ids": {"values": list(ids)}}, *filters]}}, size=len(ids), timeout_ms=timeout_ms
+    )
+    body["track_total_hits"] = False
+    if vectors:
+        body["_source"] = [*body["_source"], "embedding"]
+    if highlight is not None:
+        body["highlight"] = highlight
     return body
 
 
@@ -94,3 +193,23 @@ def rrf_pipeline(rank_constant: int) -> Body:
             {"score-ranker-processor": {"combination": {"technique": "rrf", "rank_constant": rank_constant}}}
         ]
     }
+
+
+def _must(query: QueryText, corrected: Sequence[str]) -> Body:
+    """Any word, an identifier in any spelling, a corrected word. Identifiers score in `lexical_leg`, not here."""
+    ways: list[Body] = [{"match": {"content": {"query": query.text}}}]
+    ways += [{"match": {"content.codes": {"query": _spellings(code), "boost": 0.0}}} for code in query.codes]
+    if corrected:
+        fuzzy = {"query": " ".join(corrected), "fuzziness": "AUTO", "prefix_length": 1, "boost": _FUZZY_BOOST}
+        ways.append({"match": {"content": fuzzy}})
+    return ways[0] if len(ways) == 1 else {"bool": {"should": ways, "minimum_should_match": 1}}
+
+
+def _phrase(words: str, slop: int, boost: float) -> Body:
+    return {"match_phrase": {"content": {"query": words, "slop": slop, "boost": boost}}}
+
+
+def _spellings(code: str) -> str:
+    """An identifier as it may be written: a version is the same with and without its ``v``."""
+    version = _VERSION.fullmatch(code)
+    return f"{version[1]} v{version[1]}" if version else code

@@ -12,11 +12,14 @@ import orjson
 from app.assets import asset_folder
 from app.config import Settings
 from app.errors import ConfigurationError
+from app.store.client import READ_ALIAS, WRITE_ALIAS
+from app.tuning import SHIPPED, Tuning
 
-READ_ALIAS = "braid-passages"
-WRITE_ALIAS = "braid-passages-write"
 FIRST_INDEX = "braid-passages-000001"
 INDEX_TEMPLATE = "braid-passages"
+QUERY_LOG_TEMPLATE = "braid-queries"
+_TUNED = 1000
+"""Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
 INGEST_PIPELINE = "braid-passages"
 VARIANTS = ("faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw")
 IVFPQ_MODEL = "braid-ivfpq"
@@ -54,6 +57,7 @@ class Rendered:
     variant: str
     dimension: int
     embedding_model: str
+    tuning: Tuning = SHIPPED
 
     @property
     def first_index(self) -> Json:
@@ -67,8 +71,8 @@ class Rendered:
         return next(item.body for item in self.resources if (item.kind, item.name) == (kind, name))
 
 
-def render(settings: Settings, variant: str, dimension: int) -> Rendered:
-    """Read the shipped files and put the settings in.
+def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SHIPPED) -> Rendered:
+    """Read the shipped files and put the settings and what was tuned in.
 
     Raises:
         ConfigurationError: an unknown variant, or a file that is not what it should be.
@@ -84,18 +88,19 @@ def render(settings: Settings, variant: str, dimension: int) -> Rendered:
         ("component template", "mappings", "component_templates/braid-fields.json"),
         ("component template", "mappings", f"component_templates/braid-vector-{variant}.json"),
         ("index template", "mappings", f"{template}/braid-passages.json"),
+        ("index template", "mappings", "index_templates/braid-queries.json"),
     ]
     resources = []
     for kind, folder, file in files:
         body = read_file(asset_folder(folder) / file)
         name = Path(file).stem
-        _substitute(name, body, settings, dimension)
+        _substitute(name, body, settings, dimension, tuning)
         resources.append(Resource(kind, name, body, f"{folder}/{file}"))
-    return Rendered(tuple(resources), variant, dimension, settings.embedding_id)
+    return Rendered(tuple(resources), variant, dimension, settings.embedding_id, tuning)
 
 
 def composed(rendered: Rendered) -> Json:
-    """Settings and mappings as an index gets them when OpenSearch puts the component templates together."""
+    """Settings and mappings as an index of passages gets them when OpenSearch puts the component templates together."""
     whole: Json = {"settings": {}, "mappings": {}}
     for name in rendered.body("index template", INDEX_TEMPLATE)["composed_of"]:
         _merge(whole, rendered.body("component template", name)["template"])
@@ -163,7 +168,7 @@ def read_file(path: Path) -> Json:
     return body
 
 
-def _substitute(name: str, body: Json, settings: Settings, dimension: int) -> None:
+def _substitute(name: str, body: Json, settings: Settings, dimension: int, tuning: Tuning) -> None:
     if name == "braid-settings":
         index = body["template"]["settings"]["index"]
         index["number_of_shards"] = settings.shards
@@ -173,6 +178,9 @@ def _substitute(name: str, body: Json, settings: Settings, dimension: int) -> No
             "embedding_model": settings.embedding_id,
             "dimension": dimension,
         }
+        index = body["template"]["settings"]["index"]
+        index["similarity"]["braid_bm25"] |= {"k1": tuning.bm25.k1, "b": tuning.bm25.b}
+        index["analysis"]["analyzer"]["braid_text"]["type"] = settings.language
     elif name.startswith("braid-vector-"):
         embedding = body["template"]["mappings"]["properties"]["embedding"]
         if "dimension" in embedding:  # a trained model knows its own
@@ -181,8 +189,11 @@ def _substitute(name: str, body: Json, settings: Settings, dimension: int) -> No
             embedding["compression_level"] = settings.on_disk_compression
     elif name == "braid-hybrid-linear":
         processor = body["phase_results_processors"][0]["normalization-processor"]
-        weights = [round(1 - settings.alpha, 6), round(settings.alpha, 6)]
-        processor["combination"]["parameters"]["weights"] = weights
+        alpha = tuning.native_alpha if settings.alpha is None else settings.alpha
+        processor["combination"]["parameters"]["weights"] = [round(1 - alpha, 6), round(alpha, 6)]
+        if tuning.version:
+            body["version"] = tuning.version + _TUNED
+            body["description"] += f" (tuning {tuning.version})"
     elif name == "braid-hybrid-rrf":
         processor = body["phase_results_processors"][0]["score-ranker-processor"]
         processor["combination"]["rank_constant"] = settings.rrf_rank_constant

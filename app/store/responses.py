@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from app.errors import StoreError
-from app.passage import Hit
-from app.store.queries import OUTSIDE
+from app.passage import Candidate, Hit
+from app.store.highlights import read_highlight
+from app.store.queries import CODES, EXACT, OUTSIDE, WORDS
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieved:
-    """Hits of one request to OpenSearch, best first. `failed_shards` of `shards` gave nothing.
+class Outcome:
+    """How a request to OpenSearch went: `failed_shards` of `shards` gave nothing."""
 
-    `outside`: how many of the hits the other leg does not match, where that was asked for.
-    """
-
-    hits: tuple[Hit, ...]
-    total: int
     took_ms: int
     timed_out: bool
     shards: int
     failed_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """Passages of one request, best first; `total` counts all matches.
+
+    `vectors` and `highlights` by passage id, where they were asked for.
+    """
+
+    hits: tuple[Hit, ...]
+    total: int
+    outcome: Outcome
+    vectors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    highlights: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What one leg ranked, best first, and what it counted.
+
+    `outside`: hits that the other leg does not match. `exact`: identifier -> how many passages hold it, and the first
+    of them. `missing`: words of the query that no passage holds which the caller may see.
+    """
+
+    candidates: tuple[Candidate, ...]
+    total: int
+    outcome: Outcome
     outside: int | None = None
+    exact: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 def read_response(response: dict[str, Any]) -> Retrieved:
-    """Turn a search response into hits.
+    """Turn a search response into passages.
 
     Raises:
         StoreError: a score is negative. A `hybrid` query that no pipeline fused answers with delimiter scores
             (-9.549512E9, -4.4224404E9) and doubled hits; real scores of all our queries are never negative.
     """
-    shards = response.get("_shards", {})
-    hits = []
+    hits, vectors, highlights = [], {}, {}
     for raw in response["hits"]["hits"]:
         score = float(raw["_score"] or 0.0)
         if score < 0:
@@ -43,15 +71,60 @@ def read_response(response: dict[str, Any]) -> Retrieved:
                 "run `braid templates apply`"
             )
         hits.append(_hit(raw, score))
-    total = response["hits"].get("total", {})
-    return Retrieved(
-        hits=tuple(hits),
-        total=int(total.get("value", len(hits))),
+        if "embedding" in raw["_source"]:
+            vectors[raw["_id"]] = np.asarray(raw["_source"]["embedding"], np.float32)
+        if "highlight" in raw:
+            highlights[raw["_id"]] = read_highlight(raw["highlight"])
+    return Retrieved(tuple(hits), _total(response, len(hits)), read_outcome(response), vectors, highlights)
+
+
+def read_leg(response: dict[str, Any]) -> Leg:
+    """Turn a leg's response into candidates and counts.
+
+    Raises:
+        StoreError: a passage has no `passage_id`: it was not written through the ingest pipeline.
+    """
+    candidates = []
+    for raw in response["hits"]["hits"]:
+        fields = raw.get("fields", {})
+        if "passage_id" not in fields:
+            raise StoreError(
+                "a passage has no passage_id: it was indexed without the ingest pipeline braid-passages; "
+                "index it again through the alias braid-passages-write"
+            )
+        candidates.append(Candidate(fields["passage_id"][0], fields["document_id"][0], float(raw["sort"][0])))
+    counts = response.get("aggregations", {})
+    exact = {
+        code: (int(bucket["doc_count"]), tuple(_ids(bucket[EXACT]["hits"]["hits"])))
+        for code, bucket in counts.get(CODES, {}).get("buckets", {}).items()
+    }
+    words = counts.get(WORDS, {}).get("buckets", {})
+    return Leg(
+        tuple(candidates),
+        _total(response, len(candidates)),
+        read_outcome(response),
+        outside=int(counts[OUTSIDE]["doc_count"]) if OUTSIDE in counts else None,
+        exact=exact,
+        missing=tuple(word for word, bucket in words.items() if bucket["doc_count"] == 0),
+    )
+
+
+def _ids(raw_hits: list[dict[str, Any]]) -> Iterator[str]:
+    return (raw["fields"]["passage_id"][0] for raw in raw_hits)
+
+
+def _total(response: dict[str, Any], shown: int) -> int:
+    return int(response["hits"].get("total", {}).get("value", shown))
+
+
+def read_outcome(response: dict[str, Any]) -> Outcome:
+    """How the request went."""
+    shards = response.get("_shards", {})
+    return Outcome(
         took_ms=int(response.get("took", 0)),
         timed_out=bool(response.get("timed_out", False)),
         shards=int(shards.get("total", 1)),
         failed_shards=int(shards.get("failed", 0)),
-        outside=response["aggregations"][OUTSIDE]["doc_count"] if "aggregations" in response else None,
     )
 
 
@@ -71,4 +144,5 @@ def _hit(raw: dict[str, Any], score: float) -> Hit:
         timestamp=source.get("timestamp"),
         topic_tags=tuple(source.get("topic_tags") or ()),
         score=score,
+        content_hash=source.get("content_hash", ""),
     )

@@ -13,7 +13,7 @@ import orjson
 from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
 from app.store.capabilities import Capabilities, check_variant
-from app.store.client import Cluster, StoreRequestError
+from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError
 from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
 from app.store.rendering import (
     ENDPOINTS,
@@ -21,9 +21,8 @@ from app.store.rendering import (
     INDEX_TEMPLATE,
     INGEST_PIPELINE,
     IVFPQ_MODEL,
-    READ_ALIAS,
+    QUERY_LOG_TEMPLATE,
     VARIANTS,
-    WRITE_ALIAS,
     Json,
     Rendered,
     composed,
@@ -154,26 +153,34 @@ def validate(settings: Settings, dimension: int) -> list[str]:
 def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
     """What the cluster says to these files, in words; nothing is changed, and they need not have been applied.
 
-    The composed template and the ingest pipeline are simulated; search pipelines can't be. Other people's index
+    The whole templates and the ingest pipeline are simulated; search pipelines can't be. Other people's index
     templates that would win over ours are named.
     """
     problems: list[str] = []
-    body = {"index_patterns": [f"{READ_ALIAS}-simulated-*"], "priority": 1, "template": composed(rendered)}
-    try:
-        cluster.request("POST", "/_index_template/_simulate", body=body)
-    except StoreRequestError as error:
-        problems.append(f"index template {INDEX_TEMPLATE}: {error.detail}")
+    log = rendered.body("index template", QUERY_LOG_TEMPLATE)["template"]
+    for name, whole in ((INDEX_TEMPLATE, composed(rendered)), (QUERY_LOG_TEMPLATE, log)):
+        body = {"index_patterns": [f"{name}-simulated-*"], "priority": 1, "template": whole}
+        try:
+            cluster.request("POST", "/_index_template/_simulate", body=body)
+        except StoreRequestError as error:
+            problems.append(f"index template {name}: {error.detail}")
     problems += _simulate_ingest(cluster, rendered)
-    ours = rendered.body("index template", INDEX_TEMPLATE)["priority"]
-    for item in cluster.request("GET", "/_index_template")["index_templates"]:
-        other = item["index_template"]
-        matches = any(fnmatchcase(FIRST_INDEX, pattern) for pattern in other["index_patterns"])
-        if item["name"] != INDEX_TEMPLATE and matches and int(other.get("priority") or 0) > ours:
-            problems.append(
-                f"index template {item['name']} (priority {other['priority']}) also matches {FIRST_INDEX} and would be "
-                f"used instead of {INDEX_TEMPLATE} (priority {ours}): narrow its patterns or lower its priority"
-            )
+    others = cluster.request("GET", "/_index_template")["index_templates"]
+    for name, index in ((INDEX_TEMPLATE, FIRST_INDEX), (QUERY_LOG_TEMPLATE, f"{QUERY_LOG_TEMPLATE}-2026.01")):
+        problems += _overruled(others, name, index, rendered.body("index template", name)["priority"])
     return problems
+
+
+def _overruled(others: list[Json], name: str, index: str, priority: int) -> Iterator[str]:
+    """The templates that `index` would get instead of our `name`, in words."""
+    for item in others:
+        other = item["index_template"]
+        matches = any(fnmatchcase(index, pattern) for pattern in other["index_patterns"])
+        if item["name"] != name and matches and int(other.get("priority") or 0) > priority:
+            yield (
+                f"index template {item['name']} (priority {other['priority']}) also matches {index} and would be "
+                f"used instead of {name} (priority {priority}): narrow its patterns or lower its priority"
+            )
 
 
 def export(rendered: Rendered, folder: Path) -> list[Path]:

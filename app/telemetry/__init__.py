@@ -46,4 +46,9 @@ REQUEST = Histogram(
 STAGE_REQUESTS = Counter("stage_requests_total", "Stages that ran.", ["stage", "outcome"])
 RERANK_ERRORS = Counter("rerank_errors_total", "Rerank stages that failed.")
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])
+QUERY_LOG = Counter(
+    "query_log_total",
+    "Queries for the query log: written, dropped by a full queue, failed by OpenSearch.",
+    ["outcome"],
+)
 DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"])

@@ -92,7 +92,7 @@ class Exchange {
   mark(marker) {
     const citation = this.citations.get(marker);
     if (!citation) return null;
-    const result = this.results.find((item) => item.id === citation.id);
+    const result = this.results[marker - 1]; // the quote may be from a passage beside it
     const label = `Citation ${marker}: ${result?.title || "open the passage"}`;
     const open = () => this.actions.open({ ...result, ...citation }, citation.quote);
     const disabled = !(result?.document_id ?? citation.document_id);
@@ -101,12 +101,11 @@ class Exchange {
 
   drawSources() {
     this.sources.hidden = this.results.length === 0;
-    const markersOf = (id) => [...this.citations.values()].filter((citation) => citation.id === id).map((citation) => String(citation.marker));
     const quoteOf = (id) => [...this.citations.values()].find((citation) => citation.id === id)?.quote ?? null;
-    const items = this.results.map((result) =>
+    const items = this.results.map((result, index) =>
       resultItem(result, {
         terms: this.terms,
-        markers: markersOf(result.id),
+        markers: this.citations.has(index + 1) ? [String(index + 1)] : [],
         open: (opened) => this.actions.open(opened, quoteOf(opened.id)),
         tag: this.actions.tag,
       }),

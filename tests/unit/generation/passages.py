@@ -5,9 +5,18 @@ from __future__ import annotations
 from app.passage import Hit
 
 
-def hit(text: str, document_id: str = "d", title: str = "", section_heading: str = "") -> Hit:
+def hit(
+    text: str,
+    document_id: str = "d",
+    title: str = "",
+    section_heading: str = "",
+    *,
+    position: int = 0,
+    content_hash: str = "",
+    page: int | None = None,
+) -> Hit:
     return Hit(
-        id=f"{document_id}-0",
+        id=f"{document_id}-{position}",
         document_id=document_id,
         title=title,
         section_heading=section_heading,
@@ -15,9 +24,10 @@ def hit(text: str, document_id: str = "d", title: str = "", section_heading: str
         source_id="s",
         source_type="text",
         uri="",
-        page=None,
-        position=0,
+        page=page,
+        position=position,
         timestamp=None,
         topic_tags=(),
         score=1.0,
+        content_hash=content_hash,
     )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import pytest
 
 from app.config import load_settings
 from app.embedding.encoder import Encoder
+from app.errors import StoreUnavailable
 from app.generation.answer import Answer, Generator
+from app.generation.citations import Citation
 from app.generation.prompt import UNKNOWN
+from app.passage import Hit
+from app.store.neighbours import Place
 from tests.unit.generation.endpoint import Behaviour, chunk, complete, endpoint, says
 from tests.unit.generation.passages import hit
 
@@ -99,3 +106,28 @@ def test_the_prompt_s_bound_is_kept_and_said(minilm: Encoder) -> None:
         found = Generator(settings, minilm).answer(QUESTION, long, timeout_s=5)
     assert found.degraded[0] == ("generation", "context-cut: 2 of 3 passages fitted the prompt")
     assert found.dropped == ("[3]",)
+
+
+def test_the_model_reads_the_neighbours_and_a_quote_from_one_names_it(minilm: Encoder) -> None:
+    results = [hit("The lighthouse has a lamp. It was built in 1870.", "a", "Lighthouse", position=3, content_hash="v")]
+    beside = hit("It turns once a minute.", "a", "Lighthouse", position=4, content_hash="v", page=9)
+    with endpoint(says(*complete("It turns once a minute [1]."))) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        found = generator.answer(QUESTION, results, timeout_s=5, nearby=lambda _: {Place("a", "v", 4): beside})
+        generator.close()
+    assert "It was built in 1870.\nIt turns once a minute." in served.requests[0]["messages"][1]["content"]
+    assert found.citations == (Citation(1, "a-4", "a", "It turns once a minute.", 9),)
+    assert found.degraded == ()
+
+
+def test_without_the_store_the_model_reads_the_results_alone(minilm: Encoder) -> None:
+    def away(_: Sequence[Place]) -> Mapping[Place, Hit]:
+        raise StoreUnavailable("away")
+
+    results = [replace(found, content_hash="v") for found in HITS]
+    with endpoint(says(*complete("Once a minute [1]."))) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        found = generator.answer(QUESTION, results, timeout_s=5, nearby=away)
+        generator.close()
+    assert found.degraded == (("context", "store-unavailable: neighbours were not added"),)
+    assert found.citations[0].quote == "Its lamp turns once a minute."

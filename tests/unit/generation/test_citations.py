@@ -48,7 +48,10 @@ def test_a_citation_quotes_the_sentence_that_says_it() -> None:
         hit("The tower was built in 1870. Its lamp turns once a minute.", "a"),
         hit("Keepers live in the cottage. They get two weeks of leave.", "b"),
     ]
-    found = cite("The lamp turns every minute [1]. Two weeks of leave are given [2]. Built in 1870 [1].", hits)
+    found = cite(
+        "The lamp turns every minute [1]. Two weeks of leave are given [2]. Built in 1870 [1].",
+        [[found] for found in hits],
+    )
     assert [(c.marker, c.document_id) for c in found] == [(1, "a"), (2, "b")]
     assert found[1].quote == "They get two weeks of leave."
     assert all(c.quote in hits[c.marker - 1].text for c in found)

@@ -1,0 +1,86 @@
+"""Rankings of documents from collected legs, at any weight: the service's fusion, many times over.
+
+`Prepared` holds a query's normalised scores once, so that another weight costs an addition and a sort. A test holds it
+to `app.search.fusion`: the same order, ties included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.evaluation.collect import QueryLegs
+from app.passage import Candidate
+from app.search.fusion import Fused, Leg, fuse_rrf, normalise
+from app.tuning import Normalization
+
+Array = npt.NDArray[np.float64]
+
+DEEPEST = 100
+"""Documents of a ranking that are measured: Recall@100 looks no deeper."""
+
+
+def documents_of(ranked: Sequence[Fused | Candidate], most: int = DEEPEST) -> list[str]:
+    """The documents of ranked passages, each at its best passage's place."""
+    return list(dict.fromkeys(item.document_id for item in ranked))[:most]
+
+
+def rrf_ranking(legs: QueryLegs, rank_constant: int) -> list[str]:
+    """Documents as reciprocal rank fusion orders them."""
+    return documents_of(fuse_rrf(legs.lexical, legs.dense, rank_constant, bonus=legs.bonus))
+
+
+def single_rankings(legs: QueryLegs) -> tuple[list[str], list[str]]:
+    """Documents as the lexical leg orders them (exact matches first, as the service has it), and as the dense one."""
+    lexical = sorted(legs.lexical, key=lambda item: (-legs.bonus.get(item.id, 0.0), -item.score, item.id))
+    return documents_of(lexical), documents_of(legs.dense)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One query's candidates: documents, and each leg's normalised scores, shape (n,), in the order of the ids."""
+
+    documents: tuple[str, ...]
+    lexical: Array
+    dense: Array
+    bonus: Array
+
+    @classmethod
+    def of(cls, legs: QueryLegs, normalization: Normalization, depth: int | None = None) -> Prepared:
+        """Normalise the legs, cut at `depth` candidates each."""
+        left, right = legs.lexical[:depth], legs.dense[:depth]
+        documents = {item.id: item.document_id for item in (*left, *right)}
+        ids = sorted(documents)
+        return cls(
+            tuple(documents[key] for key in ids),
+            _column(ids, left, normalization, "lexical"),
+            _column(ids, right, normalization, "dense"),
+            np.array([legs.bonus.get(key, 0.0) for key in ids]),
+        )
+
+    def ranking(self, alpha: float, most: int = DEEPEST) -> list[str]:
+        """Documents, best first, at the dense share `alpha`; equal scores by passage id."""
+        scores = (1.0 - alpha) * self.lexical + alpha * self.dense + self.bonus
+        order = np.argsort(-scores, kind="stable")
+        found: dict[str, None] = {}
+        for place in order:
+            found[self.documents[place]] = None
+            if len(found) == most:
+                break
+        return list(found)
+
+
+def prepare_all(
+    legs: Mapping[str, QueryLegs], normalization: Normalization, depth: int | None = None
+) -> dict[str, Prepared]:
+    """`Prepared` of each query."""
+    return {query_id: Prepared.of(item, normalization, depth) for query_id, item in legs.items()}
+
+
+def _column(ids: Sequence[str], leg: Sequence[Candidate], normalization: Normalization, which: Leg) -> Array:
+    values, absent = normalise([item.score for item in leg], normalization, which)
+    known = dict(zip((item.id for item in leg), values.tolist(), strict=True))
+    return np.array([known.get(key, absent) for key in ids], np.float64)

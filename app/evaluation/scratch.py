@@ -1,0 +1,131 @@
+"""The index that an evaluation has to itself: filled by the normal ingest, searched by the normal queries.
+
+It is named ``braid-evaluation-<set>-<recipe>``: the recipe is a digest of all that decides what is stored, so that two
+ways of cutting or two models never share an index, and a run that broke off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from app.config import Settings
+from app.errors import InvalidInput, StoreError
+from app.evaluation.dataset import JudgedSet
+from app.ingest.documents import Encoder, recipe
+from app.ingest.progress import IngestProgress
+from app.ingest.report import IngestReport
+from app.ingest.run import IngestOptions, ingest_paths
+from app.store.client import Cluster
+from app.store.rendering import Rendered, composed
+from app.tuning import Bm25
+
+PREFIX = "braid-evaluation-"
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """A filled index: the cluster's view of it, and what the ingest reported."""
+
+    cluster: Cluster
+    index: str
+    report: IngestReport
+
+    def similarity(self, bm25: Bm25) -> None:
+        """Give it other BM25 parameters; it is closed meanwhile, as only a scratch index may be. Raises StoreError."""
+        change_similarity(self.cluster, self.index, bm25)
+
+    def drop(self) -> None:
+        """Remove it."""
+        self.cluster.request("DELETE", f"/{self.index}")
+
+
+def prepare(
+    judged: JudgedSet,
+    *,
+    settings: Settings,
+    cluster: Cluster,
+    rendered: Rendered,
+    encoder: Encoder,
+    whole: bool,
+    progress: IngestProgress,
+) -> Scratch:
+    """Create the index of a set where there is none, and bring the corpus in; what is there already is skipped.
+
+    Args:
+        judged: with a corpus.
+        settings: of cutting and embedding; the service's own.
+        cluster: where it is made.
+        rendered: fields and settings of the service's own index, which it gets too.
+        encoder: of the passages.
+        whole: each row is one passage (as published figures are measured), else rows are cut as documents are.
+        progress: told of documents.
+
+    Raises:
+        InvalidInput: the set has no corpus, or none of it could be stored.
+        StoreError, EncoderError: as `ingest_paths`.
+    """
+    if judged.corpus is None:
+        raise InvalidInput(f"the set {judged.name!r} has no corpus.jsonl: it is judged against what the store holds")
+    alias = _alias(judged, settings, encoder, rendered, whole)
+    index = f"{alias}-000001"
+    if not _exists(cluster, index):
+        body: dict[str, Any] = {**composed(rendered), "aliases": {alias: {"is_write_index": True}}}
+        body["settings"]["index"]["number_of_replicas"] = 0
+        cluster.request("PUT", f"/{index}", body=body)
+    own = cluster.within(alias)
+    options = IngestOptions(source_id="evaluation", whole=whole, tagging=False)
+    report = ingest_paths(
+        [judged.corpus], settings=settings, cluster=own, encoder=encoder, options=options, progress=progress
+    )
+    if not report.passages and not report.unchanged:
+        raise InvalidInput(f"no document of {judged.corpus.name} could be stored: {_first_reason(report)}")
+    return Scratch(own, index, report)
+
+
+def change_similarity(cluster: Cluster, index: str, bm25: Bm25) -> None:
+    """Give an index other BM25 parameters. It is closed for about a second: nothing can be searched meanwhile.
+
+    Raises:
+        StoreError: refused; the index is open again in any case.
+    """
+    cluster.request("POST", f"/{index}/_close", timeout_s=60)
+    try:
+        body = {"index.similarity.braid_bm25": {"type": "BM25", "k1": bm25.k1, "b": bm25.b}}
+        cluster.request("PUT", f"/{index}/_settings", body=body)
+    finally:
+        cluster.request("POST", f"/{index}/_open", params={"wait_for_active_shards": "1"}, timeout_s=60)
+    health = cluster.request(
+        "GET", f"/_cluster/health/{index}", params={"wait_for_status": "yellow", "timeout": "30s"}, timeout_s=40
+    )
+    if health.get("timed_out"):
+        raise StoreError(f"index {index} did not come back within 30 s after its similarity was changed")
+
+
+def leftovers(cluster: Cluster) -> dict[str, int]:
+    """The evaluation indexes that are there, with the bytes that they take."""
+    rows = cluster.request("GET", f"/_cat/indices/{PREFIX}*", params={"format": "json", "bytes": "b"})
+    return {row["index"]: int(row["store.size"] or 0) for row in rows}
+
+
+def _alias(judged: JudgedSet, settings: Settings, encoder: Encoder, rendered: Rendered, whole: bool) -> str:
+    assert judged.corpus is not None  # noqa: S101 - checked by the caller
+    made_by = "|".join(
+        (
+            str(judged.corpus.resolve()),
+            recipe(settings, encoder, tagging=False),
+            f"{whole} {settings.language} {settings.shards} {rendered.variant}",
+        )
+    )
+    name = re.sub(r"[^a-z0-9]+", "-", judged.name.lower()).strip("-")[:40] or "set"
+    return f"{PREFIX}{name}-{hashlib.sha256(made_by.encode()).hexdigest()[:10]}"
+
+
+def _exists(cluster: Cluster, index: str) -> bool:
+    return index in leftovers(cluster)
+
+
+def _first_reason(report: IngestReport) -> str:
+    return report.failed[0].detail if report.failed else "it is empty"

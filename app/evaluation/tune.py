@@ -1,0 +1,367 @@
+"""`braid tune`: one search over what can be measured about fusion, on a part of the queries; checked on the rest.
+
+Settings are taken one after the other, each at its own best dense share: boosts of neighbouring words and titles, k1
+and b of BM25 (where the index is a scratch one), candidates, normalisation, the share itself, then the weight of each
+query. A change is kept only if it gains `LEAST_GAIN` and more than one standard error of the difference between the
+queries (the rule of Breiman et al., CART, 1984): what few judgements can't show is not adopted.
+The held-out part is looked at once, when all is chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from app.errors import StoreError
+from app.evaluation.collect import Collected, Load, QueryLegs, collect
+from app.evaluation.comparison import Comparison, compare
+from app.evaluation.dataset import JudgedSet, split_queries
+from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, shares_of, value_at
+from app.evaluation.measures import Measured, measure
+from app.evaluation.objective import MeasureName, Objective, examples
+from app.evaluation.ranking import Prepared, prepare_all, rrf_ranking
+from app.evaluation.run import NO_RERANKER, Where, query_vectors
+from app.evaluation.scratch import Scratch
+from app.search.weighting import Weight, features, learned_weight, model_for
+from app.tuning import Bm25, Boosts, Normalization, Tuning, WeightModel
+
+HELD_OUT = 0.3
+LEAST_GAIN = 0.002
+"""In the measure's own unit (0..1)."""
+_MOST_QUERIES = 800
+_DEPTHS = (50, 100, 200)
+_NORMALIZATIONS: tuple[Normalization, ...] = ("min_max", "z_score", "l2")
+_PHRASE = (0.0, 0.15, 0.5)
+_TITLE = (0.0, 0.25, 0.5)
+_K1 = (0.9, 1.6, 2.0)
+_B = (0.3, 0.5, 0.9)
+_COARSE = GRID[::2]
+_FOLDS = 5
+_FEWEST_TO_LEARN = 50
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was tried, its best dense share, how good it was on the tuning part, and whether it was kept."""
+
+    tried: str
+    alpha: float | None
+    value: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The tuning, the way to it, and how it compares with the one before on queries that it never saw."""
+
+    tuning: Tuning
+    steps: tuple[Step, ...]
+    held_out: dict[str, Measured]
+    comparison: Comparison
+    verdict: str
+    better: bool
+    seconds: float
+    failed: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def tune(
+    judged: JudgedSet,
+    where: Where,
+    current: Tuning,
+    *,
+    scratch: Scratch | None,
+    measure_name: MeasureName = "NDCG@10",
+    load: Load = Load(),  # noqa: B008 - frozen
+    seed: int = 0,
+    say: Say = lambda line: None,
+) -> Tuned:
+    """Search for a better tuning than `current`.
+
+    Args:
+        judged: the queries; a share of `HELD_OUT` is kept apart.
+        where: what is searched.
+        current: what is in force; the start, and what the result is compared with.
+        scratch: the index, if it is one that may be closed; None: k1 and b stay as they are.
+        measure_name: what is maximised.
+        load: bound on the work.
+        seed: of the split and of sampling.
+        say: told of each step, for people.
+
+    Raises:
+        InvalidInput: too few judged queries to split.
+        StoreError: the cluster stayed away, or all queries failed.
+    """
+    began = time.perf_counter()
+    tuning_part, held_part = split_queries(judged, share=HELD_OUT, seed=seed)
+    tuning_part = _sample(tuning_part, _MOST_QUERIES, seed)
+    search = _Search(tuning_part, where, current, measure_name, load, say)
+    search.boosts()
+    if scratch is not None:
+        search.bm25(scratch)
+    search.depth_and_normalization()
+    search.fine_alpha()
+    search.rrf()
+    search.learn()
+    chosen, search_seconds = search.best, time.perf_counter() - began
+    say("checking on the held-out queries")
+    check = _Check(held_part, where, measure_name, load)
+    before, after = check.measured(current, scratch), check.measured(chosen, scratch)
+    comparison = compare(before, after, measure_name, names=("before", "tuned"), permutations=4999)
+    better = comparison.mean_difference > 0 and comparison.p_randomization < 0.05
+    notes = [NO_RERANKER.replace("measured", "tuned")]
+    if scratch is None:
+        notes.append("k1 and b were left: the queries are judged against a live index, which must not be closed")
+    about = {
+        "set": judged.name,
+        "split": judged.split,
+        "date": time.strftime("%Y-%m-%d"),
+        "measure": measure_name,
+        "queries": {"tuned on": len(tuning_part.queries), "held out": len(held_part.queries)},
+        "held out": {
+            "before": round(before.means[measure_name], 4),
+            "tuned": round(after.means[measure_name], 4),
+            "difference": round(comparison.mean_difference, 4),
+            "interval": [round(comparison.low, 4), round(comparison.high, 4)],
+            "p": round(comparison.p_randomization, 4),
+        },
+        "embedding_model": where.encoder.name,
+    }
+    return Tuned(
+        tuning=chosen.model_copy(update={"about": about}),
+        steps=tuple(search.steps),
+        held_out={"before": before, "tuned": after},
+        comparison=comparison,
+        verdict=_verdict(comparison, better),
+        better=better,
+        seconds=round(search_seconds, 1),
+        failed={**search.failed, **check.failed},
+        notes=tuple(notes),
+    )
+
+
+class _Search:
+    """The search on the tuning part; `best` is the tuning so far."""
+
+    def __init__(
+        self, judged: JudgedSet, where: Where, start: Tuning, measure_name: MeasureName, load: Load, say: Say
+    ) -> None:
+        self._judged, self._where, self._load, self._say = judged, where, load, say
+        self._objective = Objective(judged.qrels, measure_name)
+        self._vectors = query_vectors(judged.queries, where.encoder)
+        self.best = start.model_copy(update={"weight_model": None, "about": {}})
+        self.steps: list[Step] = []
+        self.failed: dict[str, str] = {}
+        self._legs = self._collect(start, None)
+        self._values, alpha = self._best_share(self._legs, start)
+        self.best = self.best.model_copy(update={"alpha": alpha})
+        self._note("as it is", alpha, float(self._values.mean()), kept=True)
+
+    def boosts(self) -> None:
+        for phrase in _PHRASE:
+            self._try_boosts(self.best.boosts.model_copy(update={"phrase": phrase}), f"phrase boost {phrase}")
+        for title in _TITLE:
+            self._try_boosts(
+                self.best.boosts.model_copy(update={"title": title, "heading": title}), f"title boost {title}"
+            )
+
+    def bm25(self, scratch: Scratch) -> None:
+        """k1, then b; the index keeps the best."""
+        for k1 in _K1:
+            self._try_bm25(scratch, Bm25(k1=k1, b=self.best.bm25.b))
+        for b in _B:
+            self._try_bm25(scratch, Bm25(k1=self.best.bm25.k1, b=b))
+        scratch.similarity(self.best.bm25)
+
+    def depth_and_normalization(self) -> None:
+        for technique in _NORMALIZATIONS:
+            for depth in _DEPTHS:
+                if (technique, depth) != (self.best.normalization, self.best.candidates):
+                    tuning = self.best.model_copy(update={"normalization": technique, "candidates": depth})
+                    self._try(tuning, self._legs, f"{technique}, {depth} candidates")
+
+    def fine_alpha(self) -> None:
+        curves = self._objective.curves(self._prepared(self.best, self._legs))
+        alpha = _steady_best(curves)
+        self._values = curves[:, int(np.abs(GRID - alpha).argmin())]
+        native = self._objective.curves(prepare_all(self._legs, "min_max", self.best.candidates))
+        self.best = self.best.model_copy(update={"alpha": alpha, "native_alpha": _steady_best(native)})
+        self._note("the share itself", alpha, float(self._values.mean()), kept=True)
+
+    def rrf(self) -> None:
+        constant = self._where.settings.rrf_rank_constant
+        value = self._objective.values(
+            {query: rrf_ranking(legs, constant) for query, legs in self._legs.items()}
+        ).mean()
+        self._note(f"reciprocal rank fusion, constant {constant}: for comparison", None, float(value), kept=False)
+
+    def learn(self) -> None:
+        """Whether the weight of each query should be predicted, by cross-validation on the tuning part."""
+        prepared = self._prepared(self.best, self._legs)
+        # queries that failed have no legs and can't teach anything
+        known = [query for query in self._objective.queries if query in prepared]
+        objective = Objective({query: self._judged.qrels[query] for query in known}, self._objective.measure)
+        values = {query: features(self._legs[query].query, *_cut(self._legs[query], self.best)) for query in known}
+        data = examples(values, objective, objective.curves({query: prepared[query] for query in known}))
+        fixed = _cross_validated(data, None)
+        self._note("one weight for all queries, cross-validated", self.best.alpha, fixed, kept=False)
+        shipped = model_for(self.best, self._where.encoder.name)
+        tried: list[tuple[str, float, WeightModel | None]] = []
+        if shipped is not None:
+            tried.append(
+                ("shipped model", float(value_at(data.curves, shares_of(shipped, data.features)).mean()), None)
+            )
+        if len(data) >= _FEWEST_TO_LEARN:
+            value = _cross_validated(data, lambda part: self._fit(part, shipped))
+            tried.append(("model trained here, cross-validated", value, self._fit(data, shipped)))
+        name, value, model = max(tried, key=lambda item: item[1], default=("", 0.0, None))
+        kept = bool(tried) and value >= fixed
+        for tried_name, tried_value, _ in tried:
+            self._note(f"weight of each query: {tried_name}", None, tried_value, kept=kept and tried_name == name)
+        self.best = self.best.model_copy(update={"learned": kept, "weight_model": model if kept else None})
+
+    def _fit(self, part: Examples, start: WeightModel | None) -> WeightModel:
+        about = {"set": self._judged.name, "queries": len(part), "measure": self._objective.measure}
+        name = self._where.encoder.name
+        return fit(part, embedding_model=name, normalization=self.best.normalization, start=start, about=about)
+
+    def _try_bm25(self, scratch: Scratch, bm25: Bm25) -> None:
+        if bm25 != self.best.bm25:
+            scratch.similarity(bm25)
+            tuning = self.best.model_copy(update={"bm25": bm25})
+            self._try(tuning, self._collect(tuning, self._legs), f"k1 {bm25.k1:g}, b {bm25.b:g}")
+
+    def _try_boosts(self, boosts: Boosts, name: str) -> None:
+        if boosts != self.best.boosts:
+            tuning = self.best.model_copy(update={"boosts": boosts})
+            self._try(tuning, self._collect(tuning, self._legs), name)
+
+    def _try(self, tuning: Tuning, legs: dict[str, QueryLegs], name: str) -> None:
+        values, alpha = self._best_share(legs, tuning)
+        gains = values - self._values
+        kept = bool(gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
+        self._note(name, alpha, float(values.mean()), kept=kept)
+        if kept:
+            self.best = tuning.model_copy(update={"alpha": alpha})
+            self._values, self._legs = values, legs
+
+    def _collect(self, tuning: Tuning, dense_from: Mapping[str, QueryLegs] | None) -> dict[str, QueryLegs]:
+        found: Collected = collect(
+            self._judged.queries,
+            self._vectors,
+            cluster=self._where.cluster,
+            tenant=self._where.tenant,
+            tuning=tuning,
+            depth=max(_DEPTHS),
+            load=self._load,
+            dense_from=dense_from,
+        )
+        self.failed.update(found.failed)
+        _require_most(found, len(self._judged.queries))
+        return found.legs
+
+    def _prepared(self, tuning: Tuning, legs: Mapping[str, QueryLegs]) -> dict[str, Prepared]:
+        return prepare_all(legs, tuning.normalization, tuning.candidates)
+
+    def _best_share(self, legs: Mapping[str, QueryLegs], tuning: Tuning) -> tuple[Array, float]:
+        """The measure of each query at the share that is best for all of them, and that share."""
+        curves = self._objective.curves(self._prepared(tuning, legs), _COARSE)
+        best = int(curves.mean(axis=0).argmax())
+        return curves[:, best], float(_COARSE[best])
+
+    def _note(self, tried: str, alpha: float | None, value: float, *, kept: bool) -> None:
+        self.steps.append(Step(tried, alpha, round(value, 5), kept))
+        at = f" at dense share {alpha:g}" if alpha is not None else ""
+        self._say(f"{value * 100:6.2f}  {tried}{at}{'  *' if kept else ''}")
+
+
+class _Check:
+    """Measures tunings on the held-out part, as the service would answer."""
+
+    def __init__(self, judged: JudgedSet, where: Where, measure_name: MeasureName, load: Load) -> None:
+        self._judged, self._where, self._load = judged, where, load
+        self._vectors = query_vectors(judged.queries, where.encoder)
+        self.failed: dict[str, str] = {}
+
+    def measured(self, tuning: Tuning, scratch: Scratch | None) -> Measured:
+        if scratch is not None:
+            scratch.similarity(tuning.bm25)
+        found = collect(
+            self._judged.queries,
+            self._vectors,
+            cluster=self._where.cluster,
+            tenant=self._where.tenant,
+            tuning=tuning,
+            depth=tuning.candidates,
+            load=self._load,
+        )
+        self.failed.update(found.failed)
+        _require_most(found, len(self._judged.queries))
+        prepared = prepare_all(found.legs, tuning.normalization)
+        model = model_for(tuning, self._where.encoder.name)
+        fixed = Weight(tuning.alpha, "tuned", "")
+        rankings = {
+            query: item.ranking(
+                tuning.alpha
+                if model is None
+                else learned_weight(
+                    model, fixed, found.legs[query].query, found.legs[query].lexical, found.legs[query].dense
+                ).alpha
+            )
+            for query, item in prepared.items()
+        }
+        return measure(self._judged.qrels, rankings)
+
+
+def _sample(judged: JudgedSet, most: int, seed: int) -> JudgedSet:
+    if len(judged.queries) <= most:
+        return judged
+    return split_queries(judged, share=most / len(judged.queries), seed=seed + 1)[1]
+
+
+def _steady_best(curves: Array) -> float:
+    """The best share of the mean curve, smoothed over its neighbours: the peak of a few queries is noise."""
+    means = curves.mean(axis=0)
+    padded = np.pad(means, 1, mode="edge")
+    return float(GRID[int(np.convolve(padded, [0.25, 0.5, 0.25], mode="valid").argmax())])
+
+
+def _cut(legs: QueryLegs, tuning: Tuning) -> tuple[Any, Any]:
+    return legs.lexical[: tuning.candidates], legs.dense[: tuning.candidates]
+
+
+def _cross_validated(data: Examples, train: Callable[[Examples], WeightModel] | None) -> float:
+    """Mean value over folds at the weights that the other folds teach; `train` None: one weight for all."""
+    fold = np.random.default_rng(0).permutation(len(data)) % min(_FOLDS, len(data))
+    values: list[float] = []
+    for number in range(int(fold.max()) + 1):
+        rest, part = data.take(fold != number), data.take(fold == number)
+        if not len(rest):
+            continue
+        shares = best_fixed(rest) if train is None else shares_of(train(rest), part.features)
+        values += value_at(part.curves, shares).tolist()
+    return float(np.mean(values)) if values else 0.0
+
+
+def _require_most(found: Collected, asked: int) -> None:
+    """A search over half of the queries finds what suits that half."""
+    if len(found.failed) * 2 > asked:
+        reason = next(iter(found.failed.values()))
+        raise StoreError(f"{len(found.failed)} of {asked} queries failed ({reason}); nothing was tuned, run it again")
+
+
+def _verdict(comparison: Comparison, better: bool) -> str:
+    points, low, high = (100 * x for x in (comparison.mean_difference, comparison.low, comparison.high))
+    p = comparison.p_randomization
+    told = f"{points:+.2f} points {comparison.measure} on held-out queries ({low:+.2f} to {high:+.2f}, p {p:.3f})"
+    if better:
+        return f"measurably better: {told}"
+    if points < 0:
+        return f"worse than what is in force: {told}"
+    return f"not measurably better: {told}"

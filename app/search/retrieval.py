@@ -1,0 +1,229 @@
+"""What a search asks of OpenSearch: the two legs, the native hybrid request, the passages of the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app import telemetry
+from app.deadline import Deadline
+from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
+from app.querytext import QueryText
+from app.search.request import SearchRequest
+from app.store import queries
+from app.store.filters import Clause
+from app.store.highlights import highlight_body
+from app.store.responses import Leg, Retrieved, read_leg, read_outcome, read_response
+from app.tuning import Tuning
+
+
+class SearchCluster(Protocol):
+    """The part of the cluster that search needs."""
+
+    @property
+    def read_alias(self) -> str:
+        """What is searched."""
+        ...
+
+    def request(
+        self, method: str, path: str, *, params: dict[str, Any] | None, body: Any, timeout_s: float | None
+    ) -> Any:
+        """Send one request; raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that was skipped or gave less than it should, and why (a short stable text, no internals)."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Run:
+    """What one request gathers on its way."""
+
+    request: SearchRequest
+    query: QueryText
+    tuning: Tuning
+    deadline: Deadline
+    filters: list[Clause]
+    depth: int
+    timings: dict[str, float] = field(default_factory=dict)
+    degraded: list[Degradation] = field(default_factory=list)
+    corrected: tuple[str, ...] = ()
+
+    def degrade(self, stage: str, reason: str) -> None:
+        self.degraded.append(Degradation(stage, reason))
+
+    @property
+    def window(self) -> int:
+        return self.request.from_ + self.request.size
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """Both legs of a hybrid search, or the one that answered. `total`: all that either matches, each once."""
+
+    lexical: Leg | None
+    dense: Leg | None
+    total: int
+
+
+class Retrieval:
+    """Sends what one search needs. Thread-safe; `Run` belongs to one search."""
+
+    def __init__(self, cluster: SearchCluster, executor: Executor) -> None:
+        self._cluster = cluster
+        self._executor = executor
+
+    def start_lexical(self, run: Run) -> Future[Leg]:
+        """Begin the text leg; it runs while the query is embedded."""
+        return self._executor.submit(self.lexical, run)
+
+    def lexical(self, run: Run) -> Leg:
+        """The text leg. Words that no passage holds are matched again with typing errors. Raises StoreError."""
+        with timed(run, "lexical_ms", telemetry.LEXICAL_SEARCH.observe):
+            strict = queries.lexical_leg(run.query, run.tuning.boosts, run.filters)
+            found = self._leg(run, "lexical", strict, queries.lexical_counts(run.query))
+            if not found.missing:
+                return found
+            fuzzy = queries.lexical_leg(run.query, run.tuning.boosts, run.filters, found.missing)
+            corrected = self._leg(run, "lexical", fuzzy, {})
+            if corrected.total == found.total:
+                return found
+            run.corrected = found.missing
+            return Leg(corrected.candidates, corrected.total, corrected.outcome, exact=found.exact)
+
+    def dense(self, run: Run, vector: Sequence[float], *, count_outside: bool) -> Leg:
+        """The vector leg. Raises StoreError."""
+        counts = queries.outside_count(queries.lexical_match(run.query, run.filters)) if count_outside else {}
+        with timed(run, "vector_ms", telemetry.VECTOR_SEARCH.observe):
+            return self._leg(run, "vector", queries.vector_leg(vector, run.depth, run.filters), counts)
+
+    def both(self, run: Run, lexical_job: Future[Leg], vector: Sequence[float]) -> Legs:
+        """Both legs; one that fails is noted, and the other answers alone.
+
+        Raises:
+            StoreError, DeadlineExceeded: of the lexical leg, when both failed.
+        """
+        dense, dense_error = _attempt(lambda: self.dense(run, vector, count_outside=True))
+        lexical, lexical_error = _attempt(lexical_job.result)
+        if lexical is None and dense is None:
+            raise lexical_error or dense_error or StoreError("both legs failed")
+        for stage, error in (("lexical", lexical_error), ("vector", dense_error)):
+            if error is not None:
+                run.degrade(stage, f"{error.kind}: the other leg answered alone")
+        return Legs(lexical, dense, self._total(run, lexical, dense))
+
+    def native(
+        self, run: Run, vector: Sequence[float], *, pipeline: str | None, inline: queries.Body | None
+    ) -> Retrieved:
+        """One `hybrid` request through a pipeline of the cluster, or one that the body carries. Raises StoreError."""
+        query = queries.hybrid_query(run.query, run.tuning.boosts, vector, run.depth, run.filters)
+        # the first pages are read anew for each page and cut later: past its last hit the native `from` is an error
+        body = queries.search_body(query, size=run.window, timeout_ms=_left_ms(run, "hybrid"))
+        if inline is not None:
+            body["search_pipeline"] = inline
+        params = {"search_pipeline": pipeline} if pipeline is not None else None
+        return read_response(self._send(run, "hybrid", body, params))
+
+    def fetch(self, run: Run, ids: Sequence[str], *, vectors: bool, highlight: bool) -> Retrieved:
+        """The passages of `ids`, in no order; one that was deleted meanwhile is missing. Raises StoreError."""
+        marks = highlight_body(queries.lexical_match(run.query, [], run.corrected)) if highlight else None
+        body = queries.fetch_body(ids, run.filters, timeout_ms=_left_ms(run, "fetch"), vectors=vectors, highlight=marks)
+        with timed(run, "fetch_ms"):
+            return read_response(self._send(run, "fetch", body))
+
+    def _total(self, run: Run, lexical: Leg | None, dense: Leg | None) -> int:
+        if dense is None:
+            return lexical.total if lexical else 0
+        if lexical is None:
+            return dense.total
+        outside = dense.outside or 0
+        if run.corrected:  # the dense leg counted against the query as typed
+            ids = [item.id for item in dense.candidates]
+            matched = queries.lexical_match(run.query, run.filters, run.corrected)
+            body = {
+                "query": {"bool": {"filter": [{"ids": {"values": ids}}], "must_not": [matched]}},
+                "size": 0,
+                "track_total_hits": True,
+            }
+            outside = read_leg(self._send(run, "lexical", body)).total
+        return lexical.total + outside
+
+    def _leg(self, run: Run, stage: str, query: queries.Body, counts: dict[str, queries.Body]) -> Leg:
+        body = queries.leg_body(query, size=run.depth, timeout_ms=_left_ms(run, stage), counts=counts)
+        return read_leg(self._send(run, stage, body))
+
+    def _send(
+        self,
+        run: Run,
+        stage: str,
+        body: queries.Body,
+        params: dict[str, Any] | None = None,
+    ) -> Any:
+        left = run.deadline.remaining_s(stage)
+        with counted(stage):
+            try:
+                raw = self._cluster.request(
+                    "POST", f"/{self._cluster.read_alias}/_search", params=params, body=body, timeout_s=left
+                )
+            except StoreUnavailable:
+                run.deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage
+                raise
+            outcome = read_outcome(raw)
+        took = run.timings.get("opensearch_took_ms", 0.0)
+        # the legs run side by side, the passages are fetched after them
+        run.timings["opensearch_took_ms"] = (
+            took + outcome.took_ms if stage == "fetch" else max(took, float(outcome.took_ms))
+        )
+        if outcome.failed_shards:
+            run.degrade(stage, f"partial: {outcome.failed_shards} of {outcome.shards} shards failed")
+        if outcome.timed_out:
+            run.degrade(stage, "timeout: OpenSearch returned what it had found by then")
+        return raw
+
+
+def _attempt(job: Callable[[], Leg]) -> tuple[Leg | None, StoreError | DeadlineExceeded | None]:
+    try:
+        return job(), None
+    except (StoreError, DeadlineExceeded) as error:
+        return None, error
+
+
+def _left_ms(run: Run, stage: str) -> int:
+    return max(1, int(run.deadline.remaining_s(stage) * 1000))
+
+
+def milliseconds(started: float) -> float:
+    """Since `started` (of `time.perf_counter`)."""
+    return round((time.perf_counter() - started) * 1000, 3)
+
+
+@contextmanager
+def timed(run: Run, name: str, observe: Callable[[float], None] | None = None) -> Iterator[None]:
+    """Note how long the block took in `run.timings`, and tell a histogram."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        run.timings[name] = milliseconds(started)
+        if observe is not None:
+            observe(time.perf_counter() - started)
+
+
+@contextmanager
+def counted(stage: str) -> Iterator[None]:
+    """Count a stage that ran, and whether it failed."""
+    outcome = "error"
+    try:
+        yield
+        outcome = "ok"
+    finally:
+        telemetry.STAGE_REQUESTS.labels(stage, outcome).inc()

@@ -1,0 +1,185 @@
+"""The dense share of a query's linear fusion, predicted from the query and from what the two legs gave.
+
+A logistic model over few features (`FEATURES`): how well the legs agree, how far each leg's best stand out, how much of
+the query the best lexical match holds, question words, identifiers. Spread and entropy of scores are those of query
+performance prediction (Shtok et al., TOIS 2012). What the query says alone predicted nothing (benchmarks/fusion.md), so
+the weight is chosen when both legs have answered, and choosing it costs no further request.
+
+Where the model is not sure - its coefficients disagree between bootstrap samples, or the query is unlike all that it
+was trained on - the fixed weight stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from app.passage import Candidate
+from app.querytext import QueryText
+from app.search.fusion import min_max
+from app.tuning import Tuning, WeightModel
+
+Vector = npt.NDArray[np.float64]
+
+FEATURES = (
+    "words",
+    "question",
+    "codes",
+    "quoted",
+    "lexical_per_word",
+    "lexical_gap10",
+    "lexical_spread",
+    "lexical_entropy",
+    "dense_top",
+    "dense_gap10",
+    "dense_spread",
+    "dense_entropy",
+    "overlap10",
+    "overlap50",
+    "lexical_best_in_dense",
+    "dense_best_in_lexical",
+    "correlation",
+)
+_SHIPPED_MODEL = Path(__file__).with_name("weight_model.json")
+_CLIP = 3.0
+"""Standard deviations at which a feature is cut: a single strange value must not decide."""
+_STRANGE = 1.75
+"""Root mean square of the standardised features above which a query is unlike the training data."""
+_UNSURE = 0.75
+"""Standard deviation of the logit above which the coefficients do not agree."""
+_TOP = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """The dense share of one query, where it comes from, why, and the features that were looked at."""
+
+    alpha: float
+    source: Literal["request", "setting", "tuned", "default", "learned"]
+    reason: str
+    features: dict[str, float] | None = None
+
+
+def features(query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Candidate]) -> Vector:
+    """The features of a query, shape (len(FEATURES),); legs are given best first and may be empty."""
+    left = np.array([item.score for item in lexical], np.float64)
+    right = np.array([item.score for item in dense], np.float64)
+    left_ids, right_ids = [item.id for item in lexical], [item.id for item in dense]
+    left_scaled = dict(zip(left_ids, min_max(left.tolist()).tolist(), strict=True))
+    right_scaled = dict(zip(right_ids, min_max(right.tolist()).tolist(), strict=True))
+    found = {
+        "words": math.log1p(query.words),
+        "question": float(query.question),
+        "codes": math.log1p(len(query.codes)),
+        "quoted": float(bool(query.phrases)),
+        "overlap10": len({*left_ids[:10]} & {*right_ids[:10]}) / 10,
+        "overlap50": len({*left_ids[:50]} & {*right_ids[:50]}) / 50,
+        "correlation": _correlation(lexical, dense),
+    }
+    if left.size:
+        best = max(float(left[0]), 1e-9)
+        found |= {
+            "lexical_per_word": best / max(1, query.words),
+            "lexical_gap10": float(left[0] - left[min(9, left.size - 1)]) / best,
+            "lexical_spread": float(left[0] - left[-1]) / best,
+            "lexical_entropy": _entropy(left[:_TOP]),
+            "lexical_best_in_dense": right_scaled.get(left_ids[0], 0.0),
+        }
+    if right.size:
+        found |= {
+            "dense_top": float(right[0]),
+            "dense_gap10": float(right[0] - right[min(9, right.size - 1)]),
+            "dense_spread": float(right[0] - right[-1]),
+            "dense_entropy": _entropy(right[:_TOP]),
+            "dense_best_in_lexical": left_scaled.get(right_ids[0], 0.0),
+        }
+    return np.array([found.get(name, 0.0) for name in FEATURES])
+
+
+def predict(model: WeightModel, values: Vector) -> tuple[float, float, float]:
+    """The dense share, the standard deviation of its logit, and how strange the query is (1 is usual)."""
+    raw = (values - np.asarray(model.mean)) / np.asarray(model.scale)
+    standard = np.append(np.clip(raw, -_CLIP, _CLIP), 1.0)
+    logit = float(standard @ np.asarray(model.coefficients))
+    deviation = math.sqrt(max(0.0, float(standard @ np.asarray(model.covariance) @ standard)))
+    strangeness = math.sqrt(float(np.mean(np.clip(raw, -2 * _CLIP, 2 * _CLIP) ** 2)))
+    return 1.0 / (1.0 + math.exp(-logit)), deviation, strangeness
+
+
+def learned_weight(
+    model: WeightModel, fixed: Weight, query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Candidate]
+) -> Weight:
+    """The predicted weight, or `fixed` with the reason why the prediction was not trusted."""
+    if not lexical or not dense:
+        return Weight(fixed.alpha, fixed.source, "one leg found nothing: there is nothing to weigh")
+    values = features(query, lexical, dense)
+    alpha, deviation, strangeness = predict(model, values)
+    shown = {name: round(float(value), 4) for name, value in zip(FEATURES, values, strict=True)}
+    if strangeness > _STRANGE:
+        reason = f"the query is unlike the training data ({strangeness:.2f} > {_STRANGE})"
+        return Weight(fixed.alpha, fixed.source, f"predicted {alpha:.3f} was not used: {reason}", shown)
+    if deviation > _UNSURE:
+        reason = f"the model is unsure (deviation of the logit {deviation:.2f} > {_UNSURE})"
+        return Weight(fixed.alpha, fixed.source, f"predicted {alpha:.3f} was not used: {reason}", shown)
+    strongest = contributions(model, values)[:3]
+    reason = ", ".join(f"{name} {'+' if share > 0 else ''}{share:.2f}" for name, share in strongest)
+    return Weight(round(alpha, 4), "learned", f"logit moved most by {reason}", shown)
+
+
+def contributions(model: WeightModel, values: Vector) -> list[tuple[str, float]]:
+    """What each feature adds to the logit of the dense share, the strongest first."""
+    standard = np.clip((values - np.asarray(model.mean)) / np.asarray(model.scale), -_CLIP, _CLIP)
+    shares = zip(model.features, (standard * np.asarray(model.coefficients[:-1])).tolist(), strict=True)
+    return sorted(shares, key=lambda item: -abs(item[1]))
+
+
+def model_for(tuning: Tuning, embedding_model: str) -> WeightModel | None:
+    """The model to predict with: the tuning's own, else the shipped one where it fits; None where none does.
+
+    A model knows the scores of one embedding model and one normalisation; under another it would guess.
+    """
+    if not tuning.learned:
+        return None
+    model = tuning.weight_model or shipped_model()
+    fits = (
+        model is not None
+        and model.features == FEATURES
+        and model.normalization == tuning.normalization
+        and embedding_model.removesuffix("-int8").removesuffix("-fp16") == model.embedding_model
+    )
+    return model if fits else None
+
+
+@cache
+def shipped_model() -> WeightModel | None:
+    """The model that Braid ships (its card: docs/models.md), or None where the file is missing."""
+    try:
+        return WeightModel.model_validate_json(_SHIPPED_MODEL.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _entropy(scores: Vector) -> float:
+    """Entropy of the scores above the lowest, 0 (one stands out) to 1 (all alike)."""
+    above = scores - scores.min()
+    total = float(above.sum())
+    if total <= 0:
+        return 1.0
+    shares = above[above > 0] / total
+    return float(-(shares * np.log(shares)).sum() / math.log(max(2, scores.size)))
+
+
+def _correlation(lexical: Sequence[Candidate], dense: Sequence[Candidate]) -> float:
+    """Pearson's correlation of the two scores over the passages that both legs returned; 0 for three or fewer."""
+    other = {item.id: item.score for item in dense}
+    pairs = np.array([(item.score, other[item.id]) for item in lexical if item.id in other])
+    if len(pairs) <= 3 or (pairs.std(axis=0) == 0).any():
+        return 0.0
+    return float(np.corrcoef(pairs.T)[0, 1])

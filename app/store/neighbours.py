@@ -1,0 +1,86 @@
+"""The passages that stand beside given ones in their documents, as far as the caller may see them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.errors import StoreError
+from app.passage import Hit
+from app.store.filters import Clause
+from app.store.queries import Body, search_body
+from app.store.responses import read_response
+
+_FIELDS = ("document_id", "title", "section_heading", "text", "page", "position", "content_hash")
+
+
+class ReadableCluster(Protocol):
+    """The part of the cluster that is needed here."""
+
+    @property
+    def read_alias(self) -> str: ...
+
+    def request(
+        self, method: str, path: str, *, params: dict[str, Any] | None, body: Any, timeout_s: float | None
+    ) -> Any:
+        """Send one request; raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a passage stands: in which version of which document, and the how-manieth it is there, from 0."""
+
+    document_id: str
+    content_hash: str
+    position: int
+
+    @classmethod
+    def of(cls, hit: Hit) -> Place:
+        return cls(hit.document_id, hit.content_hash, hit.position)
+
+
+def places_body(places: Iterable[Place], filters: Sequence[Clause], *, timeout_ms: int) -> Body:
+    """A search body for the passages at `places` that pass `filters`: the version is named, so that a document that is
+    being replaced does not lend a passage of its other version."""
+    positions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place in sorted(set(places)):
+        positions[place.document_id, place.content_hash].append(place.position)
+    wanted = [
+        {
+            "bool": {
+                "filter": [
+                    {"term": {"document_id": document_id}},
+                    {"term": {"content_hash": content_hash}},
+                    {"terms": {"position": numbers}},
+                ]
+            }
+        }
+        for (document_id, content_hash), numbers in positions.items()
+    ]
+    query = {"bool": {"filter": [*filters, {"bool": {"should": wanted, "minimum_should_match": 1}}]}}
+    body = search_body(query, size=sum(map(len, positions.values())), timeout_ms=timeout_ms)
+    return body | {"_source": list(_FIELDS), "track_total_hits": False}
+
+
+def passages_at(
+    cluster: ReadableCluster, places: Iterable[Place], filters: Sequence[Clause], *, timeout_s: float
+) -> dict[Place, Hit]:
+    """The passages at `places`; those that do not exist, or that `filters` (scope and request) hide, are missing.
+
+    One search, or none if no place is asked for. Fields that a neighbour is not read for (`uri`, tags) are empty.
+
+    Raises:
+        StoreError: OpenSearch failed, answered only in part, or not within `timeout_s` seconds.
+    """
+    wanted = set(places)
+    if not wanted:
+        return {}
+    body = places_body(wanted, filters, timeout_ms=max(1, int(timeout_s * 1000)))
+    raw = cluster.request("POST", f"/{cluster.read_alias}/_search", params=None, body=body, timeout_s=timeout_s)
+    found = read_response(raw)
+    if found.outcome.failed_shards or found.outcome.timed_out:
+        raise StoreError("OpenSearch answered only in part")
+    return {Place.of(hit): hit for hit in found.hits if Place.of(hit) in wanted}

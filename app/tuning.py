@@ -1,0 +1,78 @@
+"""What `braid tune` finds out and a service searches by: one frozen value, kept with its history on the cluster.
+
+A tuning is data: JSON in, JSON out, nothing executable. `store.tunings` reads and writes it; `search` obeys it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Normalization = Literal["min_max", "z_score", "l2"]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Boost = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Boosts(_Value):
+    """What a match counts in the lexical leg beside BM25 over the whole passage (weight 1).
+
+    `phrase` is that of two query words that follow each other in the passage (sequential dependence: Metzler and Croft,
+    SIGIR 2005), `codes` that of an identifier as it is written, `quoted` that of a phrase in quotation marks.
+    Measured on five collections: benchmarks/fusion.md.
+    """
+
+    title: Boost = 0.1
+    heading: Boost = 0.1
+    phrase: Boost = 0.3
+    codes: Boost = 1.0
+    quoted: Boost = 3.0
+
+
+class Bm25(_Value):
+    """Parameters of the similarity ``braid_bm25``."""
+
+    k1: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.2
+    b: Share = 0.75
+
+
+class WeightModel(_Value):
+    """A logistic model of the dense share: sigmoid of a weighted sum of standardised features, and how sure it is.
+
+    `covariance` is that of `coefficients` (the intercept last) over bootstrap samples; `features` names the columns.
+    """
+
+    features: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    coefficients: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    embedding_model: str
+    normalization: Normalization
+    about: dict[str, Any] = {}
+
+
+class Tuning(_Value):
+    """Everything about fusion that is measured rather than guessed. `version` 0 is what Braid ships."""
+
+    version: Annotated[int, Field(ge=0)] = 0
+    alpha: Share = 0.4
+    normalization: Normalization = "min_max"
+    candidates: Annotated[int, Field(ge=10, le=1000)] = 100
+    boosts: Boosts = Boosts()
+    bm25: Bm25 = Bm25()
+    weight_model: WeightModel | None = None
+    """None: the shipped model, where the embedding model is the one that it was trained for."""
+    learned: bool = True
+    """Whether the weight of each query is predicted; False where the fixed one was measured to be better."""
+    native_alpha: Share = 0.4
+    """The best dense share for min-max over the cluster's own pipeline, which every client may name."""
+    about: dict[str, Any] = {}
+    """Data, date, figures: what the choice rests on."""
+
+
+SHIPPED = Tuning()

@@ -1,0 +1,220 @@
+"""Fusion on every judged set at hand: `python benchmarks/fusion.py`; with --write-model the shipped weight model too.
+
+Method: fusion.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+
+from app.config import load_settings
+from app.evaluation.collect import Load, QueryLegs, collect
+from app.evaluation.comparison import compare
+from app.evaluation.dataset import JudgedSet, load_set
+from app.evaluation.learning import GRID, Examples, best_fixed, fit, shares_of, together, value_at
+from app.evaluation.measures import measure
+from app.evaluation.objective import Objective, examples
+from app.evaluation.ranking import prepare_all, rrf_ranking, single_rankings
+from app.evaluation.run import query_vectors
+from app.evaluation.scratch import prepare
+from app.ingest.progress import Silent
+from app.local.assets import open_store
+from app.search.weighting import FEATURES, Weight, features, learned_weight
+from app.tuning import SHIPPED, Boosts, WeightModel
+
+SETS = ("cranfield", "cisi", "covidqa", "squad2dev", "scifact", "awsdocs")
+DEPTH, AWS_PASSAGES, RRF_CONSTANT = 100, 12_000, 60
+PLAIN = SHIPPED.model_copy(update={"boosts": Boosts(title=0, heading=0, phrase=0, codes=0, quoted=0)})
+QUERY_ONLY = ("words", "question", "codes", "quoted")
+MODEL = harness.ROOT / "app" / "search" / "weight_model.json"
+
+
+def folder_of(name: str, scratch: Path) -> Path:
+    """The set's folder; of the largest a part: all judged passages, and others up to 12,000."""
+    if name != "awsdocs":
+        return harness.SETS / name
+    target = scratch / name
+    target.mkdir()
+    for file in ("queries.jsonl.gz", "qrels.tsv"):
+        (target / file).write_bytes((harness.SETS / name / file).read_bytes())
+    needed = {document for grades in harness.queries(name)[1].values() for document in grades}
+    rows = harness.corpus(name)
+    others = [row for row in rows if row["_id"] not in needed]
+    kept = [row for row in rows if row["_id"] in needed]
+    kept += random.Random(5).sample(others, max(0, AWS_PASSAGES - len(kept)))
+    with gzip.open(target / "corpus.jsonl.gz", "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in kept)
+    return target
+
+
+def columns(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> dict[str, float]:
+    """NDCG@10 (x 100) of each leg, of linear over the dense share, and of RRF."""
+    objective = Objective(judged.qrels, "NDCG@10")
+    means = objective.curves(prepare_all(legs, "min_max")).mean(axis=0)
+    found = {
+        "BM25": objective.values({query: single_rankings(item)[0] for query, item in legs.items()}).mean(),
+        "dense": objective.values({query: single_rankings(item)[1] for query, item in legs.items()}).mean(),
+        **{f"linear {alpha:g}": means[place] for place, alpha in enumerate(GRID) if place % 2 == 0},
+        "RRF": objective.values({q: rrf_ranking(item, RRF_CONSTANT) for q, item in legs.items()}).mean(),
+    }
+    return {name: round(100 * float(value), 2) for name, value in found.items()}
+
+
+def learned_rankings(
+    legs: Mapping[str, QueryLegs], model: WeightModel, fixed: float
+) -> tuple[dict[str, list[str]], float]:
+    """Rankings at predicted weights, as the service makes them, and the share of queries that had a prediction."""
+    prepared = prepare_all(legs, "min_max")
+    weights = {
+        query: learned_weight(model, Weight(fixed, "default", ""), item.query, item.lexical, item.dense)
+        for query, item in legs.items()
+    }
+    used = sum(weight.source == "learned" for weight in weights.values()) / len(weights)
+    return {query: prepared[query].ranking(weights[query].alpha) for query in prepared}, used
+
+
+def in_domain(data: Examples, start: WeightModel) -> dict[str, float]:
+    """Held out: five folds, twice; the weight for all, and that of each query, both learned on the other folds."""
+    fixed: list[float] = []
+    learned: list[float] = []
+    for seed in range(2):
+        fold = np.random.default_rng(seed).permutation(len(data)) % 5
+        for number in range(5):
+            rest, part = data.take(fold != number), data.take(fold == number)
+            model = fit(rest, embedding_model=start.embedding_model, normalization="min_max", start=start)
+            fixed += value_at(part.curves, best_fixed(rest)).tolist()
+            learned += value_at(part.curves, shares_of(model, part.features)).tolist()
+    return {"one weight": round(100 * float(np.mean(fixed)), 2), "each query": round(100 * float(np.mean(learned)), 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument(
+        "--write-model", action="store_true", help="train on all sets, write app/search/weight_model.json"
+    )
+    arguments = parser.parse_args()
+    judged: dict[str, JudgedSet] = {}
+    plain: dict[str, dict[str, float]] = {}
+    legs: dict[str, dict[str, QueryLegs]] = {}
+    with harness.open_folder() as scratch_folder, harness.braid_up() as up:
+        settings = load_settings(opensearch_url=up["opensearch_url"], redis_url=up["redis_url"])
+        store = open_store(settings)
+        for name in arguments.sets:
+            began = time.perf_counter()
+            judged[name] = load_set(folder_of(name, scratch_folder))
+            scratch = prepare(
+                judged[name], settings=settings, cluster=store.cluster, rendered=store.rendered,
+                encoder=store.encoder, whole=True, progress=Silent(),
+            )  # fmt: skip
+            vectors = query_vectors(judged[name].queries, store.encoder)
+            for tuning in (PLAIN, SHIPPED):
+                found = collect(
+                    judged[name].queries, vectors, cluster=scratch.cluster, tenant=settings.tenant, tuning=tuning,
+                    depth=DEPTH, load=Load(workers=2), dense_from=legs.get(name),
+                )  # fmt: skip
+                assert not found.failed, found.failed
+                legs[name] = found.legs
+                if tuning is PLAIN:
+                    plain[name] = columns(judged[name], found.legs)
+            print(name, len(legs[name]), f"{time.perf_counter() - began:.0f} s", flush=True)
+    data: dict[str, Examples] = {}
+    for name in arguments.sets:
+        objective = Objective(judged[name].qrels, "NDCG@10")
+        values = {query: features(item.query, item.lexical, item.dense) for query, item in legs[name].items()}
+        data[name] = examples(values, objective, objective.curves(prepare_all(legs[name], "min_max")))
+    figures = {name: report(name, arguments.sets, judged, plain, legs, data) for name in arguments.sets}
+    summary = {
+        key: round(float(np.mean([item["summary"][key] for item in figures.values()])), 2)
+        for key in next(iter(figures.values()))["summary"]
+    }
+    harness.write_result("fusion", "benchmarks/fusion.md", {"mean over sets": summary, "sets": figures})
+    if arguments.write_model:
+        about = {
+            "sets": {name: len(data[name]) for name in arguments.sets},
+            "date": time.strftime("%Y-%m-%d"),
+            "leaving one set out, NDCG@10 x 100": {
+                name: {"fixed": item["fixed chosen on the other sets"], "learned": item["learned on the other sets"]}
+                for name, item in figures.items()
+            },
+        }
+        model = fit(
+            together(list(data.values())), embedding_model="all-MiniLM-L6-v2", normalization="min_max", about=about
+        )
+        MODEL.write_text(json.dumps(model.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
+
+def report(
+    name: str,
+    sets: list[str],
+    judged: Mapping[str, JudgedSet],
+    plain: Mapping[str, dict[str, float]],
+    legs: Mapping[str, Mapping[str, QueryLegs]],
+    data: Mapping[str, Examples],
+) -> dict[str, Any]:
+    """One set: what a fixed weight gives, and what a model gives that never saw the set."""
+    others = together([data[other] for other in sets if other != name])
+    model = fit(others, embedding_model="all-MiniLM-L6-v2", normalization="min_max")
+    fixed = best_fixed(others)
+    here = columns(judged[name], legs[name])
+    prepared = prepare_all(legs[name], "min_max")
+    rankings, used = learned_rankings(legs[name], model, fixed)
+    learned = measure(judged[name].qrels, rankings)
+    at_fixed = measure(judged[name].qrels, {query: item.ranking(fixed) for query, item in prepared.items()})
+    linear = {column: value for column, value in here.items() if column.startswith("linear")}
+    best_here = max(linear, key=lambda column: linear[column])
+    at_best = measure(
+        judged[name].qrels, {q: item.ranking(float(best_here.split()[1])) for q, item in prepared.items()}
+    )
+    against_fixed = compare(at_fixed, learned, "NDCG@10", names=("fixed", "learned"), permutations=4999)
+    # what the query says alone: all other features at their mean
+    blind = [place for place, feature in enumerate(FEATURES) if feature not in QUERY_ONLY]
+    masked = Examples(others.features.copy(), others.curves, others.weights)
+    masked.features[:, blind] = 0
+    query_model = fit(masked, embedding_model="", normalization="min_max")
+    own = data[name].features.copy()
+    own[:, blind] = 0
+    score = 100 * learned.means["NDCG@10"]
+    trained_here = in_domain(data[name], model)
+    plain_linear = max(value for column, value in plain[name].items() if column.startswith("linear"))
+    return {
+        "queries": len(legs[name]),
+        "BM25 over the combined field alone": plain[name],
+        "with Braid's lexical leg": here,
+        "fixed weight": fixed,
+        "fixed chosen on the other sets": round(100 * at_fixed.means["NDCG@10"], 2),
+        "learned on the other sets": round(score, 2),
+        "learned: all measures": {key: round(100 * value, 2) for key, value in learned.means.items()},
+        "predicted for": round(used, 3),
+        "learned - fixed": {
+            "points": round(100 * against_fixed.mean_difference, 2),
+            "interval": [round(100 * against_fixed.low, 2), round(100 * against_fixed.high, 2)],
+            "p": round(against_fixed.p_randomization, 4),
+            "wins, losses, ties": [against_fixed.wins, against_fixed.losses, against_fixed.ties],
+        },
+        "query features only": round(100 * float(value_at(data[name].curves, shares_of(query_model, own)).mean()), 2),
+        "best fixed of this set, chosen on it": [best_here, round(100 * at_best.means["NDCG@10"], 2)],
+        "trained on this set, cross-validated": trained_here,
+        "summary": {
+            "learned - fixed, both from the other sets": round(score - 100 * at_fixed.means["NDCG@10"], 2),
+            "learned - best fixed column of the set": round(score - linear[best_here], 2),
+            "learned - best plain column of the set": round(score - max(plain_linear, plain[name]["RRF"]), 2),
+            "learned - better leg": round(score - max(here["BM25"], here["dense"]), 2),
+            "learned - better plain leg": round(score - max(plain[name]["BM25"], plain[name]["dense"]), 2),
+            "trained here: each query - one weight": round(trained_here["each query"] - trained_here["one weight"], 2),
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
