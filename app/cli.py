@@ -320,6 +320,7 @@ def _set_options(command: Any) -> Any:
         click.option("--queries", "most_queries", type=click.IntRange(2), help="At most so many, the same each time."),
         click.option("--whole", is_flag=True, help="Rows of the corpus are passages already: do not cut them."),
         click.option("--keep", is_flag=True, help="Keep the index of the set, to use it again."),
+        click.option("--ignore-identical", is_flag=True, help="Leave out the document with the query's id (ArguAna)."),
         click.option("--workers", type=click.IntRange(1, 32), default=2, show_default=True, help="Queries at once."),
         click.option("--rate", type=click.FloatRange(0.1), help="Queries a second, at most."),
         click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Default: reports/<set>."),

@@ -6,11 +6,12 @@ Method: fusion.md.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +30,61 @@ from app.evaluation.run import query_vectors
 from app.evaluation.scratch import prepare
 from app.ingest.progress import Silent
 from app.local.assets import open_store
+from app.querytext import ENGLISH_STOP_WORDS
 from app.search.weighting import FEATURES, Weight, features, learned_weight
+from app.store.client import Cluster
 from app.tuning import SHIPPED, Boosts, WeightModel
 
 SETS = ("cranfield", "cisi", "covidqa", "squad2dev", "scifact", "awsdocs")
-DEPTH, AWS_PASSAGES, RRF_CONSTANT = 100, 12_000, 60
+DEPTH, RRF_CONSTANT = 100, 60
+AWS_QUERIES, AWS_PASSAGES = 300, 5_000
+MISMATCH_SHARE, MISMATCH_WEIGHT = 0.25, 0.5
+PENALTY = 0.001
 PLAIN = SHIPPED.model_copy(update={"boosts": Boosts(title=0, heading=0, phrase=0, codes=0, quoted=0)})
 QUERY_ONLY = ("words", "question", "codes", "quoted")
 MODEL = harness.ROOT / "app" / "search" / "weight_model.json"
 
 
 def folder_of(name: str, scratch: Path) -> Path:
-    """The set's folder; of the largest a part: all judged passages, and others up to 12,000."""
+    """The set's folder; of the largest a part: 300 queries, the passages judged for them, and others up to 5,000."""
     if name != "awsdocs":
         return harness.SETS / name
     target = scratch / name
-    target.mkdir()
-    for file in ("queries.jsonl.gz", "qrels.tsv"):
-        (target / file).write_bytes((harness.SETS / name / file).read_bytes())
-    needed = {document for grades in harness.queries(name)[1].values() for document in grades}
+    target.mkdir(exist_ok=True)
+    texts, judged = harness.queries(name)
+    chosen = random.Random(5).sample(sorted(texts), AWS_QUERIES)
+    needed = {document for query in chosen for document in judged[query]}
     rows = harness.corpus(name)
     others = [row for row in rows if row["_id"] not in needed]
     kept = [row for row in rows if row["_id"] in needed]
     kept += random.Random(5).sample(others, max(0, AWS_PASSAGES - len(kept)))
-    with gzip.open(target / "corpus.jsonl.gz", "wt", encoding="utf-8") as out:
-        out.writelines(json.dumps(row) + "\n" for row in kept)
+    files = {
+        "corpus.jsonl": [json.dumps(row) for row in kept],
+        "queries.jsonl": [json.dumps({"_id": query, "text": texts[query]}) for query in chosen],
+        "qrels.tsv": [f"{query}\t{document}\t{grade}" for query in chosen for document, grade in judged[query].items()],
+    }
+    for file, lines in files.items():
+        (target / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
+
+
+def mismatched(cluster: Cluster, queries: Mapping[str, str]) -> dict[str, str]:
+    """The queries without their rarest words: what the lexical leg is left with where askers use words of their own."""
+    found = {}
+    for query, text in queries.items():
+        words = {word.lower() for word in re.findall(r"\w+", text)} - ENGLISH_STOP_WORDS
+        if len(words) < 3:
+            continue
+        counts = {word: {"match": {"content": word}} for word in sorted(words)[:200]}
+        body = {"size": 0, "aggs": {"words": {"filters": {"filters": counts}}}}
+        answer = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body)
+        known = {word: item["doc_count"] for word, item in answer["aggregations"]["words"]["buckets"].items()}
+        rarest = sorted((word for word in known if known[word]), key=lambda word: (known[word], word))
+        dropped = set(rarest[: max(1, int(MISMATCH_SHARE * len(words)))])
+        shorter = re.sub(r"\w+", lambda word: "" if word[0].lower() in dropped else word[0], text)  # noqa: B023
+        if shorter.strip():
+            found[query] = shorter
+    return found
 
 
 def columns(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> dict[str, float]:
@@ -103,11 +133,15 @@ def main() -> None:
     parser.add_argument(
         "--write-model", action="store_true", help="train on all sets, write app/search/weight_model.json"
     )
+    parser.add_argument("--data", type=Path, help="a folder to keep the indexes in, for another run")
     arguments = parser.parse_args()
     judged: dict[str, JudgedSet] = {}
     plain: dict[str, dict[str, float]] = {}
     legs: dict[str, dict[str, QueryLegs]] = {}
-    with harness.open_folder() as scratch_folder, harness.braid_up() as up:
+    mismatch: dict[str, dict[str, QueryLegs]] = {}
+    with harness.open_folder() as scratch_folder, harness.braid_up(data=arguments.data) as up:
+        if arguments.data is not None:  # the recipe of an index names its corpus file
+            scratch_folder = arguments.data
         settings = load_settings(opensearch_url=up["opensearch_url"], redis_url=up["redis_url"])
         store = open_store(settings)
         for name in arguments.sets:
@@ -127,13 +161,16 @@ def main() -> None:
                 legs[name] = found.legs
                 if tuning is PLAIN:
                     plain[name] = columns(judged[name], found.legs)
+            own_words = mismatched(scratch.cluster, judged[name].queries)
+            found = collect(
+                own_words, vectors, cluster=scratch.cluster, tenant=settings.tenant, tuning=SHIPPED,
+                depth=DEPTH, load=Load(workers=2), dense_from=legs[name],
+            )  # fmt: skip
+            mismatch[name] = {q: replace(item, query=legs[name][q].query) for q, item in found.legs.items()}
             print(name, len(legs[name]), f"{time.perf_counter() - began:.0f} s", flush=True)
-    data: dict[str, Examples] = {}
-    for name in arguments.sets:
-        objective = Objective(judged[name].qrels, "NDCG@10")
-        values = {query: features(item.query, item.lexical, item.dense) for query, item in legs[name].items()}
-        data[name] = examples(values, objective, objective.curves(prepare_all(legs[name], "min_max")))
-    figures = {name: report(name, arguments.sets, judged, plain, legs, data) for name in arguments.sets}
+    data = {name: examples_of(judged[name], legs[name]) for name in arguments.sets}
+    harder = {name: examples_of(judged[name], mismatch[name]) for name in arguments.sets}
+    figures = {name: report(name, arguments.sets, judged, plain, legs, data, harder) for name in arguments.sets}
     summary = {
         key: round(float(np.mean([item["summary"][key] for item in figures.values()])), 2)
         for key in next(iter(figures.values()))["summary"]
@@ -148,10 +185,28 @@ def main() -> None:
                 for name, item in figures.items()
             },
         }
-        model = fit(
-            together(list(data.values())), embedding_model="all-MiniLM-L6-v2", normalization="min_max", about=about
-        )
+        model = train(arguments.sets, data, harder, about)
         MODEL.write_text(json.dumps(model.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
+
+def examples_of(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> Examples:
+    """Features and NDCG@10 curves of the queries that have legs."""
+    objective = Objective({query: judged.qrels[query] for query in legs}, "NDCG@10")
+    values = {query: features(item.query, item.lexical, item.dense) for query, item in legs.items()}
+    return examples(values, objective, objective.curves(prepare_all(legs, "min_max")))
+
+
+def train(
+    names: Sequence[str], data: Mapping[str, Examples], harder: Mapping[str, Examples], about: dict[str, Any]
+) -> WeightModel:
+    """The general model: each set weighs 1, the same queries in words of their own 0.5."""
+    parts = [together([data[name] for name in names])]
+    more = together([harder[name] for name in names])
+    parts.append(Examples(more.features, more.curves, more.weights * MISMATCH_WEIGHT))
+    whole = Examples(*(np.concatenate(columns) for columns in zip(*(astuple(part) for part in parts), strict=True)))
+    return fit(
+        whole, embedding_model="all-MiniLM-L6-v2", normalization="min_max", penalty=PENALTY, about=about
+    )  # fmt: skip
 
 
 def report(
@@ -161,10 +216,12 @@ def report(
     plain: Mapping[str, dict[str, float]],
     legs: Mapping[str, Mapping[str, QueryLegs]],
     data: Mapping[str, Examples],
+    harder: Mapping[str, Examples],
 ) -> dict[str, Any]:
     """One set: what a fixed weight gives, and what a model gives that never saw the set."""
-    others = together([data[other] for other in sets if other != name])
-    model = fit(others, embedding_model="all-MiniLM-L6-v2", normalization="min_max")
+    rest = [other for other in sets if other != name]
+    others = together([data[other] for other in rest])
+    model = train(rest, data, harder, {})
     fixed = best_fixed(others)
     here = columns(judged[name], legs[name])
     prepared = prepare_all(legs[name], "min_max")
@@ -201,6 +258,15 @@ def report(
             "interval": [round(100 * against_fixed.low, 2), round(100 * against_fixed.high, 2)],
             "p": round(against_fixed.p_randomization, 4),
             "wins, losses, ties": [against_fixed.wins, against_fixed.losses, against_fixed.ties],
+        },
+        "in words of their own": {
+            "BM25": round(100 * float(harder[name].curves[:, 0].mean()), 2),
+            "dense": round(100 * float(harder[name].curves[:, -1].mean()), 2),
+            "fixed": round(100 * float(value_at(harder[name].curves, fixed).mean()), 2),
+            "learned": round(
+                100 * float(value_at(harder[name].curves, shares_of(model, harder[name].features)).mean()), 2
+            ),
+            "best fixed, chosen on it": round(100 * float(harder[name].curves.mean(axis=0).max()), 2),
         },
         "query features only": round(100 * float(value_at(data[name].curves, shares_of(query_model, own)).mean()), 2),
         "best fixed of this set, chosen on it": [best_here, round(100 * at_best.means["NDCG@10"], 2)],

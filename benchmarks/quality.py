@@ -19,9 +19,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "bm25": {"mode": "lexical"},
     "dense": {"mode": "dense"},
     **{f"linear {alpha}": {"fusion": {"alpha": alpha}} for alpha in (0.3, 0.4, 0.5, 0.6, 0.7)},
-    "linear 0.5, legs": {"explain": True},
     "rrf": {"fusion": {"method": "rrf"}},
-    "rrf, legs": {"fusion": {"method": "rrf"}, "explain": True},
+    "as served": {},
 }
 REFERENCE = {
     "cranfield": {"bm25": 50.9, "dense": 50.9, "linear 0.3": 54.7, "linear 0.4": 55.7, "linear 0.5": 56.2,

@@ -68,8 +68,8 @@ _FILE: Json = {
 }
 _SSE: Json = {
     "text/event-stream": {
+        # no type: OpenAPI 3.1 has none for a stream of events, and tools differ in what they hold against it
         "schema": {
-            "type": "string",
             "description": "with `stream`: events retrieval, token, citation, done, error; the data of each is JSON",
         }
     }

@@ -2,6 +2,7 @@
 
 The requests are those of the service (`app.search.retrieval`). Load on the cluster is bounded by the number of workers
 and, if wanted, a rate; each query's legs are appended to a file as they come, so that a run that broke off goes on.
+A cluster that goes away for a moment is waited for; one that stays away ends the run, however many queries are left.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
+from pydantic import ValidationError
 
 from app.deadline import Deadline
-from app.errors import BraidError
+from app.errors import BraidError, DeadlineExceeded, InvalidInput, StoreError, StoreUnavailable
 from app.passage import Candidate
 from app.querytext import QueryText, read_query
 from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
@@ -32,6 +34,9 @@ from app.store.responses import Leg
 from app.tuning import Tuning
 
 _TIMEOUT_MS = 30_000
+_PATIENCE_S = 20.0
+_PAUSE_S = 0.5
+"""Between two attempts to reach a cluster that is away."""
 Progress = Callable[[int], None]
 
 
@@ -64,11 +69,12 @@ class Collected:
 
 
 class Pace:
-    """Lets no more than `rate` callers a second pass."""
+    """Lets no more than `rate` callers a second pass; none waits any longer once `stopped` is set."""
 
-    def __init__(self, rate: float | None) -> None:
+    def __init__(self, rate: float | None, stopped: threading.Event | None = None) -> None:
         self._step = 1 / rate if rate else 0.0
         self._next = time.monotonic()
+        self._stopped = stopped or threading.Event()
         self._lock = threading.Lock()
 
     def wait(self) -> None:
@@ -77,7 +83,36 @@ class Pace:
         with self._lock:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._step
-        time.sleep(max(0.0, turn - time.monotonic()))
+        self._stopped.wait(max(0.0, turn - time.monotonic()))
+
+
+class Away(BraidError):
+    """The cluster answered nobody for longer than it is waited for."""
+
+
+class _Patience:
+    """Tries again while the cluster is away, for so long in all since it last answered."""
+
+    def __init__(self, seconds: float, stopped: threading.Event) -> None:
+        self._seconds = seconds
+        self._stopped = stopped
+        self._answered = time.monotonic()
+
+    def go(self, search: Callable[[], QueryLegs]) -> QueryLegs:
+        while True:
+            if self._stopped.is_set():
+                raise Away("stopped")
+            try:
+                found = search()
+            except (StoreUnavailable, DeadlineExceeded) as error:
+                if time.monotonic() - self._answered > self._seconds:
+                    raise Away(error.detail) from error
+                if isinstance(error, DeadlineExceeded):  # perhaps this query alone is too much
+                    raise
+                self._stopped.wait(_PAUSE_S)
+            else:
+                self._answered = time.monotonic()
+                return found
 
 
 def collect(
@@ -91,6 +126,8 @@ def collect(
     load: Load,
     dense_from: Mapping[str, QueryLegs] | None = None,
     kept_in: Path | None = None,
+    ignore_identical: bool = False,
+    patience_s: float = _PATIENCE_S,
     progress: Progress = lambda done: None,
 ) -> Collected:
     """Search all queries.
@@ -104,14 +141,25 @@ def collect(
         depth: candidates of each leg.
         load: bound on the work.
         dense_from: legs collected before, whose dense side is taken over: it does not depend on the boosts.
-        kept_in: a file of legs that is read first and added to; it is started anew where it is of another run.
+        ignore_identical: leave out the document whose id is the query's own, as BEIR does for sets whose queries are
+            documents of the corpus.
+        kept_in: a file of legs that is read first and added to; it is started anew where it is of another run, or of
+            another state of the index.
+        patience_s: how long a cluster may be away.
         progress: told how many queries more are done.
+
+    Raises:
+        StoreUnavailable: the cluster stayed away; how many queries were done.
     """
-    store = _File(kept_in, f"{cluster.read_alias} {depth} {tuning.boosts} {tuning.bm25} {tenant}") if kept_in else None
+    store = None
+    if kept_in is not None:
+        of = f"{_state(cluster)} {depth} {tuning.boosts} {tuning.bm25} {tenant} {ignore_identical}"
+        store = _File(kept_in, of)
     found = store.read(queries) if store else {}
     failed: dict[str, str] = {}
     progress(len(found))
-    pace = Pace(load.rate)
+    stopped = threading.Event()
+    pace, patience = Pace(load.rate, stopped), _Patience(patience_s, stopped)
     todo = [query_id for query_id in queries if query_id not in found]
     # a leg of a query runs in the thread of its query: the workers are all that is at work
     with ThreadPoolExecutor(load.workers, thread_name_prefix="evaluate") as workers:
@@ -120,7 +168,10 @@ def collect(
         def one(query_id: str) -> QueryLegs:
             pace.wait()
             dense = dense_from.get(query_id) if dense_from else None
-            return _legs(retrieval, queries[query_id], vectors[query_id], tenant, tuning, depth, dense)
+            legs = patience.go(
+                lambda: _legs(retrieval, queries[query_id], vectors[query_id], tenant, tuning, depth, dense)
+            )
+            return _without(legs, query_id) if ignore_identical else legs
 
         jobs = {workers.submit(one, query_id): query_id for query_id in todo}
         try:
@@ -128,6 +179,8 @@ def collect(
                 query_id = jobs[job]
                 try:
                     found[query_id] = job.result()
+                except Away as error:
+                    raise StoreUnavailable(_so_far(error, len(found), len(queries), kept_in is not None)) from error
                 except BraidError as error:
                     failed[query_id] = f"{error.kind}: {error.detail}"
                 else:
@@ -135,6 +188,7 @@ def collect(
                         store.add(query_id, queries[query_id], found[query_id])
                 progress(1)
         except BaseException:
+            stopped.set()
             workers.shutdown(wait=False, cancel_futures=True)
             raise
     return Collected({query_id: found[query_id] for query_id in queries if query_id in found}, failed)
@@ -149,8 +203,12 @@ def _legs(
     depth: int,
     dense: QueryLegs | None,
 ) -> QueryLegs:
+    try:
+        request = SearchRequest(query=text[:MAX_QUERY_CHARACTERS], candidates=depth, size=1)
+    except ValidationError as error:
+        raise InvalidInput(f"the service takes no such query: {error.errors(include_url=False)[0]['msg']}") from error
     run = Run(
-        request=SearchRequest(query=text[:MAX_QUERY_CHARACTERS], candidates=depth, size=1),
+        request=request,
         query=read_query(text[:MAX_QUERY_CHARACTERS]),
         tuning=tuning,
         deadline=Deadline.after(_TIMEOUT_MS),
@@ -171,6 +229,13 @@ def _legs(
     )
 
 
+def _without(legs: QueryLegs, document_id: str) -> QueryLegs:
+    def others(side: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        return tuple(item for item in side if item.document_id != document_id)
+
+    return replace(legs, lexical=others(legs.lexical), dense=others(legs.dense))
+
+
 class PartialAnswer(BraidError):
     """Some shards failed, or time ran out: such a ranking must not be measured."""
 
@@ -185,6 +250,28 @@ def _candidates(right: Leg | None, dense: QueryLegs | None) -> tuple[Candidate, 
     return dense.dense
 
 
+def require_most(found: Collected, asked: int) -> None:
+    """Raise StoreError where more than half of the queries failed: the other half says little about all of them."""
+    if len(found.failed) * 2 > asked:
+        reason = next(iter(found.failed.values()))
+        raise StoreError(f"{len(found.failed)} of {asked} queries failed ({reason}); nothing was measured")
+
+
+def _so_far(error: BraidError, done: int, asked: int, kept: bool) -> str:
+    told = f"{error.detail.rstrip('.')}. {done} of {asked} queries were searched"
+    return f"{told}; the same command again goes on with the others" if kept else f"{told}; run the same command again"
+
+
+def _state(cluster: Cluster) -> str:
+    """Another one after every write: legs from before and after a write must not be measured together."""
+    answer = cluster.request("GET", f"/{cluster.read_alias}/_stats/docs", params={"level": "shards"})
+    return " ".join(
+        f"{name} {item['uuid']} {sorted(int(copy['seq_no']['max_seq_no']) for copy in shard)}"
+        for name, item in sorted(answer["indices"].items())
+        for _, shard in sorted(item["shards"].items())
+    )
+
+
 class _File:
     """JSON lines of legs, the first of which says what they are of."""
 
@@ -195,12 +282,16 @@ class _File:
     def read(self, queries: Mapping[str, str]) -> dict[str, QueryLegs]:
         found: dict[str, QueryLegs] = {}
         if self._path.exists():
-            lines = self._path.read_bytes().splitlines()
+            data = self._path.read_bytes()
+            lines = data.splitlines()
             if lines and _object(lines[0]).get("key") == self._key:
                 for row in map(_object, lines[1:]):
                     # a line that a killed run left half written is an empty object; a query may have a new text
                     if row and row["text"] == queries.get(row["id"]):
                         found[row["id"]] = _from_row(row)
+                if not data.endswith(b"\n"):  # else the next line would be lost with the half one
+                    with self._path.open("ab") as file:
+                        file.write(b"\n")
                 return found
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_bytes(orjson.dumps({"key": self._key}) + b"\n")

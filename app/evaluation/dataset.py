@@ -13,7 +13,7 @@ from app.evaluation.findings import Finding, Findings, shown
 from app.evaluation.judgements import find_judgements, read_judgements, split_of, text_lines
 from app.ingest.records import BadLine, read_records, record_id
 
-__all__ = ["Finding", "JudgedSet", "load_set", "split_queries"]
+__all__ = ["Finding", "JudgedSet", "load_set", "sample_queries", "split_queries"]
 
 _CORPUS = ("corpus.jsonl", "corpus.jsonl.gz")
 _QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
@@ -110,11 +110,21 @@ def split_queries(judged: JudgedSet, *, share: float, seed: int) -> tuple[Judged
     )
 
 
+def sample_queries(judged: JudgedSet, most: int, *, seed: int = 0) -> JudgedSet:
+    """At most `most` (1 or more) of the queries; those with the same `seed` are the same, and a larger sample holds the
+    smaller one. Which they are says nothing about the side that `split_queries` gives them, whatever its seed.
+    """
+    if most >= len(judged.queries):
+        return judged
+    chosen = set(sorted(judged.queries, key=lambda query_id: _place(query_id, f"sample {seed}"))[:most])
+    return _part(judged, (q for q in judged.queries if q in chosen), f"{most} of {len(judged.queries)} queries")
+
+
 def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _place(query_id: str, seed: int) -> float:
+def _place(query_id: str, seed: int | str) -> float:
     """A number in 0..1."""
     digest = hashlib.blake2b(f"{seed}\0{query_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

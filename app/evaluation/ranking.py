@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from app.evaluation.collect import QueryLegs
 from app.passage import Candidate
-from app.search.fusion import Fused, Leg, fuse_rrf, normalise
+from app.search.fusion import Fused, bonus_scale, fuse_rrf, normalise, rank_alone
 from app.tuning import Normalization
 
 Array = npt.NDArray[np.float64]
@@ -35,8 +35,7 @@ def rrf_ranking(legs: QueryLegs, rank_constant: int) -> list[str]:
 
 def single_rankings(legs: QueryLegs) -> tuple[list[str], list[str]]:
     """Documents as the lexical leg orders them (exact matches first, as the service has it), and as the dense one."""
-    lexical = sorted(legs.lexical, key=lambda item: (-legs.bonus.get(item.id, 0.0), -item.score, item.id))
-    return documents_of(lexical), documents_of(legs.dense)
+    return documents_of(rank_alone(legs.lexical, "lexical", legs.bonus)), documents_of(legs.dense)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,16 @@ class Prepared:
         """Normalise the legs, cut at `depth` candidates each."""
         left, right = legs.lexical[:depth], legs.dense[:depth]
         documents = {item.id: item.document_id for item in (*left, *right)}
-        ids = sorted(documents)
+        ids = sorted(documents, key=lambda key: (-legs.bonus.get(key, 0.0), key))  # as equal scores are ordered
+        scored = (
+            normalise([item.score for item in left], normalization, "lexical"),
+            normalise([item.score for item in right], normalization, "dense"),
+        )
         return cls(
             tuple(documents[key] for key in ids),
-            _column(ids, left, normalization, "lexical"),
-            _column(ids, right, normalization, "dense"),
-            np.array([legs.bonus.get(key, 0.0) for key in ids]),
+            _column(ids, left, *scored[0]),
+            _column(ids, right, *scored[1]),
+            bonus_scale(*scored) * np.array([legs.bonus.get(key, 0.0) for key in ids]),
         )
 
     def ranking(self, alpha: float, most: int = DEEPEST) -> list[str]:
@@ -80,7 +83,6 @@ def prepare_all(
     return {query_id: Prepared.of(item, normalization, depth) for query_id, item in legs.items()}
 
 
-def _column(ids: Sequence[str], leg: Sequence[Candidate], normalization: Normalization, which: Leg) -> Array:
-    values, absent = normalise([item.score for item in leg], normalization, which)
+def _column(ids: Sequence[str], leg: Sequence[Candidate], values: Array, absent: float) -> Array:
     known = dict(zip((item.id for item in leg), values.tolist(), strict=True))
     return np.array([known.get(key, absent) for key in ids], np.float64)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from app import __version__
 from app.config import Settings
 from app.embedding.encoder import Encoder
-from app.evaluation.collect import Collected, Load, Progress, QueryLegs, collect
+from app.evaluation.collect import Collected, Load, Progress, QueryLegs, collect, require_most
 from app.evaluation.dataset import JudgedSet
 from app.evaluation.measures import measure
 from app.evaluation.ranking import Prepared, prepare_all, rrf_ranking, single_rankings
@@ -36,6 +36,7 @@ class Where:
     encoder: Encoder
     settings: Settings
     shards: int
+    ignore_identical: bool = False
 
 
 def query_vectors(queries: Mapping[str, str], encoder: Encoder) -> dict[str, npt.NDArray[np.float32]]:
@@ -65,6 +66,10 @@ def evaluate(
         whole: how the corpus went in, for the report; None: it is what the store holds.
         alphas: dense shares.
         progress: told how many queries more are done.
+
+    Raises:
+        StoreUnavailable: the cluster stayed away; the same call again goes on where it was.
+        StoreError: most queries failed.
     """
     began = time.perf_counter()
     depth = where.settings.candidates or tuning.candidates
@@ -78,8 +83,10 @@ def evaluate(
         depth=depth,
         load=load,
         kept_in=kept_in / "legs.jsonl",
+        ignore_identical=where.ignore_identical,
         progress=progress,
     )
+    require_most(collected, len(judged.queries))
     seconds = time.perf_counter() - began
     prepared = prepare_all(collected.legs, tuning.normalization)
     fixed = tuning.alpha if where.settings.alpha is None else where.settings.alpha
@@ -116,6 +123,7 @@ def evaluate(
         "language": where.settings.language,
         "shards": str(where.shards),
         "corpus": {None: "what the store holds", True: "rows as they are", False: "rows cut into passages"}[whole],
+        "the query's own document": "left out" if where.ignore_identical else "counts as any other",
         "load": f"{load.workers} queries at once" + (f", at most {load.rate:g} a second" if load.rate else ""),
     }
     return Evaluation(judged, tuple(ways), f"linear {fixed:g}", context, (*notes, NO_RERANKER))

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from app.config import Settings
 from app.errors import InvalidInput, StoreError
 from app.evaluation.dataset import JudgedSet
@@ -69,14 +71,15 @@ def prepare(
     """
     if judged.corpus is None:
         raise InvalidInput(f"the set {judged.name!r} has no corpus.jsonl: it is judged against what the store holds")
-    alias = _alias(judged, settings, encoder, rendered, whole)
+    body = composed(rendered)
+    body["settings"]["index"]["number_of_replicas"] = 0
+    alias = _alias(judged, settings, encoder, whole, body)
     index = f"{alias}-000001"
     if not _exists(cluster, index):
-        body: dict[str, Any] = {**composed(rendered), "aliases": {alias: {"is_write_index": True}}}
-        body["settings"]["index"]["number_of_replicas"] = 0
-        cluster.request("PUT", f"/{index}", body=body)
+        cluster.request("PUT", f"/{index}", body={**body, "aliases": {alias: {"is_write_index": True}}})
     own = cluster.within(alias)
-    options = IngestOptions(source_id="evaluation", whole=whole, tagging=False)
+    # what left the corpus since the index was kept leaves the index too
+    options = IngestOptions(source_id="evaluation", whole=whole, tagging=False, sync=True)
     report = ingest_paths(
         [judged.corpus], settings=settings, cluster=own, encoder=encoder, options=options, progress=progress
     )
@@ -110,13 +113,15 @@ def leftovers(cluster: Cluster) -> dict[str, int]:
     return {row["index"]: int(row["store.size"] or 0) for row in rows}
 
 
-def _alias(judged: JudgedSet, settings: Settings, encoder: Encoder, rendered: Rendered, whole: bool) -> str:
+def _alias(judged: JudgedSet, settings: Settings, encoder: Encoder, whole: bool, body: dict[str, Any]) -> str:
     assert judged.corpus is not None  # noqa: S101 - checked by the caller
+    index = {name: value for name, value in body["settings"]["index"].items() if name != "similarity"}  # it is tuned
     made_by = "|".join(
         (
             str(judged.corpus.resolve()),
             recipe(settings, encoder, tagging=False),
-            f"{whole} {settings.language} {settings.shards} {rendered.variant}",
+            f"{whole} {settings.tenant}",
+            orjson.dumps([index, body["mappings"]], option=orjson.OPT_SORT_KEYS).decode(),
         )
     )
     name = re.sub(r"[^a-z0-9]+", "-", judged.name.lower()).strip("-")[:40] or "set"

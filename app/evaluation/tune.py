@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from app.errors import StoreError
-from app.evaluation.collect import Collected, Load, QueryLegs, collect
+from app.evaluation.collect import Collected, Load, QueryLegs, collect, require_most
 from app.evaluation.comparison import Comparison, compare
-from app.evaluation.dataset import JudgedSet, split_queries
+from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
 from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, shares_of, value_at
 from app.evaluation.measures import Measured, measure
 from app.evaluation.objective import MeasureName, Objective, examples
@@ -99,8 +98,8 @@ def tune(
         StoreError: the cluster stayed away, or all queries failed.
     """
     began = time.perf_counter()
-    tuning_part, held_part = split_queries(judged, share=HELD_OUT, seed=seed)
-    tuning_part = _sample(tuning_part, _MOST_QUERIES, seed)
+    held_part, tuning_part = split_queries(judged, share=HELD_OUT, seed=seed)
+    tuning_part = sample_queries(tuning_part, _MOST_QUERIES, seed=seed)
     search = _Search(tuning_part, where, current, measure_name, load, say)
     search.boosts()
     if scratch is not None:
@@ -244,8 +243,10 @@ class _Search:
 
     def _try(self, tuning: Tuning, legs: dict[str, QueryLegs], name: str) -> None:
         values, alpha = self._best_share(legs, tuning)
-        gains = values - self._values
-        kept = bool(gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
+        # a query that failed on either side has gained and lost nothing
+        both = np.array([query in legs and query in self._legs for query in self._objective.queries])
+        gains = (values - self._values)[both]
+        kept = bool(gains.size and gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
         self._note(name, alpha, float(values.mean()), kept=kept)
         if kept:
             self.best = tuning.model_copy(update={"alpha": alpha})
@@ -258,12 +259,13 @@ class _Search:
             cluster=self._where.cluster,
             tenant=self._where.tenant,
             tuning=tuning,
-            depth=max(_DEPTHS),
+            depth=max(*_DEPTHS, self.best.candidates),
             load=self._load,
             dense_from=dense_from,
+            ignore_identical=self._where.ignore_identical,
         )
         self.failed.update(found.failed)
-        _require_most(found, len(self._judged.queries))
+        require_most(found, len(self._judged.queries))
         return found.legs
 
     def _prepared(self, tuning: Tuning, legs: Mapping[str, QueryLegs]) -> dict[str, Prepared]:
@@ -300,9 +302,10 @@ class _Check:
             tuning=tuning,
             depth=tuning.candidates,
             load=self._load,
+            ignore_identical=self._where.ignore_identical,
         )
         self.failed.update(found.failed)
-        _require_most(found, len(self._judged.queries))
+        require_most(found, len(self._judged.queries))
         prepared = prepare_all(found.legs, tuning.normalization)
         model = model_for(tuning, self._where.encoder.name)
         fixed = Weight(tuning.alpha, "tuned", "")
@@ -317,12 +320,6 @@ class _Check:
             for query, item in prepared.items()
         }
         return measure(self._judged.qrels, rankings)
-
-
-def _sample(judged: JudgedSet, most: int, seed: int) -> JudgedSet:
-    if len(judged.queries) <= most:
-        return judged
-    return split_queries(judged, share=most / len(judged.queries), seed=seed + 1)[1]
 
 
 def _steady_best(curves: Array) -> float:
@@ -347,13 +344,6 @@ def _cross_validated(data: Examples, train: Callable[[Examples], WeightModel] | 
         shares = best_fixed(rest) if train is None else shares_of(train(rest), part.features)
         values += value_at(part.curves, shares).tolist()
     return float(np.mean(values)) if values else 0.0
-
-
-def _require_most(found: Collected, asked: int) -> None:
-    """A search over half of the queries finds what suits that half."""
-    if len(found.failed) * 2 > asked:
-        reason = next(iter(found.failed.values()))
-        raise StoreError(f"{len(found.failed)} of {asked} queries failed ({reason}); nothing was tuned, run it again")
 
 
 def _verdict(comparison: Comparison, better: bool) -> str:

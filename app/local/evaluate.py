@@ -16,7 +16,7 @@ from rich.table import Table
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.evaluation.collect import Load
-from app.evaluation.dataset import JudgedSet, load_set, split_queries
+from app.evaluation.dataset import JudgedSet, load_set, sample_queries
 from app.evaluation.report import as_dict, write_reports
 from app.evaluation.run import Where, evaluate
 from app.evaluation.scratch import Scratch, prepare
@@ -28,6 +28,8 @@ from app.store import templates, tunings
 from app.tuning import Tuning
 
 _SHOWN_REASONS = 5
+WIDE = 160
+"""Columns of a table that goes into a file or a pipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class SetOptions:
     most_queries: int | None = None
     whole: bool = False
     keep: bool = False
+    ignore_identical: bool = False
     load: Load = field(default_factory=Load)
     out: Path | None = None
 
@@ -48,9 +51,12 @@ class SetOptions:
         return self.out or Path("reports") / self.folder.resolve().name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
-    """A judged set, ready to be searched; `scratch` None: against what the store holds."""
+    """A judged set, ready to be searched; `scratch` None: against what the store holds.
+
+    With `unfinished` its index stays, so that the same command again need not fill it.
+    """
 
     store: Store
     judged: JudgedSet
@@ -58,6 +64,7 @@ class Opened:
     tuning: Tuning
     scratch: Scratch | None
     notes: tuple[str, ...]
+    unfinished: bool = False
 
 
 def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Console) -> int:
@@ -81,7 +88,10 @@ def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Cons
         found = replace(found, notes=(*opened.notes, *found.notes))
         console.print("computing intervals and tests ...", style="dim")
         written = write_reports(found, options.reports)
-    (options.reports / "legs.jsonl").unlink(missing_ok=True)
+        failed = max(way.failed for way in found.ways)
+        opened.unfinished = failed > 0
+    if not failed:
+        (options.reports / "legs.jsonl").unlink(missing_ok=True)
     if as_json:
         sys.stdout.write(orjson.dumps(as_dict(found)).decode() + "\n")
         sys.stdout.flush()
@@ -89,7 +99,10 @@ def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Cons
         _print(summarise(found), console)
     for path in written:
         console.print(str(path), markup=False)
-    return 1 if any(way.failed for way in found.ways) else 0
+    if failed:
+        told = f"{failed} of {len(found.dataset.queries)} queries failed; the same command again searches only these"
+        console.print(told, style="red", markup=False)
+    return 1 if failed else 0
 
 
 @contextmanager
@@ -107,7 +120,7 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
     drifts, live = templates.compare(store.cluster, store.rendered_for(tuning))
     require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
     if judged.corpus is None:
-        where = Where(store.cluster, settings.tenant, store.encoder, settings, live.shards)
+        where = Where(store.cluster, settings.tenant, store.encoder, settings, live.shards, options.ignore_identical)
         yield Opened(store, judged, where, tuning, None, ())
         return
     with ProgressBar(console) as progress:
@@ -124,9 +137,10 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
     for note in notes:
         console.print(note, style="yellow", markup=False)
     scratch.similarity(tuning.bm25)
-    where = Where(scratch.cluster, settings.tenant, store.encoder, settings, settings.shards)
-    yield Opened(store, judged, where, tuning, scratch, notes)
-    if options.keep:
+    where = Where(scratch.cluster, settings.tenant, store.encoder, settings, settings.shards, options.ignore_identical)
+    opened = Opened(store, judged, where, tuning, scratch, notes)
+    yield opened
+    if options.keep or opened.unfinished:
         console.print(f"the index {scratch.index} was kept", markup=False)
     else:
         scratch.drop()
@@ -164,9 +178,7 @@ def _require_extra() -> None:
 
 
 def _chosen(judged: JudgedSet, most: int | None) -> JudgedSet:
-    if most is None or most >= len(judged.queries):
-        return judged
-    return split_queries(judged, share=most / len(judged.queries), seed=0)[1]
+    return judged if most is None else sample_queries(judged, most)
 
 
 def _not_stored(scratch: Scratch) -> Iterator[str]:
@@ -181,9 +193,8 @@ def _print(summary: Summary, console: Console) -> None:
     table = Table()
     names = ("NDCG@10", "MRR@10", "Recall@100", "MAP", "P@5", "judged@10")
     table.add_column("way")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("against the baseline", justify="right")
+    for name in (*names, "against the baseline"):
+        table.add_column(name, justify="right", overflow="fold")
     for way in summary.ways:
         measured = way.result.measured.means
         compared = way.against_baseline.get("NDCG@10")
@@ -195,7 +206,8 @@ def _print(summary: Summary, console: Console) -> None:
         figures = [f"{100 * measured[name]:.2f}" for name in names]
         figures[0] += f" ({100 * low:.1f}-{100 * high:.1f})"
         table.add_row(way.result.name, *figures, against)
-    width = console.width if console.is_terminal else 140
-    console.print(table, width=width, crop=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table, crop=False, soft_wrap=False)
     for remark in (*summary.remarks, *summary.evaluation.notes):
         console.print(remark, markup=False)

@@ -20,13 +20,16 @@ from app.evaluation.objective import MeasureName
 from app.evaluation.scratch import change_similarity
 from app.evaluation.tune import Tuned, tune
 from app.local.assets import Store, open_store
-from app.local.evaluate import SetOptions, open_set
+from app.local.evaluate import WIDE, SetOptions, open_set
 from app.store import templates, tunings
+from app.store.client import READ_ALIAS
+from app.store.queries import LINEAR_PIPELINE
 from app.store.rendering import Rendered
 from app.tuning import SHIPPED, Bm25, Tuning
 
 FILE = "tuning.json"
 _K1, _B = "index.similarity.braid_bm25.k1", "index.similarity.braid_bm25.b"
+_CLOSED = "index.verified_before_close"
 
 
 def run(
@@ -57,13 +60,15 @@ def run(
             say=lambda line: console.print(line, markup=False),
         )
         store = opened.store
+        opened.unfinished = bool(found.failed)
     options.reports.mkdir(parents=True, exist_ok=True)
     body = _as_dict(found, opened.judged.findings, opened.notes)
-    for name, content in ((FILE, orjson.dumps(body, option=orjson.OPT_INDENT_2)), ("tuning.md", _markdown(found))):
-        path = options.reports / name
-        aside = path.with_suffix(f"{path.suffix}.new")
-        aside.write_bytes(content if isinstance(content, bytes) else content.encode())
-        aside.replace(path)
+    numbered = found.tuning.model_copy(update={"version": tunings.next_version(store.cluster)})
+    pipeline = store.rendered_for(numbered).body("search pipeline", LINEAR_PIPELINE)
+    _leave(options.reports / FILE, orjson.dumps(body, option=orjson.OPT_INDENT_2))
+    _leave(options.reports / "tuning.md", _markdown(found).encode())
+    # for those who PUT pipelines themselves
+    _leave(options.reports / f"{LINEAR_PIPELINE}.json", orjson.dumps(pipeline, option=orjson.OPT_INDENT_2))
     console.print(f"{found.verdict}; searched {found.seconds:.0f} s", style="bold", markup=False)
     for note in (*opened.notes, *found.notes):
         console.print(note, markup=False)
@@ -109,8 +114,8 @@ def rollback(settings: Settings, to: int | None, *, console: Console) -> int:
         InvalidInput: there is nothing to go back to, or no such version.
     """
     store = open_store(settings)
-    now = tunings.active(store.cluster)
     if to is None:
+        now = tunings.active(store.cluster)
         if now.version == 0:
             raise InvalidInput("the shipped tuning (version 0) is in force: there is nothing to roll back")
         before = [item.version for item in tunings.history(store.cluster) if item.version < now.version]
@@ -128,6 +133,8 @@ def history(settings: Settings, *, as_json: bool, console: Console) -> int:
         rows = [{**item.model_dump(mode="json"), "in_force": item.version == now.version} for item in kept]
         sys.stdout.write(orjson.dumps(rows).decode() + "\n")
         return 0
+    if not console.is_terminal:
+        console.width = WIDE
     table = Table("", "version", "dense share", "learned", "candidates", "k1, b", "set", "date", "held-out gain")
     for item in kept:
         held = item.about.get("held out", {})
@@ -175,12 +182,7 @@ def put_in_force(store: Store, tuning: Tuning, console: Console) -> Tuning:
 def _switch(store: Store, version: int, console: Console) -> Tuning:
     """Similarity of the live indexes first, which takes them away for a second; then tuning and pipelines together."""
     began = time.perf_counter()
-    wanted = (
-        SHIPPED if version == 0 else next((t for t in tunings.history(store.cluster) if t.version == version), None)
-    )
-    if wanted is None:
-        there = ", ".join(str(item.version) for item in tunings.history(store.cluster)) or "none yet"
-        raise InvalidInput(f"there is no tuning {version}; there are: 0 (as shipped), {there}")
+    wanted = tunings.kept(store.cluster, version)
     rendered = store.rendered_for(wanted)
     for index in _other_similarity(store, wanted.bm25):
         console.print(f"closing {index} for a moment, to give it k1 {wanted.bm25.k1:g} and b {wanted.bm25.b:g}")
@@ -201,17 +203,23 @@ def _apply(store: Store, rendered: Rendered, console: Console) -> None:
 
 
 def _other_similarity(store: Store, bm25: Bm25) -> list[str]:
-    live = templates.live_indexes(store.cluster)
-    names = dict.fromkeys([*live.indexes, *live.write_indexes])
+    """The indexes behind our aliases that have other parameters, or that a run which was killed left closed."""
+    params = {"flat_settings": "true", "expand_wildcards": "open,closed"}
+    live = templates.Live(store.cluster.request("GET", f"/{READ_ALIAS}*", params=params))
+    found = {name: live.all_indexes[name]["settings"] for name in dict.fromkeys([*live.indexes, *live.write_indexes])}
     return [
         name
-        for name in names
-        if (
-            float(live.all_indexes[name]["settings"].get(_K1, 1.2)),
-            float(live.all_indexes[name]["settings"].get(_B, 0.75)),
-        )
-        != (bm25.k1, bm25.b)
+        for name, settings in found.items()
+        if (float(settings.get(_K1, 1.2)), float(settings.get(_B, 0.75))) != (bm25.k1, bm25.b)
+        or settings.get(_CLOSED) == "true"
     ]
+
+
+def _leave(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    aside = path.with_suffix(f"{path.suffix}.new")
+    aside.write_bytes(content)
+    aside.replace(path)
 
 
 def _as_dict(found: Tuned, findings: Any, notes: tuple[str, ...]) -> dict[str, Any]:

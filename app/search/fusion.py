@@ -47,6 +47,11 @@ class Fused:
         """What orders the results."""
         return self.fused + self.bonus
 
+    @property
+    def place(self) -> tuple[float, float, str]:
+        """Sorts: at equal scores exact matches, then the passage id, so that pages are stable."""
+        return -self.score, -self.bonus, self.id
+
 
 def min_max(scores: Sequence[float], flat: float = 0.0) -> Scores:
     """Scores mapped to 0..1, shape (n,) in and out; `flat`: the least spread that counts, a share of the best score."""
@@ -79,6 +84,17 @@ def normalise(scores: Sequence[float], technique: Normalization, leg: Leg) -> tu
     return standard, float(standard.min())
 
 
+def bonus_scale(*legs: tuple[Scores, float]) -> float:
+    """What a bonus of 1 must be multiplied by to reach over all fused scores of `legs`, each as `normalise` gave it.
+
+    1 for scores of 0..1; z_score's lie further apart.
+    """
+    spans = (
+        max(float(values.max()), absent) - min(float(values.min()), absent) for values, absent in legs if len(values)
+    )
+    return _reaching(max([0.0, *spans]))
+
+
 def fuse_linear(
     lexical: Sequence[Candidate],
     dense: Sequence[Candidate],
@@ -94,16 +110,17 @@ def fuse_linear(
         dense: candidates of the vector leg.
         alpha: the dense share, 0..1.
         normalization: how the legs are put on a common scale.
-        bonus: passage id -> what is added for an exact match, also to the order.
+        bonus: passage id -> what is added for an exact match, also to the order, as a share of the range of scores.
     """
     left, left_absent = normalise([item.score for item in lexical], normalization, "lexical")
     right, right_absent = normalise([item.score for item in dense], normalization, "dense")
+    scale = bonus_scale((left, left_absent), (right, right_absent))
     return _merge(
         lexical,
         dense,
         ((1.0 - alpha) * left, (1.0 - alpha) * left_absent),
         (alpha * right, alpha * right_absent),
-        bonus or {},
+        {key: scale * value for key, value in (bonus or {}).items()},
     )
 
 
@@ -120,6 +137,28 @@ def fuse_rrf(
         return 1.0 / (rank_constant + np.arange(1, len(leg) + 1, dtype=np.float64)), 0.0
 
     return _merge(lexical, dense, shares(lexical), shares(dense), bonus or {})
+
+
+def rank_alone(leg: Sequence[Candidate], which: Leg, bonus: Mapping[str, float] | None = None) -> list[Fused]:
+    """One leg without the other, by its own scores; `bonus` as in `fuse_linear`."""
+    scores = np.array([item.score for item in leg], np.float64)
+    scale = _reaching(float(np.ptp(scores)) if len(scores) else 0.0)
+    ranked = [
+        Fused(
+            item.id,
+            item.document_id,
+            item.score,
+            lexical=item.score if which == "lexical" else None,
+            dense=item.score if which == "dense" else None,
+            bonus=scale * (bonus or {}).get(item.id, 0.0),
+        )
+        for item in leg
+    ]
+    return sorted(ranked, key=lambda item: item.place)
+
+
+def _reaching(span: float) -> float:
+    return span * (1 + 1e-9) if span > 1 else 1.0  # rounding must not leave it short
 
 
 def _merge(
@@ -145,5 +184,4 @@ def _merge(
         )
         for key, document_id in documents.items()
     ]
-    # ties: the passage id decides, so that pages are stable whatever the legs' order was
-    return sorted(merged, key=lambda item: (-item.score, item.id))
+    return sorted(merged, key=lambda item: item.place)

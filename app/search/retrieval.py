@@ -94,11 +94,11 @@ class Retrieval:
             if not found.missing:
                 return found
             fuzzy = queries.lexical_leg(run.query, run.tuning.boosts, run.filters, found.missing)
-            corrected = self._leg(run, "lexical", fuzzy, {})
-            if corrected.total == found.total:
+            corrected = self._leg(run, "lexical", fuzzy, queries.corrected_counts(run.query, found.missing))
+            run.corrected = tuple(word for word in found.missing if word not in corrected.missing)
+            if not run.corrected:
                 return found
-            run.corrected = found.missing
-            return Leg(corrected.candidates, corrected.total, corrected.outcome, exact=found.exact)
+            return corrected
 
     def dense(self, run: Run, vector: Sequence[float], *, count_outside: bool) -> Leg:
         """The vector leg. Raises StoreError."""

@@ -17,7 +17,7 @@ from app.config import Settings
 from app.deadline import Deadline
 from app.errors import EncoderError, FieldProblem, InvalidInput, StoreUnavailable
 from app.passage import Hit
-from app.querytext import QueryText, is_distinctive, read_query
+from app.querytext import is_distinctive, read_query
 from app.search import fusion, plan
 from app.search.fusion import Fused
 from app.search.readiness import ReadinessGate, require_ready
@@ -28,7 +28,7 @@ from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
 from app.store.filters import Scope, clauses
 from app.store.responses import Leg, Retrieved
-from app.tuning import Tuning
+from app.tuning import Tuning, WeightModel
 
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
 
@@ -142,14 +142,14 @@ class SearchService:
 
     def _rank(self, run: Run, chosen: plan.Plan) -> tuple[plan.Plan, _Ranked]:
         if chosen.way == "lexical":
-            return chosen, _single(run.query, lexical=self._retrieval.lexical(run))
+            return chosen, _single(lexical=self._retrieval.lexical(run))
         lexical = self._retrieval.start_lexical(run) if chosen.way == "legs" else None
         vector = self._encode(run)
         if vector is None:
             found = self._retrieval.lexical(run) if lexical is None else lexical.result()
-            return plan.Plan("lexical", "the query could not be embedded"), _single(run.query, lexical=found)
+            return plan.Plan("lexical", "the query could not be embedded"), _single(lexical=found)
         if lexical is None and chosen.way == "dense":
-            return chosen, _single(run.query, dense=self._retrieval.dense(run, vector, count_outside=False))
+            return chosen, _single(dense=self._retrieval.dense(run, vector, count_outside=False))
         with timed(run, "hybrid_ms", telemetry.HYBRID_SEARCH.observe):
             if lexical is None:
                 return chosen, self._native(run, vector)
@@ -176,8 +176,12 @@ class SearchService:
             return _Ranked(fused, legs.total, exact=exact)
         weight = self._fixed_weight(run)
         model = self._model(run)
+        if model is None and run.request.fusion.learned:
+            run.degrade("fusion", "no-model: no weight model fits the embedding model and normalisation")
         if model is not None:
             weight = learned_weight(model, weight, run.query, left, right)
+        telemetry.FUSION_WEIGHTS.labels(weight.source).inc()
+        telemetry.FUSION_DENSE_SHARE.observe(weight.alpha)
         technique = run.request.fusion.normalization or run.tuning.normalization
         fused = fusion.fuse_linear(left, right, weight.alpha, normalization=technique, bonus=bonus)
         return _Ranked(fused, legs.total, weight, exact)
@@ -189,6 +193,10 @@ class SearchService:
         if run.request.fusion.method == "linear":
             weight = self._fixed_weight(run)
             asked = weight.source == "request"
+            if weight.source in ("tuned", "default"):  # the pipeline has the best weight of its own normalisation
+                weight = replace(weight, alpha=run.tuning.native_alpha)
+            if weight.source in ("tuned", "default"):  # what the pipeline has, for its min-max
+                weight = replace(weight, alpha=run.tuning.native_alpha)
             inline = queries.linear_pipeline(weight.alpha) if asked else None
             pipeline = None if asked else queries.LINEAR_PIPELINE
         found = self._retrieval.native(run, vector, pipeline=pipeline, inline=inline)
@@ -241,7 +249,7 @@ class SearchService:
             return Weight(run.tuning.alpha, "tuned", f"tuning {run.tuning.version}")
         return Weight(run.tuning.alpha, "default", "nothing has been tuned")
 
-    def _model(self, run: Run) -> Any:
+    def _model(self, run: Run) -> WeightModel | None:
         """The model that predicts this query's weight; None where a fixed one was asked for, set, or nothing fits."""
         asked = run.request.fusion
         fixed = asked.alpha is not None or self._settings.alpha is not None
@@ -260,23 +268,12 @@ def _shape_of(request: SearchRequest) -> Shape:
     return Shape(request.max_per_document, request.fold_duplicates, request.mmr_lambda)
 
 
-def _single(query: QueryText, *, lexical: Leg | None = None, dense: Leg | None = None) -> _Ranked:
+def _single(*, lexical: Leg | None = None, dense: Leg | None = None) -> _Ranked:
     """One leg's candidates in their order, exact matches of identifiers first."""
     leg = lexical or dense
     assert leg is not None  # noqa: S101 - one is given
-    bonus, exact = exact_matches(lexical) if query.codes else ({}, ())
-    ranked = [
-        Fused(
-            item.id,
-            item.document_id,
-            item.score,
-            lexical=item.score if lexical else None,
-            dense=None if lexical else item.score,
-            bonus=bonus.get(item.id, 0.0),
-        )
-        for item in leg.candidates
-    ]
-    return _Ranked(sorted(ranked, key=lambda item: (-item.bonus, -item.fused, item.id)), leg.total, exact=exact)
+    bonus, exact = exact_matches(lexical)
+    return _Ranked(fusion.rank_alone(leg.candidates, "lexical" if lexical else "dense", bonus), leg.total, exact=exact)
 
 
 def exact_matches(lexical: Leg | None) -> tuple[dict[str, float], tuple[str, ...]]:

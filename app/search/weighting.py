@@ -172,7 +172,8 @@ def _entropy(scores: Vector) -> float:
     total = float(above.sum())
     if total <= 0:
         return 1.0
-    shares = above[above > 0] / total
+    shares = above / total
+    shares = shares[shares > 0]
     return float(-(shares * np.log(shares)).sum() / math.log(max(2, scores.size)))
 
 

@@ -70,7 +70,7 @@ def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], cor
     if boosts.phrase:
         should += [_phrase(pair, _SLOP, boosts.phrase) for pair in query.pairs]
     if boosts.codes:
-        should += [{"match": {"content.codes": {"query": _spellings(c), "boost": boosts.codes}}} for c in query.codes]
+        should += [_code(code, boost=boosts.codes) for code in query.codes]
     if boosts.quoted:
         should += [_phrase(phrase, 0, boosts.quoted) for phrase in query.phrases]
     found = lexical_match(query, filters, corrected)
@@ -137,15 +137,26 @@ def outside_count(matched: Body) -> dict[str, Body]:
 
 def lexical_counts(query: QueryText) -> dict[str, Body]:
     """Counts that show whether identifiers were found as they are written, and which words the collection lacks."""
+    # a stop word of the language is in no passage, and no typing error
+    words = {word: {"query": word, "zero_terms_query": "all"} for word in query.checked}
+    return _counts(query, words)
+
+
+def corrected_counts(query: QueryText, words: Sequence[str]) -> dict[str, Body]:
+    """As `lexical_counts`, for the request that looks for `words` with typing errors: which of them it finds."""
+    return _counts(query, {word: _fuzzy(word) for word in words})
+
+
+def _counts(query: QueryText, words: Mapping[str, Body]) -> dict[str, Body]:
     counts: dict[str, Body] = {}
     if query.codes:
-        top = {"size": MOST_EXACT + 1, "_source": False, "docvalue_fields": ["passage_id"]}
+        top = {"size": MOST_EXACT, "_source": False, "docvalue_fields": ["passage_id", "document_id"]}
         counts[CODES] = {
-            "filters": {"filters": {code: {"match": {"content.codes": _spellings(code)}} for code in query.codes}},
+            "filters": {"filters": {code: _code(code) for code in query.codes}},
             "aggs": {EXACT: {"top_hits": top}},
         }
-    if query.checked:
-        counts[WORDS] = {"filters": {"filters": {word: {"match": {"content": word}} for word in query.checked}}}
+    if words:
+        counts[WORDS] = {"filters": {"filters": {word: {"match": {"content": match}} for word, match in words.items()}}}
     return counts
 
 
@@ -198,15 +209,23 @@ def rrf_pipeline(rank_constant: int) -> Body:
 def _must(query: QueryText, corrected: Sequence[str]) -> Body:
     """Any word, an identifier in any spelling, a corrected word. Identifiers score in `lexical_leg`, not here."""
     ways: list[Body] = [{"match": {"content": {"query": query.text}}}]
-    ways += [{"match": {"content.codes": {"query": _spellings(code), "boost": 0.0}}} for code in query.codes]
+    ways += [_code(code, boost=0.0) for code in query.codes]
     if corrected:
-        fuzzy = {"query": " ".join(corrected), "fuzziness": "AUTO", "prefix_length": 1, "boost": _FUZZY_BOOST}
-        ways.append({"match": {"content": fuzzy}})
+        ways.append({"match": {"content": {**_fuzzy(" ".join(corrected)), "boost": _FUZZY_BOOST}}})
     return ways[0] if len(ways) == 1 else {"bool": {"should": ways, "minimum_should_match": 1}}
 
 
 def _phrase(words: str, slop: int, boost: float) -> Body:
     return {"match_phrase": {"content": {"query": words, "slop": slop, "boost": boost}}}
+
+
+def _fuzzy(words: str) -> Body:
+    return {"query": words, "fuzziness": "AUTO", "prefix_length": 1}
+
+
+def _code(code: str, **options: float) -> Body:
+    """An identifier as a whole: the index's analyzer would also look for its parts, which near misses share."""
+    return {"match": {"content.codes": {"query": _spellings(code), "analyzer": "whitespace", **options}}}
 
 
 def _spellings(code: str) -> str:

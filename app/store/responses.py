@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from app.errors import StoreError
 from app.passage import Candidate, Hit
 from app.store.highlights import read_highlight
-from app.store.queries import CODES, EXACT, OUTSIDE, WORDS
+from app.store.queries import CODES, EXACT, MOST_EXACT, OUTSIDE, WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,8 @@ class Leg:
     """What one leg ranked, best first, and what it counted.
 
     `outside`: hits that the other leg does not match. `exact`: identifier -> how many passages hold it, and the first
-    of them. `missing`: words of the query that no passage holds which the caller may see.
+    of them; where they are few, they are among the candidates, however low they rank. `missing`: words of the query
+    that no passage holds which the caller may see.
     """
 
     candidates: tuple[Candidate, ...]
@@ -84,20 +84,18 @@ def read_leg(response: dict[str, Any]) -> Leg:
     Raises:
         StoreError: a passage has no `passage_id`: it was not written through the ingest pipeline.
     """
-    candidates = []
-    for raw in response["hits"]["hits"]:
-        fields = raw.get("fields", {})
-        if "passage_id" not in fields:
-            raise StoreError(
-                "a passage has no passage_id: it was indexed without the ingest pipeline braid-passages; "
-                "index it again through the alias braid-passages-write"
-            )
-        candidates.append(Candidate(fields["passage_id"][0], fields["document_id"][0], float(raw["sort"][0])))
+    candidates = [_candidate(raw, raw["sort"][0]) for raw in response["hits"]["hits"]]
     counts = response.get("aggregations", {})
-    exact = {
-        code: (int(bucket["doc_count"]), tuple(_ids(bucket[EXACT]["hits"]["hits"])))
-        for code, bucket in counts.get(CODES, {}).get("buckets", {}).items()
-    }
+    exact: dict[str, tuple[int, tuple[str, ...]]] = {}
+    named: dict[str, Candidate] = {}
+    for code, bucket in counts.get(CODES, {}).get("buckets", {}).items():
+        count = int(bucket["doc_count"])
+        first = [_candidate(raw, raw["_score"]) for raw in bucket[EXACT]["hits"]["hits"]]
+        exact[code] = (count, tuple(item.id for item in first))
+        if count <= MOST_EXACT:
+            named |= {item.id: item for item in first}
+    further = named.keys() - {item.id for item in candidates}
+    candidates += sorted((named[key] for key in further), key=lambda item: (-item.score, item.id))
     words = counts.get(WORDS, {}).get("buckets", {})
     return Leg(
         tuple(candidates),
@@ -109,8 +107,14 @@ def read_leg(response: dict[str, Any]) -> Leg:
     )
 
 
-def _ids(raw_hits: list[dict[str, Any]]) -> Iterator[str]:
-    return (raw["fields"]["passage_id"][0] for raw in raw_hits)
+def _candidate(raw: dict[str, Any], score: float) -> Candidate:
+    fields = raw.get("fields", {})
+    if "passage_id" not in fields:
+        raise StoreError(
+            "a passage has no passage_id: it was indexed without the ingest pipeline braid-passages; "
+            "index it again through the alias braid-passages-write"
+        )
+    return Candidate(fields["passage_id"][0], fields["document_id"][0], float(score))
 
 
 def _total(response: dict[str, Any], shown: int) -> int:

@@ -33,41 +33,60 @@ def active(cluster: Cluster) -> Tuning:
 
 def history(cluster: Cluster) -> list[Tuning]:
     """All that were ever applied, oldest first, without the shipped one. Raises as `active`."""
-    listed = _listing(cluster, f"{ACTIVE}-*")
-    return sorted((_parse(name, body) for name, body in listed.items()), key=lambda item: item.version)
+    return [_parse(name, body) for _, name, body in _kept(cluster)]
+
+
+def kept(cluster: Cluster, version: int) -> Tuning:
+    """One that was ever applied; 0 is the shipped one.
+
+    Raises:
+        InvalidInput: there is no such version; the ones that there are.
+        StoreNotReady, StoreError: as `active`.
+    """
+    if version == 0:
+        return SHIPPED
+    wanted = _read(cluster, _KEPT.format(version))
+    if wanted is None:
+        there = ", ".join(str(number) for number, _, _ in _kept(cluster)) or "none yet"
+        raise InvalidInput(f"there is no tuning {version}; there are: 0 (as shipped), {there}")
+    return wanted
 
 
 def next_version(cluster: Cluster) -> int:
     """The number of the next tuning."""
-    return max((item.version for item in history(cluster)), default=0) + 1
+    return max((number for number, _, _ in _kept(cluster)), default=0) + 1
 
 
 def keep(cluster: Cluster, tuning: Tuning) -> None:
-    """Add a tuning to the history; it is not in force by that."""
-    _write(cluster, _KEPT.format(tuning.version), tuning)
+    """Add a tuning to the history; it is not in force by that. Raises StoreError where its number is taken."""
+    _write(cluster, _KEPT.format(tuning.version), tuning, {"create": "true"})
 
 
 def activate(cluster: Cluster, version: int) -> Tuning:
     """Put a tuning of the history in force; 0 is the shipped one. Services see it within a second.
 
-    Raises:
-        InvalidInput: there is no such version; the ones that there are.
+    Raises as `kept`; what is in force need not be readable.
     """
-    if version == 0:
-        if _read(cluster, ACTIVE) is not None:
-            cluster.request("DELETE", f"{_PATH}/{ACTIVE}")
-        return SHIPPED
-    wanted = _read(cluster, _KEPT.format(version))
-    if wanted is None:
-        there = ", ".join(str(item.version) for item in history(cluster)) or "none yet"
-        raise InvalidInput(f"there is no tuning {version}; there are: 0 (as shipped), {there}")
-    _write(cluster, ACTIVE, wanted)
+    wanted = kept(cluster, version)
+    if version:
+        _write(cluster, ACTIVE, wanted)
+    elif ACTIVE in _listing(cluster, ACTIVE):
+        cluster.request("DELETE", f"{_PATH}/{ACTIVE}")
     return wanted
 
 
-def _write(cluster: Cluster, name: str, tuning: Tuning) -> None:
+def _kept(cluster: Cluster) -> list[tuple[int, str, dict[str, Any]]]:
+    """Number, name and body of the history, oldest first."""
+    listed = _listing(cluster, f"{ACTIVE}-*").items()
+    numbered = [(name.removeprefix(f"{ACTIVE}-"), name, body) for name, body in listed]
+    return sorted(
+        ((int(number), name, body) for number, name, body in numbered if number.isdecimal()), key=lambda item: item[0]
+    )
+
+
+def _write(cluster: Cluster, name: str, tuning: Tuning, params: dict[str, str] | None = None) -> None:
     meta = {"managed_by": "braid", "version": max(1, tuning.version), _FIELD: tuning.model_dump(mode="json")}
-    cluster.request("PUT", f"{_PATH}/{name}", body={"template": {}, "_meta": meta})
+    cluster.request("PUT", f"{_PATH}/{name}", params=params, body={"template": {}, "_meta": meta})
 
 
 def _read(cluster: Cluster, name: str) -> Tuning | None:
@@ -93,5 +112,5 @@ def _parse(name: str, body: dict[str, Any]) -> Tuning:
         where = ".".join(str(part) for part in first["loc"]) or _FIELD
         raise StoreNotReady(
             f"component template {name} holds no tuning of this version ({where}: {first['msg']}); "
-            "`braid tune rollback` to another, or delete it"
+            "`braid tune rollback --to` another, or delete it"
         ) from error

@@ -43,6 +43,12 @@ REQUEST = Histogram(
     ["route", "status"],
     buckets=_SECONDS,
 )
+FUSION_WEIGHTS = Counter("fusion_weights_total", "Linear fusions, by where their weight came from.", ["source"])
+FUSION_DENSE_SHARE = Histogram(
+    "fusion_dense_share",
+    "The dense share of each linear fusion.",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
 STAGE_REQUESTS = Counter("stage_requests_total", "Stages that ran.", ["stage", "outcome"])
 RERANK_ERRORS = Counter("rerank_errors_total", "Rerank stages that failed.")
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])

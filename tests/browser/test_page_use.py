@@ -112,6 +112,7 @@ def test_themes_follow_the_system_and_can_be_read(page: Page, scheme: str) -> No
         (".mark", ".mark"),
         (".result .text", "body"),
         (".result .where", "body"),
+        (".vote-button", "body"),
         ("#ask-submit", "#ask-submit"),
         ("#panel mark", "#panel mark"),
         ("#panel-meta", "#panel"),

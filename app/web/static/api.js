@@ -45,6 +45,11 @@ export async function search(body, signal) {
   return readJson(await send("/v1/search", { method: "POST", body, signal }));
 }
 
+/** POST /v1/feedback; it is stored when this returns. */
+export async function sendFeedback(body) {
+  await send("/v1/feedback", { method: "POST", body });
+}
+
 /** GET /v1/documents/{document_id} */
 export async function storedDocument(documentId, signal) {
   return readJson(await send(`/v1/documents/${encodeURIComponent(documentId)}`, { signal }));

@@ -2,9 +2,10 @@
 import { streamAnswer } from "./api.js";
 import { answerNodes } from "./answertext.js";
 import { announce, byId, fill, h } from "./dom.js";
+import { answerVote, resultVote } from "./feedback.js";
 import { queryTerms } from "./highlight.js";
 import { ProblemError, renderDegraded, renderProblem } from "./problems.js";
-import { resultItem } from "./results.js";
+import { pageName, resultItem } from "./results.js";
 import { tabHash } from "./router.js";
 import { renderTimings } from "./timings.js";
 
@@ -16,6 +17,7 @@ class Exchange {
     this.text = "";
     this.citations = new Map();
     this.results = [];
+    this.queryId = null; // known once the answer is finished
     this.drawing = false;
     this.state = h("p", { class: "state" }, "Searching the documents");
     this.notices = h("div", {});
@@ -46,13 +48,14 @@ class Exchange {
     // the service's own words for "no answer" say no more than the notice does; a language model's may
     this.text = data.abstained && data.model === "extractive" ? "" : (data.answer ?? "");
     this.results = data.results ?? this.results;
+    this.queryId = data.query_id ?? null;
     this.citations = new Map((data.citations ?? []).map((citation) => [citation.marker, citation]));
     this.finish();
     if (data.abstained || this.text === "") this.body.prepend(abstention(data, this.results.length));
     const degraded = renderDegraded(data.degraded);
     if (degraded) this.notices.append(degraded);
     if (data.model === "extractive" && !data.abstained && !generationFailed(data)) this.notices.append(extractiveHint());
-    fill(this.foot, facts(data), renderTimings(data.timings));
+    fill(this.foot, facts(data), data.abstained || this.text === "" ? null : answerVote(this.queryId), renderTimings(data.timings));
   }
 
   stopped() {
@@ -93,10 +96,12 @@ class Exchange {
     const citation = this.citations.get(marker);
     if (!citation) return null;
     const result = this.results[marker - 1]; // the quote may be from a passage beside it
-    const label = `Citation ${marker}: ${result?.title || "open the passage"}`;
+    const page = pageName(citation.page, result?.source_type);
+    const label = `Citation ${marker}${page ? `, ${page.toLowerCase()}` : ""}: ${result?.title || "open the passage"}`;
+    const title = [citation.quote, page].filter(Boolean).join("\n");
     const open = () => this.actions.open({ ...result, ...citation }, citation.quote);
     const disabled = !(result?.document_id ?? citation.document_id);
-    return h("button", { class: "mark", type: "button", title: citation.quote, "aria-label": label, disabled, on: { click: open } }, String(marker));
+    return h("button", { class: "mark", type: "button", title, "aria-label": label, disabled, on: { click: open } }, String(marker));
   }
 
   drawSources() {
@@ -106,6 +111,8 @@ class Exchange {
       resultItem(result, {
         terms: this.terms,
         markers: this.citations.has(index + 1) ? [String(index + 1)] : [],
+        quoted: this.citations.get(index + 1)?.page ?? result.page,
+        vote: resultVote(this.queryId, result, index),
         open: (opened) => this.actions.open(opened, quoteOf(opened.id)),
         tag: this.actions.tag,
       }),

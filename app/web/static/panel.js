@@ -3,7 +3,7 @@ import { storedDocument } from "./api.js";
 import { announce, byId, fill, h } from "./dom.js";
 import { findQuote, markQuote } from "./highlight.js";
 import { ProblemError, renderProblem } from "./problems.js";
-import { day } from "./results.js";
+import { day, pageName } from "./results.js";
 
 const COVERS = matchMedia("(max-width: 64rem)"); // as in content.css: below it the panel covers the page
 
@@ -105,7 +105,7 @@ export class DocumentPanel {
     for (const passage of stored.passages) {
       if (Number.isInteger(passage.page) && passage.page !== page) {
         page = passage.page;
-        nodes.push(h("p", { class: "page-mark" }, `${stored.source_type === "pptx" ? "Slide" : "Page"} ${page}`));
+        nodes.push(h("p", { class: "page-mark" }, pageName(page, stored.source_type)));
       }
       if (passage.section_heading && passage.section_heading !== heading) {
         heading = passage.section_heading;

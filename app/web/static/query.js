@@ -1,6 +1,7 @@
 // A search's parameters: as they stand in the address, and as POST /v1/search takes them.
 
 export const WINDOW = 100; // passages that are ranked (BRAID_CANDIDATES); pages can't reach past them
+export const PER_DOCUMENT = 3; // passages of one document, where no document is named
 export const LISTS = ["source_id", "source_type", "topic_tags", "document_id"];
 export const DEFAULTS = { mode: "hybrid", fusion: "linear", size: 10, from: 0 };
 
@@ -23,6 +24,8 @@ export function requestBody(params) {
   if (Object.keys(bounds).length > 0) filter.timestamp = bounds;
   if (Object.keys(filter).length > 0) body.filter = filter;
   if (params.has("explain")) body.explain = true;
+  body.fold_duplicates = true;
+  if (!filter.document_id) body.max_per_document = PER_DOCUMENT;
   return body;
 }
 

@@ -10,12 +10,15 @@ const SCORES = [
   ["rerank", "Rerank"],
 ];
 
-/** Where in its document: section heading and page, or slide. */
-export function whereParts({ title, section_heading: heading, page, source_type: type }) {
-  const parts = [];
-  if (heading && heading !== title) parts.push(heading);
-  if (Number.isInteger(page)) parts.push(`${type === "pptx" ? "Slide" : "Page"} ${page}`);
-  return parts;
+/** "Page 3", or "Slide 3"; null where there are no pages. */
+export function pageName(page, type) {
+  return Number.isInteger(page) ? `${type === "pptx" ? "Slide" : "Page"} ${page}` : null;
+}
+
+/** Where in its document: section heading and page, or slide; and the page that is quoted, where that is another. */
+export function whereParts({ title, section_heading: heading, page, source_type: type }, quoted = null) {
+  const other = quoted === page ? null : pageName(quoted, type);
+  return [heading === title ? null : heading, pageName(page, type), other ? `quoted from ${other.toLowerCase()}` : null].filter(Boolean);
 }
 
 /** A score with as many digits as tell it apart. */
@@ -41,10 +44,11 @@ export function passageLink(result, open, attributes, ...children) {
 }
 
 /**
- * A list item. `options`: terms (stems to mark), rank or marker (shown before the title), open(result), tag(name),
- * scores (whether to show them).
+ * A list item. `options`: terms (stems to mark), rank or marker (shown before the title), quoted (page that is cited),
+ * open(result), tag(name), scores (whether to show them), vote (buttons).
  */
-export function resultItem(result, { terms, rank, markers = [], open, tag, scores = false }) {
+export function resultItem(result, { terms, rank, markers = [], quoted = null, open, tag, scores = false, vote = null }) {
+  const same = result.duplicates?.length ?? 0;
   const shown = scores ? SCORES.filter(([name]) => Number.isFinite(result.scores?.[name])) : [];
   return h(
     "li",
@@ -57,15 +61,17 @@ export function resultItem(result, { terms, rank, markers = [], open, tag, score
       h("h3", {}, passageLink(result, open, {}, result.title || result.document_id)),
       scores && Number.isFinite(result.score) ? h("span", { class: "score number", title: "Score" }, score(result.score)) : null,
     ),
-    h("p", { class: "where" }, whereParts(result).join(" · ")),
+    h("p", { class: "where" }, whereParts(result, quoted).join(" · ")),
     h("p", { class: "text" }, markWords(result.text ?? "", terms)),
     h(
       "div",
       { class: "meta result-meta" },
       [result.source_id, result.source_type, result.timestamp ? day(result.timestamp) : null].filter(Boolean).join(" · "),
+      same > 0 ? h("span", { class: "same" }, `and ${same} nearly the same`) : null,
       (result.topic_tags ?? []).map((name) =>
         h("button", { class: "tag", type: "button", title: `Only passages tagged ${name}`, on: { click: () => tag(name) } }, name),
       ),
+      vote,
     ),
     shown.length > 0
       ? h("dl", { class: "scores" }, shown.map(([name, label]) => h("div", {}, h("dt", {}, label), h("dd", { class: "number" }, score(result.scores[name])))))

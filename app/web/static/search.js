@@ -1,9 +1,10 @@
 // The Search tab: what was found, page by page, with scores and timings.
 import { search } from "./api.js";
 import { announce, byId, fill, h } from "./dom.js";
+import { resultVote } from "./feedback.js";
 import { queryTerms } from "./highlight.js";
 import { ProblemError, renderDegraded, renderProblem } from "./problems.js";
-import { WINDOW, requestBody, withTag } from "./query.js";
+import { PER_DOCUMENT, WINDOW, requestBody, withTag } from "./query.js";
 import { resultItem } from "./results.js";
 import { tabHash } from "./router.js";
 import { SearchForm } from "./searchform.js";
@@ -70,7 +71,9 @@ export class SearchView {
       open: (result) => this.actions.open(result, null),
       tag: (name) => this.actions.go(tabHash("search", withTag(this.params, name))),
     };
-    const items = found.results.map((result, index) => resultItem(result, { ...options, rank: String(body.from + index + 1) }));
+    const items = found.results.map((result, index) =>
+      resultItem(result, { ...options, rank: String(body.from + index + 1), vote: resultVote(found.query_id, result, index) }),
+    );
     fill(
       this.output,
       h("p", { class: "count", id: "result-count" }, count(body, found)),
@@ -78,12 +81,13 @@ export class SearchView {
       found.explanation ? explanation(found.explanation) : null,
       renderTimings(found.timings, Boolean(body.explain)),
       items.length > 0 ? h("ol", { class: "results" }, items) : nothing(body),
+      leftOut(body, found),
       this.pages(body, found),
     );
   }
 
   pages(body, found) {
-    const limit = Math.min(found.total, WINDOW);
+    const limit = ended(body, found) ? body.from + found.results.length : Math.min(found.total, WINDOW);
     const next = body.from + body.size;
     if (body.from === 0 && next >= limit) return null;
     const turn = (label, from, possible) =>
@@ -113,6 +117,19 @@ function count(body, found) {
   const last = body.from + found.results.length;
   const range = found.results.length > 0 && found.total > found.results.length ? `${body.from + 1}–${last} of ` : "";
   return `${range}${found.total} ${passages}`;
+}
+
+/** Whether the list ends here: passages that were left out (folded, or too many of a document) are counted in `total`. */
+function ended(body, found) {
+  return found.results.length < body.size;
+}
+
+/** Says that there are passages which the list leaves out, where it ends before their number. */
+function leftOut(body, found) {
+  const last = body.from + found.results.length;
+  if (found.results.length === 0 || !ended(body, found) || last >= Math.min(found.total, WINDOW)) return null;
+  const bounded = body.max_per_document ? `, and of each document the best ${PER_DOCUMENT}: open it to read the rest` : "";
+  return h("p", { class: "meta left-out" }, `Passages that are nearly the same are shown once${bounded}.`);
 }
 
 function nothing(body) {

@@ -19,9 +19,8 @@ from app.passage import Passage
 from app.store import templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
-from app.store.client import Cluster
+from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
 from app.store.documents import refresh
-from app.store.client import READ_ALIAS, WRITE_ALIAS
 from app.store.rendering import FIRST_INDEX, Rendered, render
 
 VARIANTS: tuple[str, ...] = get_args(VectorVariant)
@@ -137,7 +136,7 @@ def test_every_altered_field_is_shown_and_put_right(
     found = fields(store, rendered)
     where = "phase_results_processors.0."
     assert found["braid-hybrid-linear", f"{where}normalization-processor.combination.parameters.weights"] == (
-        ["0.5", "0.5"],
+        ["0.6", "0.4"],
         ["0.9", "0.1"],
     )
     assert found["braid-hybrid-rrf", f"{where}score-ranker-processor.combination.rank_constant"] == ("60", "10")
@@ -153,9 +152,11 @@ def test_every_altered_field_is_shown_and_put_right(
 
 def test_another_spelling_is_no_difference(store: Cluster, rendered: Rendered) -> None:
     def respell(body: dict[str, Any]) -> None:
+        analysis = body["template"]["settings"]["index"]["analysis"]
+        analysis["analyzer.braid_text"] = analysis["analyzer"].pop("braid_text")
         body["template"]["settings"] = {"similarity.braid_bm25.type": "BM25", "similarity.braid_bm25.k1": "1.20"} | {
             "index.similarity.braid_bm25.b": 0.75,
-            "analysis": {"analyzer.braid_text": {"type": "english"}},
+            "analysis": analysis,
         }
         body["template"]["mappings"]["properties"]["text"]["copy_to"] = ["content"]
         body["template"]["aliases"] = {}

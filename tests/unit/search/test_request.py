@@ -3,9 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from app.search.plan import choose
-from app.search.request import SearchRequest
-from app.search.terms import bounded_terms
+from app.search.request import AnswerRequest, SearchRequest
 
 
 def parse(body: str) -> SearchRequest:
@@ -15,6 +13,16 @@ def parse(body: str) -> SearchRequest:
 def test_defaults() -> None:
     request = parse('{"query": "x"}')
     assert (request.mode, request.size, request.from_, request.fusion.method) == ("hybrid", 10, 0, "linear")
+    assert (request.candidates, request.fusion.alpha, request.fusion.learned, request.fusion.normalization) == (
+        None,
+    ) * 4
+    assert (request.max_per_document, request.fold_duplicates, request.mmr_lambda) == (None, False, None)
+    assert (request.highlight, request.explain, request.cache) == (False, False, True)
+
+
+def test_an_answer_wants_variety() -> None:
+    request = AnswerRequest.model_validate_json('{"query": "x"}')
+    assert (request.max_per_document, request.fold_duplicates, request.context_size) == (3, True, 5)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,23 @@ def test_defaults() -> None:
         ('{"query": "x", "filter": {"timestamp": {"gte": "2024-01-01", "gt": "2024-01-01"}}}', ("filter", "timestamp")),
         ('{"query": "x", "filter": {"timestamp": {}}}', ("filter", "timestamp")),
         ('{"query": "x", "timeout_ms": 0}', ("timeout_ms",)),
+        ('{"query": "x", "candidates": 9}', ("candidates",)),
+        ('{"query": "x", "candidates": 1001}', ("candidates",)),
+        ('{"query": "x", "candidates": "100"}', ("candidates",)),
+        ('{"query": "x", "fusion": {"learned": 1}}', ("fusion", "learned")),
+        ('{"query": "x", "fusion": {"learned": true, "alpha": 0.5}}', ("fusion",)),
+        ('{"query": "x", "fusion": {"method": "rrf", "learned": true}}', ("fusion",)),
+        ('{"query": "x", "fusion": {"method": "rrf", "normalization": "l2"}}', ("fusion",)),
+        ('{"query": "x", "fusion": {"normalization": "softmax"}}', ("fusion", "normalization")),
+        ('{"query": "x", "fusion": {"weights": [1, 2]}}', ("fusion", "weights")),
+        ('{"query": "x", "max_per_document": 0}', ("max_per_document",)),
+        ('{"query": "x", "max_per_document": 101}', ("max_per_document",)),
+        ('{"query": "x", "fold_duplicates": "yes"}', ("fold_duplicates",)),
+        ('{"query": "x", "mmr": {"lambda": 1.5}}', ("mmr", "MmrRequest", "lambda")),
+        ('{"query": "x", "mmr": {"lambda_": 0.5}}', ("mmr", "MmrRequest", "lambda_")),
+        ('{"query": "x", "mmr": 1}', ("mmr", "bool")),
+        ('{"query": "x", "highlight": "text"}', ("highlight",)),
+        ('{"query": "x", "explain": 1}', ("explain",)),
         ('{"query": "x", "sort": "date"}', ("sort",)),
     ],
 )
@@ -70,30 +95,27 @@ def test_tags_are_folded_and_dates_kept() -> None:
     assert dict(wanted.timestamp) == {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00+00:00"}
 
 
+def test_whole_numbers_may_be_written_as_json_likes() -> None:
+    request = parse('{"query": "x", "size": 5.0, "candidates": 5e1, "max_per_document": 2.0}')
+    assert (request.size, request.candidates, request.max_per_document) == (5, 50, 2)
+
+
 @pytest.mark.parametrize(
-    ("extra", "shards", "across", "way"),
+    ("given", "wanted"),
+    [("false", None), ("true", 0.7), ("{}", 0.7), ('{"lambda": 0}', 0.0), ('{"lambda": 0.25}', 0.25)],
+)
+def test_the_lambda_of_mmr(given: str, wanted: float | None) -> None:
+    assert parse(f'{{"query": "x", "mmr": {given}}}').mmr_lambda == wanted
+
+
+@pytest.mark.parametrize(
+    "fusion",
     [
-        ('"mode": "lexical"', 1, False, "lexical"),
-        ('"mode": "dense"', 6, False, "dense"),
-        ('"size": 5', 1, False, "native"),
-        ('"fusion": {"method": "rrf"}', 1, False, "native"),
-        ('"fusion": {"method": "rrf"}', 3, False, "legs"),
-        ('"fusion": {"method": "rrf"}', 3, True, "native"),
-        ('"fusion": {"alpha": 0.2}', 1, False, "native"),
-        ('"fusion": {"alpha": 0.2}', 3, True, "legs"),
-        ('"explain": true', 1, False, "legs"),
+        '{"method": "rrf", "learned": false}',
+        '{"alpha": 0.5, "learned": false}',
+        '{"alpha": 0.5, "normalization": "z_score"}',
+        '{"learned": true, "normalization": "l2"}',
     ],
 )
-def test_the_rule_of_the_ways(extra: str, shards: int, across: bool, way: str) -> None:
-    plan = choose(parse(f'{{"query": "x", {extra}}}'), shards=shards, native_rrf_across_shards=across)
-    assert plan.way == way
-    assert plan.reason
-
-
-def test_terms_are_bounded() -> None:
-    assert bounded_terms("two words") == ("two words", False)
-    assert bounded_terms("a b c d", limit=2) == ("a b ", True)
-    assert bounded_terms("漢字漢字", limit=2) == ("漢字", True)
-    cut, was_cut = bounded_terms(",".join("x" * 1 for _ in range(2000)))
-    assert was_cut
-    assert cut.count("x") == 1000
+def test_what_goes_together(fusion: str) -> None:
+    assert parse(f'{{"query": "x", "fusion": {fusion}}}')

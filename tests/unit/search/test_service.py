@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,30 +14,60 @@ import pytest
 
 from app.config import load_settings
 from app.deadline import Deadline
-from app.errors import DeadlineExceeded, EncoderError, InvalidInput, StoreNotReady, StoreUnavailable
+from app.errors import DeadlineExceeded, EncoderError, InvalidInput, StoreError, StoreNotReady, StoreUnavailable
+from app.querytext import read_query
+from app.search.fusion import rank_alone
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.request import SearchRequest
-from app.search.service import SearchResult, SearchService
+from app.search.service import SearchResult, SearchService, exact_matches
+from app.store import queries
 from app.store.filters import Scope
+from app.store.responses import Leg as LegFound
+from app.store.responses import Outcome
+from app.tuning import SHIPPED, Tuning
 
 Leg = Callable[[], dict[str, Any]]
 READY = StoreState((), shards=1, native_rrf_across_shards=False)
+FIXED = SHIPPED.model_copy(update={"learned": False})
+"""A tuning by whose fixed weight the order can be told by hand."""
 
 
-def response(
-    *ids: str, total: int | None = None, failed: int = 0, timed_out: bool = False, **more: Any
-) -> dict[str, Any]:
-    hits = [
-        {"_id": name, "_score": 1.0 - n / 10, "_source": {"document_id": name, "text": "t"}}
-        for n, name in enumerate(ids)
-    ]
+def envelope(hits: list[dict[str, Any]], total: int | None, failed: int, timed_out: bool) -> dict[str, Any]:
     return {
         "took": 3,
         "timed_out": timed_out,
         "_shards": {"total": 3, "failed": failed},
-        "hits": {"hits": hits, "total": {"value": len(ids) if total is None else total}},
-        **more,
+        "hits": {"hits": hits, "total": {"value": len(hits) if total is None else total}},
     }
+
+
+def response(*ids: str, total: int | None = None, failed: int = 0, timed_out: bool = False) -> dict[str, Any]:
+    """An answer with passages."""
+    hits = [
+        {"_id": name, "_score": 1.0 - n / 10, "_source": {"document_id": name, "text": "t"}}
+        for n, name in enumerate(ids)
+    ]
+    return envelope(hits, total, failed, timed_out)
+
+
+def leg(
+    *ids: str, total: int | None = None, failed: int = 0, timed_out: bool = False, **aggregations: Any
+) -> dict[str, Any]:
+    """A leg's answer: ids and scores."""
+    hits = [
+        {"_id": name, "_score": None, "sort": [2.0 - n / 10, name], "fields": ids_of(name)}
+        for n, name in enumerate(ids)
+    ]
+    return {**envelope(hits, total, failed, timed_out), "aggregations": aggregations}
+
+
+def ids_of(name: str) -> dict[str, list[str]]:
+    return {"passage_id": [name], "document_id": [name]}
+
+
+def codes(code: str, *ids: str, count: int | None = None) -> dict[str, Any]:
+    hits = [{"_id": name, "_score": 0.1, "fields": ids_of(name)} for name in ids]
+    return {"buckets": {code: {"doc_count": len(ids) if count is None else count, "exact": {"hits": {"hits": hits}}}}}
 
 
 def down() -> dict[str, Any]:
@@ -43,19 +75,45 @@ def down() -> dict[str, Any]:
 
 
 class CannedCluster:
-    """Answers each leg as it is told; `bodies` holds what was sent."""
+    """Answers each kind of request as it is told; `sent` holds the bodies, by kind, `params` those of the last."""
 
-    def __init__(self, lexical: Leg, dense: Leg, hybrid: Leg) -> None:
-        self._answers = {"bool": lexical, "knn": dense, "hybrid": hybrid}
-        self.bodies: list[dict[str, Any]] = []
+    read_alias = "braid-passages"
+
+    def __init__(self, answers: dict[str, Leg]) -> None:
+        self._answers = answers
+        self._lock = threading.Lock()
+        self.sent: dict[str, list[dict[str, Any]]] = {}
+        self.params: Any = None
 
     def request(self, method: str, path: str, *, params: Any, body: Any, timeout_s: float | None) -> Any:
         assert (method, path) == ("POST", "/braid-passages/_search")
-        self.bodies.append(body)
-        return self._answers[next(iter(body["query"]))]()
+        assert timeout_s is not None
+        kind = self._kind(body["query"])
+        with self._lock:
+            self.params = params
+            self.sent.setdefault(kind, []).append(body)
+        if kind == "fetch" and kind not in self._answers:
+            return response(*body["query"]["bool"]["filter"][0]["ids"]["values"])
+        return self._answers[kind]()
+
+    @staticmethod
+    def _kind(query: dict[str, Any]) -> str:
+        (name,) = query
+        if name == "knn":
+            return "dense"
+        if name == "hybrid":
+            return name
+        part = query["bool"]
+        if "must_not" in part:
+            return "outside"
+        if "must" not in part:
+            return "fetch"
+        return "corrected" if "fuzziness" in str(part["must"]) else "lexical"
 
 
 class CannedEncoder:
+    name = "all-MiniLM-L6-v2"
+
     def __init__(self, fails: bool = False) -> None:
         self._fails = fails
 
@@ -74,18 +132,26 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 class Case:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self._executor = executor
-        self.lexical: Leg = lambda: response("a", "b", total=9)
-        self.dense: Leg = lambda: response("b", "c", aggregations={"outside": {"doc_count": 1}})
+        self.lexical: Leg = lambda: leg("a", "b", total=9)
+        self.dense: Leg = lambda: leg("b", "c", outside={"doc_count": 1})
         self.hybrid: Leg = lambda: response("a", "b", "c")
+        self.more: dict[str, Leg] = {}
         self.encoder = CannedEncoder()
-        self.state = READY
+        self.state = replace(READY, tuning=FIXED)
+        self.settings: dict[str, Any] = {}
 
     def search(self, deadline: Deadline | None = None, **fields: Any) -> SearchResult:
-        self.cluster = CannedCluster(self.lexical, self.dense, self.hybrid)
+        answers = {"lexical": self.lexical, "dense": self.dense, "hybrid": self.hybrid, **self.more}
+        self.cluster = CannedCluster(answers)
         gate = ReadinessGate(lambda: self.state, self._executor)
-        service = SearchService(load_settings(), self.cluster, self.encoder, gate, self._executor)
-        request = SearchRequest.model_validate({"query": "valve", **fields})
+        settings = load_settings(**self.settings)
+        service = SearchService(settings, self.cluster, self.encoder, gate, self._executor)
+        request = SearchRequest.model_validate({"query": "the valve", **fields})
         return service.search(request, Scope("default"), deadline)
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted(self.cluster.sent)
 
 
 @pytest.fixture
@@ -93,38 +159,99 @@ def case(executor: ThreadPoolExecutor) -> Case:
     return Case(executor)
 
 
+@pytest.fixture
+def native(case: Case) -> Case:
+    """The same, with BRAID_HYBRID_WAY=native."""
+    case.settings = {"hybrid_way": "native"}
+    return case
+
+
 def said(found: SearchResult) -> list[tuple[str, str]]:
     return [(item.stage, item.reason.split(":")[0]) for item in found.degraded]
 
 
+def ids(found: SearchResult) -> list[str]:
+    return [hit.id for hit in found.hits]
+
+
 def test_all_well(case: Case) -> None:
     found = case.search()
-    assert [hit.id for hit in found.hits] == ["a", "b", "c"]
-    assert said(found) == []
-    assert found.plan.way == "native"
+    assert (ids(found), said(found), found.plan.way) == (["a", "b", "c"], [], "legs")
+    assert case.kinds == ["dense", "fetch", "lexical"]
+    wanted = {"query_encode_ms", "lexical_ms", "vector_ms", "hybrid_ms", "fetch_ms", "retrieve_ms", "total_ms"}
+    assert wanted | {"opensearch_took_ms"} == found.timings.keys()
+    assert found.timings["opensearch_took_ms"] == 6.0  # the legs run side by side, then the passages are fetched
+    first = found.hits[0]
+    assert (first.lexical, first.dense) == (2.0, None)
+    assert first.score == first.fused == pytest.approx(0.6)
+
+
+def test_the_native_way_is_one_request(native: Case) -> None:
+    found = native.search()
+    assert (ids(found), said(found), found.plan.way) == (["a", "b", "c"], [], "native")
+    assert native.kinds == ["hybrid"]
+    assert native.cluster.params == {"search_pipeline": "braid-hybrid-linear"}
     assert {"query_encode_ms", "hybrid_ms", "opensearch_took_ms", "total_ms"} <= found.timings.keys()
+    assert [hit.score for hit in found.hits] == [hit.fused for hit in found.hits] == [1.0, 0.9, 0.8]
+
+
+def test_a_native_weight_of_the_request_goes_inline(native: Case) -> None:
+    found = native.search(fusion={"alpha": 0.25})
+    (body,) = native.cluster.sent["hybrid"]
+    assert (body["search_pipeline"], native.cluster.params) == (queries.linear_pipeline(0.25), None)
+    assert found.weight is not None
+    assert (found.weight.alpha, found.weight.source) == (0.25, "request")
+    native.search(fusion={"method": "rrf"})
+    assert native.cluster.params == {"search_pipeline": "braid-hybrid-rrf"}
+
+
+def test_the_native_weight_is_that_of_the_pipeline(native: Case) -> None:
+    tuning = Tuning(version=3, alpha=0.7, native_alpha=0.2, learned=False)
+    native.state = replace(READY, tuning=tuning)
+    found = native.search()
+    assert found.weight is not None
+    assert (found.plan.way, found.weight.alpha, found.weight.source) == ("native", 0.2, "tuned")
+    native.settings = {"hybrid_way": "native", "alpha": 0.9}
+    weight = native.search().weight
+    assert weight is not None
+    assert (weight.alpha, weight.source) == (0.9, "setting")
+
+
+def test_a_native_page_past_the_hits_is_empty(native: Case) -> None:
+    assert ids(native.search(size=2, **{"from": 1})) == ["b", "c"]
+    assert ids(native.search(size=5, **{"from": 50})) == []
+    assert native.cluster.sent["hybrid"][0]["size"] == 55
 
 
 def test_two_legs_count_what_both_match_once(case: Case) -> None:
     found = case.search(explain=True)
-    assert ({hit.id for hit in found.hits}, found.total) == ({"a", "b", "c"}, 10)
-    outside = [body["aggs"] for body in case.cluster.bodies if "aggs" in body]
-    assert len(outside) == 1
+    assert (set(ids(found)), found.total) == ({"a", "b", "c"}, 10)
+    assert "outside" in case.cluster.sent["dense"][0]["aggs"]
+    assert "outside" not in case.cluster.sent["lexical"][0].get("aggs", {})
 
 
 def test_an_encoder_that_fails_leaves_the_lexical_leg(case: Case) -> None:
     case.encoder = CannedEncoder(fails=True)
-    found = case.search()
-    assert ([hit.id for hit in found.hits], said(found)) == (["a", "b"], [("vector", "encoder-failed")])
+    for case.settings in ({}, {"hybrid_way": "native"}):
+        found = case.search()
+        assert (ids(found), said(found)) == (["a", "b"], [("vector", "encoder-failed")])
+        assert (found.plan.way, found.total, found.weight) == ("lexical", 9, None)
     with pytest.raises(EncoderError):
         case.search(mode="dense")
 
 
-@pytest.mark.parametrize(("leg", "ids", "stage"), [("lexical", ["b", "c"], "lexical"), ("dense", ["a", "b"], "vector")])
-def test_a_leg_that_fails_leaves_the_other_and_is_named(case: Case, leg: str, ids: list[str], stage: str) -> None:
-    setattr(case, leg, down)
-    found = case.search(explain=True)
-    assert ([hit.id for hit in found.hits], said(found)) == (ids, [(stage, "store-unavailable")])
+@pytest.mark.parametrize(
+    ("failing", "left", "stage", "total"),
+    [("lexical", ["b", "c"], "lexical", 2), ("dense", ["a", "b"], "vector", 9)],
+)
+def test_a_leg_that_fails_leaves_the_other_and_is_named(
+    case: Case, failing: str, left: list[str], stage: str, total: int
+) -> None:
+    setattr(case, failing, down)
+    for fields in ({}, {"explain": True}, {"fusion": {"method": "rrf"}}):
+        found = case.search(**fields)
+        assert (ids(found), said(found)) == (left, [(stage, "store-unavailable")])
+        assert found.total == total
 
 
 def test_both_legs_down_is_an_error(case: Case) -> None:
@@ -133,19 +260,241 @@ def test_both_legs_down_is_an_error(case: Case) -> None:
         case.search(explain=True)
     with pytest.raises(StoreUnavailable):
         case.search()
+    case.settings = {"hybrid_way": "native"}
+    with pytest.raises(StoreUnavailable):
+        case.search()
 
 
-def test_partial_and_late_answers_are_named(case: Case) -> None:
-    case.hybrid = lambda: response("a", failed=1, timed_out=True)
-    assert said(case.search()) == [("hybrid", "partial"), ("hybrid", "timeout")]
+@pytest.mark.parametrize("mode", ["lexical", "dense"])
+def test_one_leg_alone_that_fails_is_an_error(case: Case, mode: str) -> None:
+    setattr(case, mode, down)
+    with pytest.raises(StoreUnavailable):
+        case.search(mode=mode)
 
 
-def test_several_shards_take_two_legs(case: Case) -> None:
-    case.state = StoreState((), shards=3, native_rrf_across_shards=False)
+def test_one_leg_alone_has_its_own_scores(case: Case) -> None:
+    found = case.search(mode="lexical")
+    assert [(hit.id, hit.score, hit.lexical, hit.dense, hit.fused) for hit in found.hits] == [
+        ("a", 2.0, 2.0, None, None),
+        ("b", 1.9, 1.9, None, None),
+    ]
+    assert (found.plan.way, found.total, case.kinds) == ("lexical", 9, ["fetch", "lexical"])
+    found = case.search(mode="dense")
+    assert [(hit.id, hit.score, hit.lexical, hit.dense) for hit in found.hits] == [
+        ("b", 2.0, None, 2.0),
+        ("c", 1.9, None, 1.9),
+    ]
+    assert case.kinds == ["dense", "fetch"]
+    assert "aggs" not in case.cluster.sent["dense"][0]
+
+
+def test_passages_that_cannot_be_fetched_are_an_error(case: Case) -> None:
+    case.more["fetch"] = down
+    with pytest.raises(StoreUnavailable):
+        case.search()
+
+
+def test_a_passage_that_was_deleted_meanwhile_is_left_out(case: Case) -> None:
+    case.more["fetch"] = lambda: response("c", "a")
+    assert ids(case.search()) == ["a", "c"]
+
+
+def test_nothing_found_fetches_nothing(case: Case) -> None:
+    case.lexical = leg
+    case.dense = lambda: leg(outside={"doc_count": 0})
+    found = case.search(highlight=True, mmr=True)
+    assert (ids(found), found.total, case.kinds) == ([], 0, ["dense", "lexical"])
+
+
+def test_partial_and_late_answers_are_named(native: Case) -> None:
+    native.hybrid = lambda: response("a", failed=1, timed_out=True)
+    assert said(native.search()) == [("hybrid", "partial"), ("hybrid", "timeout")]
+    native.settings = {}
+    native.dense = lambda: leg("b", failed=1, outside={"doc_count": 0})
+    native.lexical = lambda: leg("a", timed_out=True)
+    native.more["fetch"] = lambda: response("a", failed=2)
+    found = native.search()
+    assert sorted(said(found)) == [("fetch", "partial"), ("lexical", "timeout"), ("vector", "partial")]
+    assert "partial: 1 of 3 shards failed" in [item.reason for item in found.degraded]
+
+
+def test_delimiter_scores_of_a_hybrid_that_was_not_fused_are_an_error(native: Case) -> None:
+    def unfused() -> dict[str, Any]:
+        found = response("a", "b")
+        found["hits"]["hits"][0]["_score"] = -9549511920.4881596645
+        return found
+
+    native.hybrid = unfused
+    with pytest.raises(StoreError, match="braid templates apply"):
+        native.search()
+
+
+def test_passages_without_a_passage_id_are_an_error(case: Case) -> None:
+    def strange() -> dict[str, Any]:
+        found = leg("a")
+        del found["hits"]["hits"][0]["fields"]
+        return found
+
+    case.lexical = strange
+    with pytest.raises(StoreError, match="ingest pipeline"):
+        case.search(mode="lexical")
+
+
+def test_several_shards_take_two_legs(native: Case) -> None:
+    native.state = replace(READY, shards=3, tuning=FIXED)
     for method in ("linear", "rrf"):
-        assert case.search(fusion={"method": method}).plan.way == "legs"
-    case.state = StoreState((), shards=3, native_rrf_across_shards=True)
-    assert case.search(fusion={"method": "rrf"}).plan.way == "native"
+        assert native.search(fusion={"method": method}).plan.way == "legs"
+    native.state = replace(native.state, native_rrf_across_shards=True)
+    assert native.search(fusion={"method": "rrf"}).plan.way == "native"
+    assert native.search().plan.way == "legs"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"explain": True},
+        {"query": "what is ERR-4711"},
+        {"query": 'the "upload queue"'},
+        {"max_per_document": 1},
+        {"fold_duplicates": True},
+        {"mmr": True},
+        {"fusion": {"normalization": "z_score"}},
+    ],
+)
+def test_what_only_the_service_can_do_is_not_sent_native(native: Case, fields: dict[str, Any]) -> None:
+    native.lexical = lambda: leg("a", codes=codes("err-4711"))
+    assert native.search(**fields).plan.way == "legs"
+
+
+def test_a_learned_weight_is_not_sent_native(native: Case) -> None:
+    native.state = READY
+    found = native.search()
+    assert found.plan.way == "legs"
+    assert found.weight is not None
+    assert native.search(fusion={"learned": False}).plan.way == "native"
+
+
+@pytest.mark.parametrize(
+    ("fusion", "settings", "tuning", "wanted"),
+    [
+        ({}, {}, FIXED, (0.4, "default")),
+        ({}, {}, FIXED.model_copy(update={"version": 2, "alpha": 0.3}), (0.3, "tuned")),
+        ({}, {"alpha": 0.8}, SHIPPED, (0.8, "setting")),
+        ({"alpha": 0.1}, {"alpha": 0.8}, SHIPPED, (0.1, "request")),
+        ({"learned": False}, {}, SHIPPED, (0.4, "default")),
+        ({}, {"learned_fusion": False}, SHIPPED, (0.4, "default")),
+        ({"normalization": "l2"}, {}, SHIPPED, (0.4, "default")),
+    ],
+)
+def test_where_the_weight_comes_from(
+    case: Case, fusion: dict[str, Any], settings: dict[str, Any], tuning: Tuning, wanted: tuple[float, str]
+) -> None:
+    case.state, case.settings = replace(READY, tuning=tuning), settings
+    weight = case.search(fusion=fusion).weight
+    assert weight is not None
+    assert (weight.alpha, weight.source, weight.features) == (*wanted, None)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "settings"),
+    [({}, {}), ({"learned": True}, {"learned_fusion": False}), ({"learned": True}, {"alpha": 0.8})],
+)
+def test_the_learned_weight_is_asked_unless_a_fixed_one_is(
+    case: Case, fusion: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    case.state, case.settings = READY, settings
+    weight = case.search(fusion=fusion).weight
+    assert weight is not None
+    assert weight.features is not None  # whether it was trusted or not
+
+
+def test_rank_fusion_has_no_weight(case: Case) -> None:
+    found = case.search(fusion={"method": "rrf"})
+    assert (ids(found), found.weight) == (["b", "a", "c"], None)
+    case.settings = {"rrf_rank_constant": 1}
+    assert case.search(fusion={"method": "rrf"}).hits[0].score == pytest.approx(1 / 3 + 1 / 2)
+
+
+def test_exact_matches_stand_first_and_are_told(case: Case) -> None:
+    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "b"))
+    found = case.search(query="what is ERR-4711")
+    assert (ids(found), found.exact) == (["b", "a", "c"], ("err-4711",))
+    assert found.hits[0].score == pytest.approx(found.hits[0].fused + 1)
+    found = case.search(query="what is ERR-4711", mode="lexical")
+    assert (ids(found), found.exact) == (["b", "a"], ("err-4711",))
+    assert found.hits[0].score > found.hits[1].score
+
+
+def test_an_exact_match_too_low_for_the_candidates_still_stands_first(case: Case) -> None:
+    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "z"))
+    for fields in ({}, {"mode": "lexical"}, {"fusion": {"method": "rrf"}}, {"fusion": {"alpha": 1.0}}):
+        found = case.search(query="what is ERR-4711", **fields)
+        assert ids(found)[0] == "z"
+        assert (found.hits[0].lexical, found.hits[0].dense) == (0.1, None)
+
+
+def leg_with(exact: dict[str, tuple[int, tuple[str, ...]]]) -> LegFound:
+    return LegFound((), 0, Outcome(1, False, 1, 0), exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("code", "count", "wanted"),
+    [
+        ("err-4711", 20, 1.0),
+        ("err-4711", 21, None),
+        ("err-4711", 0, None),
+        ("il-6", 5, 0.2),
+        ("il-6", 6, None),
+    ],
+)
+def test_what_an_identifier_adds(code: str, count: int, wanted: float | None) -> None:
+    bonus, counted = exact_matches(leg_with({code: (count, ("p",) if count else ())}))
+    assert (bonus, counted) == (({}, ()) if wanted is None else ({"p": wanted}, (code,)))
+
+
+def test_identifiers_add_up() -> None:
+    bonus, counted = exact_matches(leg_with({"err-4711": (2, ("p", "q")), "v2.19.1": (1, ("q",)), "il-6": (1, ("q",))}))
+    assert bonus == {"p": 1.0, "q": pytest.approx(2.2)}
+    assert counted == ("err-4711", "v2.19.1", "il-6")
+    assert exact_matches(None) == ({}, ())
+    assert rank_alone((), "lexical", bonus) == []
+
+
+def words(**counts: int) -> dict[str, Any]:
+    return {"buckets": {word: {"doc_count": count} for word, count in counts.items()}}
+
+
+def test_words_that_the_collection_lacks_are_matched_with_typing_errors(case: Case) -> None:
+    case.lexical = lambda: leg("a", total=3, words=words(authentcation=0, server=3))
+    case.more = {
+        "corrected": lambda: leg("d", "a", total=3, words=words(authentcation=1)),
+        "outside": lambda: envelope([], 2, 0, False),
+    }
+    found = case.search(query="authentcation server")
+    assert ids(found)[0] == "d"
+    assert (found.corrected, found.total) == (("authentcation",), 5)
+    (again,) = case.cluster.sent["corrected"]
+    assert again["aggs"] == queries.corrected_counts(read_query("authentcation server"), ["authentcation"])
+    (outside,) = case.cluster.sent["outside"]
+    assert outside["query"]["bool"]["filter"] == [{"ids": {"values": ["b", "c"]}}]
+    assert outside["size"] == 0
+    case.search(query="authentcation server", highlight=True)
+    assert "fuzziness" in str(case.cluster.sent["fetch"][0]["highlight"])
+
+
+def test_a_correction_that_finds_nothing_changes_nothing(case: Case) -> None:
+    case.lexical = lambda: leg("a", words=words(zzzzzz=0, server=3))
+    case.more = {"corrected": lambda: leg("a", words=words(zzzzzz=0))}
+    found = case.search(query="zzzzzz server")
+    assert (ids(found), found.corrected, found.total) == (["a", "b", "c"], (), 2)
+    assert "outside" not in case.cluster.sent
+
+
+def test_words_that_are_there_are_not_looked_for_again(case: Case) -> None:
+    case.lexical = lambda: leg("a", words=words(authentication=1, server=3))
+    found = case.search(query="authentication server")
+    assert found.corrected == ()
+    assert "corrected" not in case.cluster.sent
 
 
 def test_a_cluster_that_is_not_ours_answers_nothing(case: Case) -> None:
@@ -159,16 +508,72 @@ def test_a_spent_budget_is_the_caller_s_timeout(case: Case) -> None:
         case.search(deadline=Deadline(at=0.0, budget_ms=1))
 
 
+def test_a_leg_that_uses_the_budget_up_is_the_caller_s_timeout_and_no_outage(case: Case) -> None:
+    asleep = threading.Event()
+
+    def slow() -> dict[str, Any]:
+        asleep.wait(0.2)
+        raise StoreUnavailable("OpenSearch did not answer within 0.1 s")
+
+    case.lexical = case.dense = slow
+    with pytest.raises(DeadlineExceeded):
+        case.search(timeout_ms=100)
+    case.lexical = slow
+    with pytest.raises(DeadlineExceeded):
+        case.search(timeout_ms=100, mode="lexical")
+
+
 def test_the_time_left_goes_down_to_opensearch(case: Case) -> None:
-    case.search(timeout_ms=5000)
-    (body,) = case.cluster.bodies
-    assert 0 < int(body["timeout"].removesuffix("ms")) <= 5000
+    for case.settings in ({}, {"hybrid_way": "native"}):
+        case.search(timeout_ms=5000)
+        for body in (body for bodies in case.cluster.sent.values() for body in bodies):
+            assert 0 < int(body["timeout"].removesuffix("ms")) <= 5000
 
 
 def test_a_page_past_the_candidates_is_refused(case: Case) -> None:
-    with pytest.raises(InvalidInput, match="candidates"):
+    with pytest.raises(InvalidInput, match="candidates") as caught:
         case.search(size=90, **{"from": 20})
+    assert [problem.loc for problem in caught.value.problems] == [("body", "size")]
     assert case.search(size=90, candidates=200, **{"from": 20}).hits == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "tuned", "depth"),
+    [({}, {}, 100, 100), ({}, {}, 300, 300), ({}, {"candidates": 50}, 300, 50), ({"candidates": 70}, {}, 300, 70)],
+)
+def test_each_leg_gives_the_same_number_of_candidates_on_every_page(
+    case: Case, fields: dict[str, Any], settings: dict[str, Any], tuned: int, depth: int
+) -> None:
+    case.state, case.settings = replace(READY, tuning=FIXED.model_copy(update={"candidates": tuned})), settings
+    for start in (0, 10):
+        found = case.search(**fields, **{"from": start})
+        assert found.depth == depth
+        assert case.cluster.sent["lexical"][0]["size"] == case.cluster.sent["dense"][0]["size"] == depth
+        assert case.cluster.sent["dense"][0]["query"]["knn"]["embedding"]["k"] == depth
+
+
+def test_pages_fetch_their_own_passages(case: Case) -> None:
+    assert ids(case.search(size=2)) == ["a", "b"]
+    assert case.cluster.sent["fetch"][0]["query"]["bool"]["filter"][0] == {"ids": {"values": ["a", "b"]}}
+    assert ids(case.search(size=2, **{"from": 2})) == ["c"]
+
+
+def test_what_is_shaped_is_chosen_among_all_candidates(case: Case) -> None:
+    found = case.search(size=1, fold_duplicates=True, highlight=True)
+    assert (ids(found), dict(found.folded)) == (["a"], {"a": ("b", "c")})  # the canned texts are all alike
+    chosen, marked = case.cluster.sent["fetch"]
+    assert chosen["query"]["bool"]["filter"][0] == {"ids": {"values": ["a", "b", "c"]}}
+    assert "highlight" not in chosen
+    assert marked["query"]["bool"]["filter"][0] == {"ids": {"values": ["a"]}}
+    assert "highlight" in marked
+    case.search(size=1, mmr=True)
+    assert "embedding" in case.cluster.sent["fetch"][0]["_source"]
+
+
+def test_the_native_way_marks_words_in_a_second_request(native: Case) -> None:
+    native.search(highlight=True)
+    assert native.kinds == ["fetch", "hybrid"]
+    assert "highlight" in native.cluster.sent["fetch"][0]
 
 
 def test_a_rerank_that_nobody_does_is_said(case: Case) -> None:

@@ -1,0 +1,112 @@
+"""Collected legs and the cluster that gives them, made up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.config import Settings, load_settings
+from app.evaluation.collect import QueryLegs
+from app.passage import Candidate
+from app.querytext import read_query
+from app.store.client import Cluster
+
+Scores = Mapping[str, float]
+DIMENSION = 64
+
+
+def candidates(scores: Scores) -> tuple[Candidate, ...]:
+    """Passages ``<document>/<number>`` (or a document's only one) with their scores, best first."""
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Candidate(name, name.split("/", maxsplit=1)[0], score) for name, score in ranked)
+
+
+def query_legs(lexical: Scores, dense: Scores, *, text: str = "a query", bonus: Scores | None = None) -> QueryLegs:
+    return QueryLegs(read_query(text), candidates(lexical), candidates(dense), dict(bonus or {}), 2.0, 3.0)
+
+
+class CannedEncoder:
+    """The vector of a text names it: position n is 1 for the n-th text that was asked for."""
+
+    name = "canned"
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._place = {text: place for place, text in enumerate(texts)}
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.eye(len(self._place), dtype=np.float32)[[self._place[text] for text in texts]]
+
+
+Answer = Callable[[str, dict[str, Any]], Scores]
+"""Query's text, body of the request -> what that leg scores."""
+
+
+class CannedCluster(Cluster):
+    """Answers each leg of each query from two functions; what they raise is the cluster's error.
+
+    `asked` holds leg, text and time of each request; `failed_shards` is a function of the text, and so is `exact`: the
+    passages that hold its identifiers; `writes` counts what was written to the index.
+    """
+
+    def __init__(self, texts: Sequence[str], lexical: Answer, dense: Answer) -> None:
+        super().__init__(canned_settings())
+        self._texts = list(texts)
+        self._legs = {"lexical": lexical, "dense": dense}
+        self._lock = threading.Lock()
+        self.asked: list[tuple[str, str, float]] = []
+        self.failed_shards: Callable[[str], int] = lambda text: 0
+        self.exact: Callable[[str], list[str]] = lambda text: []
+        self.writes = 0
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        body: Any = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        if path == f"/{self.read_alias}/_stats/docs":
+            shards = {"0": [{"seq_no": {"max_seq_no": self.writes}}]}
+            return {"indices": {f"{self.read_alias}-000001": {"uuid": "u", "shards": shards}}}
+        assert (method, path) == ("POST", f"/{self.read_alias}/_search")
+        leg, text = self._which(body["query"])
+        with self._lock:
+            self.asked.append((leg, text, time.monotonic()))
+        hits = [_hit(item) for item in candidates(self._legs[leg](text, body))[: body["size"]]]
+        answer = {
+            "took": 1,
+            "timed_out": False,
+            "_shards": {"total": 3, "failed": self.failed_shards(text)},
+            "hits": {"hits": hits, "total": {"value": len(hits)}},
+        }
+        if codes := body.get("aggs", {}).get("codes"):
+            named = [_hit(item) for item in candidates(dict.fromkeys(self.exact(text), 1.0))]
+            bucket = {"doc_count": len(named), "exact": {"hits": {"hits": named}}}
+            answer["aggregations"] = {"codes": {"buckets": dict.fromkeys(codes["filters"]["filters"], bucket)}}
+        return answer
+
+    def _which(self, query: dict[str, Any]) -> tuple[str, str]:
+        if "knn" in query:
+            vector = query["knn"]["embedding"]["vector"]
+            return "dense", self._texts[int(np.argmax(vector))]
+        return "lexical", next(text for text in self._texts if repr(text[:4096]) in str(query))
+
+    def texts(self, leg: str) -> list[str]:
+        """What that leg was asked for, in order."""
+        return [text for which, text, _ in self.asked if which == leg]
+
+
+def _hit(item: Candidate) -> dict[str, Any]:
+    fields = {"passage_id": [item.id], "document_id": [item.document_id]}
+    return {"_score": item.score, "sort": [item.score], "fields": fields}
+
+
+def canned_settings() -> Settings:
+    return load_settings(opensearch_url="http://127.0.0.1:1")
