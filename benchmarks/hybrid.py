@@ -23,10 +23,13 @@ from ir_measures import nDCG
 
 from app.config import load_settings
 from app.embedding.encoder import load_encoder
+from app.querytext import read_query
 from app.store import queries as bodies
 from app.store.filters import Scope, clauses
+from app.tuning import Boosts
 
 DEPTH, SIZE = 100, 10
+PLAIN = Boosts(title=0, heading=0, phrase=0, codes=0, quoted=0)
 Timed = tuple[float, list[str]]
 
 
@@ -83,7 +86,7 @@ def main() -> None:
 
         def bare(text: str) -> Timed:
             vector = encoder.encode_query(text).tolist()
-            query = bodies.hybrid_query(text, vector, DEPTH, clauses(Scope("default")))
+            query = bodies.hybrid_query(read_query(text), PLAIN, vector, DEPTH, clauses(Scope("default")))
             body = bodies.search_body(query, size=SIZE, timeout_ms=10_000)
             started = time.perf_counter()
             found = node.post("/braid-passages/_search?search_pipeline=braid-hybrid-linear", json=body).json()

@@ -129,9 +129,7 @@ def fit(
 def shares_of(model: WeightModel, features: Array) -> Array:
     """What the model predicts for each row of `features`, shape (n,)."""
     standard = np.clip((features - np.array(model.mean)) / np.array(model.scale), -_CLIP, _CLIP)
-    logits = standard @ np.array(model.coefficients[:-1]) + model.coefficients[-1]
-    shares: Array = 1.0 / (1.0 + np.exp(-logits))
-    return shares
+    return _logistic(standard @ np.array(model.coefficients[:-1]) + model.coefficients[-1])
 
 
 def _maximise(rows: Array, curves: Array, weights: Array, centre: Array, penalty: float) -> Array:
@@ -140,7 +138,7 @@ def _maximise(rows: Array, curves: Array, weights: Array, centre: Array, penalty
     penalties = np.append(np.full(len(centre) - 1, penalty), penalty / 30)
 
     def loss(coefficients: Array) -> tuple[float, Array]:
-        shares = 1.0 / (1.0 + np.exp(-(rows @ coefficients)))
+        shares = _logistic(rows @ coefficients)
         values, slopes = _interpolate(curves, shares)
         gradient = -(weights * slopes * shares * (1.0 - shares)) @ rows
         away = coefficients - centre
@@ -148,6 +146,13 @@ def _maximise(rows: Array, curves: Array, weights: Array, centre: Array, penalty
 
     found: Array = minimize(loss, centre, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
     return found
+
+
+def _logistic(logits: Array) -> Array:
+    from scipy.special import expit  # for a step of the search that went too far too
+
+    shares: Array = expit(logits)
+    return shares
 
 
 def _interpolate(curves: Array, shares: Array) -> tuple[Array, Array]:

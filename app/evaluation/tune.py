@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from app.errors import StoreError
 from app.evaluation.collect import Collected, Load, QueryLegs, collect, require_most
 from app.evaluation.comparison import Comparison, compare
 from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
@@ -111,7 +112,7 @@ def tune(
     chosen, search_seconds = search.best, time.perf_counter() - began
     say("checking on the held-out queries")
     check = _Check(held_part, where, measure_name, load)
-    before, after = check.measured(current, scratch), check.measured(chosen, scratch)
+    before, after = check.compared(current, chosen, scratch)
     comparison = compare(before, after, measure_name, names=("before", "tuned"), permutations=4999)
     better = comparison.mean_difference > 0 and comparison.p_randomization < 0.05
     notes = [NO_RERANKER.replace("measured", "tuned")]
@@ -291,7 +292,15 @@ class _Check:
         self._vectors = query_vectors(judged.queries, where.encoder)
         self.failed: dict[str, str] = {}
 
-    def measured(self, tuning: Tuning, scratch: Scratch | None) -> Measured:
+    def compared(self, current: Tuning, chosen: Tuning, scratch: Scratch | None) -> tuple[Measured, Measured]:
+        """Both over the queries that neither failed for: a failure is no difference between them."""
+        before, after = self._rankings(current, scratch), self._rankings(chosen, scratch)
+        qrels = {query: judged for query, judged in self._judged.qrels.items() if query in before and query in after}
+        if not qrels:
+            raise StoreError("each held-out query failed before or after; nothing was tuned, run it again")
+        return measure(qrels, before), measure(qrels, after)
+
+    def _rankings(self, tuning: Tuning, scratch: Scratch | None) -> dict[str, list[str]]:
         if scratch is not None:
             scratch.similarity(tuning.bm25)
         found = collect(
@@ -309,7 +318,7 @@ class _Check:
         prepared = prepare_all(found.legs, tuning.normalization)
         model = model_for(tuning, self._where.encoder.name)
         fixed = Weight(tuning.alpha, "tuned", "")
-        rankings = {
+        return {
             query: item.ranking(
                 tuning.alpha
                 if model is None
@@ -319,7 +328,6 @@ class _Check:
             )
             for query, item in prepared.items()
         }
-        return measure(self._judged.qrels, rankings)
 
 
 def _steady_best(curves: Array) -> float:

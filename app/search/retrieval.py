@@ -14,6 +14,7 @@ from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
 from app.querytext import QueryText
 from app.search.request import SearchRequest
+from app.search.words import KnownWords
 from app.store import queries
 from app.store.filters import Clause
 from app.store.highlights import highlight_body
@@ -81,6 +82,7 @@ class Retrieval:
     def __init__(self, cluster: SearchCluster, executor: Executor) -> None:
         self._cluster = cluster
         self._executor = executor
+        self._words = KnownWords()
 
     def start_lexical(self, run: Run) -> Future[Leg]:
         """Begin the text leg; it runs while the query is embedded."""
@@ -90,7 +92,9 @@ class Retrieval:
         """The text leg. Words that no passage holds are matched again with typing errors. Raises StoreError."""
         with timed(run, "lexical_ms", telemetry.LEXICAL_SEARCH.observe):
             strict = queries.lexical_leg(run.query, run.tuning.boosts, run.filters)
-            found = self._leg(run, "lexical", strict, queries.lexical_counts(run.query))
+            checked = self._words.unknown(run.filters, run.query.checked)
+            found = self._leg(run, "lexical", strict, queries.lexical_counts(run.query, checked))
+            self._words.learn(run.filters, [word for word in checked if word not in found.missing])
             if not found.missing:
                 return found
             fuzzy = queries.lexical_leg(run.query, run.tuning.boosts, run.filters, found.missing)

@@ -135,10 +135,10 @@ def outside_count(matched: Body) -> dict[str, Body]:
     return {OUTSIDE: {"filter": {"bool": {"must_not": [matched]}}}}
 
 
-def lexical_counts(query: QueryText) -> dict[str, Body]:
+def lexical_counts(query: QueryText, checked: Sequence[str]) -> dict[str, Body]:
     """Counts that show whether identifiers were found as they are written, and which words the collection lacks."""
     # a stop word of the language is in no passage, and no typing error
-    words = {word: {"query": word, "zero_terms_query": "all"} for word in query.checked}
+    words = {word: {"query": word, "zero_terms_query": "all"} for word in checked}
     return _counts(query, words)
 
 

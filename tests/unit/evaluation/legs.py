@@ -17,7 +17,6 @@ from app.querytext import read_query
 from app.store.client import Cluster
 
 Scores = Mapping[str, float]
-DIMENSION = 64
 
 
 def candidates(scores: Scores) -> tuple[Candidate, ...]:
@@ -49,17 +48,18 @@ Answer = Callable[[str, dict[str, Any]], Scores]
 class CannedCluster(Cluster):
     """Answers each leg of each query from two functions; what they raise is the cluster's error.
 
-    `asked` holds leg, text and time of each request; `failed_shards` is a function of the text, and so is `exact`: the
-    passages that hold its identifiers; `writes` counts what was written to the index.
+    `asked` holds leg, text and time of each request; `failed_shards` is a function of leg and text, `exact` one of the
+    text: the passages that hold its identifiers; `writes` counts what was written to the index.
     """
 
     def __init__(self, texts: Sequence[str], lexical: Answer, dense: Answer) -> None:
         super().__init__(canned_settings())
-        self._texts = list(texts)
+        self.known = list(texts)
         self._legs = {"lexical": lexical, "dense": dense}
         self._lock = threading.Lock()
         self.asked: list[tuple[str, str, float]] = []
-        self.failed_shards: Callable[[str], int] = lambda text: 0
+        self.failed_shards: Callable[[str, str], int] = lambda leg, text: 0
+        self.bodies: list[dict[str, Any]] = []
         self.exact: Callable[[str], list[str]] = lambda text: []
         self.writes = 0
 
@@ -79,11 +79,12 @@ class CannedCluster(Cluster):
         leg, text = self._which(body["query"])
         with self._lock:
             self.asked.append((leg, text, time.monotonic()))
+            self.bodies.append(body)
         hits = [_hit(item) for item in candidates(self._legs[leg](text, body))[: body["size"]]]
         answer = {
             "took": 1,
             "timed_out": False,
-            "_shards": {"total": 3, "failed": self.failed_shards(text)},
+            "_shards": {"total": 3, "failed": self.failed_shards(leg, text)},
             "hits": {"hits": hits, "total": {"value": len(hits)}},
         }
         if codes := body.get("aggs", {}).get("codes"):
@@ -95,8 +96,8 @@ class CannedCluster(Cluster):
     def _which(self, query: dict[str, Any]) -> tuple[str, str]:
         if "knn" in query:
             vector = query["knn"]["embedding"]["vector"]
-            return "dense", self._texts[int(np.argmax(vector))]
-        return "lexical", next(text for text in self._texts if repr(text[:4096]) in str(query))
+            return "dense", self.known[int(np.argmax(vector))]
+        return "lexical", next(text for text in self.known if repr(text[:4096]) in str(query))
 
     def texts(self, leg: str) -> list[str]:
         """What that leg was asked for, in order."""

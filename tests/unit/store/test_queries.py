@@ -193,8 +193,8 @@ EXACT = {
 
 
 def test_identifiers_and_unknown_words_are_counted() -> None:
-    assert queries.lexical_counts(read_query("a of")) == {}
-    assert queries.lexical_counts(read_query("pump ERR-4711 v2.19.1 restart")) == {
+    assert queries.lexical_counts(read_query("a of"), ()) == {}
+    assert queries.lexical_counts(read_query("pump ERR-4711 v2.19.1 restart"), ("pump", "restart")) == {
         "codes": EXACT,
         "words": {
             "filters": {
