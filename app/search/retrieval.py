@@ -95,14 +95,7 @@ class Retrieval:
             checked = self._words.unknown(run.filters, run.query.checked)
             found = self._leg(run, "lexical", strict, queries.lexical_counts(run.query, checked))
             self._words.learn(run.filters, [word for word in checked if word not in found.missing])
-            if not found.missing:
-                return found
-            fuzzy = queries.lexical_leg(run.query, run.tuning.boosts, run.filters, found.missing)
-            corrected = self._leg(run, "lexical", fuzzy, queries.corrected_counts(run.query, found.missing))
-            run.corrected = tuple(word for word in found.missing if word not in corrected.missing)
-            if not run.corrected:
-                return found
-            return corrected
+            return self._corrected(run, found) if found.missing else found
 
     def dense(self, run: Run, vector: Sequence[float], *, count_outside: bool) -> Leg:
         """The vector leg. Raises StoreError."""
@@ -144,6 +137,17 @@ class Retrieval:
         with timed(run, "fetch_ms"):
             return read_response(self._send(run, "fetch", body))
 
+    def _corrected(self, run: Run, strict: Leg) -> Leg:
+        """The text leg with the missing words' neighbours in spelling; `strict` where there are none, or it fails."""
+        fuzzy = queries.lexical_leg(run.query, run.tuning.boosts, run.filters, strict.missing)
+        try:
+            found = self._leg(run, "lexical", fuzzy, queries.corrected_counts(run.query, strict.missing))
+        except (StoreError, DeadlineExceeded) as error:
+            run.degrade("correction", f"{error.kind}: typing errors were not looked for")
+            return strict
+        run.corrected = tuple(word for word in strict.missing if word not in found.missing)
+        return found if run.corrected else strict
+
     def _total(self, run: Run, lexical: Leg | None, dense: Leg | None) -> int:
         if dense is None:
             return lexical.total if lexical else 0
@@ -158,7 +162,10 @@ class Retrieval:
                 "size": 0,
                 "track_total_hits": True,
             }
-            outside = read_leg(self._send(run, "lexical", body)).total
+            try:
+                outside = read_leg(self._send(run, "lexical", body)).total
+            except (StoreError, DeadlineExceeded) as error:
+                run.degrade("correction", f"{error.kind}: the total counts passages twice that both legs match")
         return lexical.total + outside
 
     def _leg(self, run: Run, stage: str, query: queries.Body, counts: dict[str, queries.Body]) -> Leg:

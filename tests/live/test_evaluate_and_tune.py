@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -268,10 +270,17 @@ def test_three_reports_are_written_and_the_index_and_the_legs_are_gone(
 @pytest.fixture(scope="module")
 def found(braid: Braid, made_up: MadeUp) -> dict[str, dict[str, Ranking]]:
     """Way -> query -> what ``/v1/search`` finds in the live store."""
-    return {
-        name: {query: braid.ranking(text, **options) for query, text in made_up.queries.items()}
-        for name, options in over_http().items()
-    }
+    with ThreadPoolExecutor(4) as users:
+        return {
+            name: dict(
+                zip(
+                    made_up.queries,
+                    users.map(partial(braid.ranking, **options), made_up.queries.values()),
+                    strict=True,
+                )
+            )
+            for name, options in over_http().items()
+        }
 
 
 @pytest.mark.parametrize("name", list(over_http()))
@@ -346,7 +355,7 @@ def test_a_run_that_is_stopped_cut_off_and_killed_goes_on_and_gives_the_same_fig
 ) -> None:
     out = tmp_path / "report"
     legs = out / "legs.jsonl"
-    command = ("evaluate", made_up.folder, "--out", out, "--rate", "8")
+    command = ("evaluate", made_up.folder, "--out", out, "--rate", "12")
     kept = b""
 
     def reaches(process: subprocess.Popen[str], count: int) -> None:
@@ -362,7 +371,7 @@ def test_a_run_that_is_stopped_cut_off_and_killed_goes_on_and_gives_the_same_fig
     reaches(process, 2)
     first, began = lines(legs), time.monotonic()
     reaches(process, 10)
-    assert lines(legs) - first <= 8 * (time.monotonic() - began) + 3, "the rate is above what was asked for"
+    assert lines(legs) - first <= 12 * (time.monotonic() - began) + 3, "the rate is above what was asked for"
     process.send_signal(signal.SIGINT)
     stopped = braid.end(process)
     assert stopped.code == 130
@@ -449,7 +458,8 @@ def tuned(braid: Braid, made_up: MadeUp) -> Path:
     assert braid.evaluation_indexes() == []
     assert "measurably better: +" in done.said
     assert "put it in force with `braid tune apply" in done.said
-    assert sorted(path.name for path in (braid.folder / "tuned").iterdir()) == ["tuning.json", "tuning.md"]
+    names = {path.name for path in (braid.folder / "tuned").iterdir()}
+    assert names == {"tuning.json", "tuning.md", f"{LINEAR}.json"}
     return braid.folder / "tuned" / "tuning.json"
 
 
@@ -511,6 +521,9 @@ def test_tune_writes_what_it_found(tuned: Path, made_up: MadeUp) -> None:
     assert body["failed"] == {}
     tried = [step["tried"] for step in body["steps"]]
     assert {"as it is", "phrase boost 0.0", "k1 0.9, b 0.75", "z_score, 100 candidates"} <= set(tried)
+    pipeline = json.loads((tuned.parent / f"{LINEAR}.json").read_bytes())
+    processor = pipeline["phase_results_processors"][0]["normalization-processor"]
+    assert processor["combination"]["parameters"]["weights"][1] == body["tuning"]["native_alpha"]
     page = (tuned.parent / "tuning.md").read_text()
     assert body["verdict"] in page
     assert all(name in page for name in tried)
@@ -522,10 +535,13 @@ def test_a_tuning_is_put_in_force_without_a_pause_and_taken_back(
     query = made_up.queries["q03"]
     before, pipeline, explanation = results(braid, made_up), braid.pipeline(), explained(braid, query)
     assert (braid.tuning(), explanation["tuning"]) == (0, 0)
-    tuning = json.loads(tuned.read_bytes())["tuning"]
+    body = json.loads(tuned.read_bytes())
+    tuning = body["tuning"] | {"bm25": {"k1": 1.2, "b": 0.75}}  # others would close the index for a second
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_text(json.dumps(body | {"tuning": tuning}))
     poller = Poller(braid)
     with poller.watching():
-        assert "tuning 1 is in force" in braid.run("tune", "apply", tuned).said
+        assert "tuning 1 is in force" in braid.run("tune", "apply", first).said
         braid.in_force(1)
     assert poller.bad == []
     now = explained(braid, query)
@@ -535,6 +551,8 @@ def test_a_tuning_is_put_in_force_without_a_pause_and_taken_back(
     assert now["candidates"] == tuning["candidates"]
     weights = [1 - tuning["native_alpha"], tuning["native_alpha"]]
     assert braid.pipeline() == (1001, pytest.approx(weights))
+    ready_to_put = json.loads((tuned.parent / f"{LINEAR}.json").read_bytes())
+    assert braid.get(f"/_search/pipeline/{LINEAR}")[LINEAR] == ready_to_put
     assert results(braid, made_up) != before
 
     # templates: no difference, unless somebody else's weights are in the pipeline
@@ -543,15 +561,13 @@ def test_a_tuning_is_put_in_force_without_a_pause_and_taken_back(
     processor = body["phase_results_processors"][0]["normalization-processor"]
     processor["combination"]["parameters"]["weights"] = [0.5, 0.5]
     braid.store.put(f"/_search/pipeline/{LINEAR}", json=body).raise_for_status()
-    differing, applied = braid.run("templates", "diff", "--json", code=1), None
-    (drift,) = json.loads(differing.out)
+    (drift,) = json.loads(braid.run("templates", "diff", "--json", code=1).out)
     assert (drift["name"], drift["found"]) == (LINEAR, ["0.5", "0.5"])
     applied = braid.run("templates", "apply", "--json")
     assert {"kind": "search pipeline", "name": LINEAR, "action": "updated"} in json.loads(applied.out)
     assert braid.pipeline() == (1001, pytest.approx(weights))
 
     # a second one
-    second = tmp_path / "second.json"
     second.write_text(json.dumps({"better": True, "tuning": {**tuning, "alpha": 0.85, "native_alpha": 0.8}}))
     assert "tuning 2 is in force" in braid.run("tune", "apply", second).said
     braid.in_force(2)
