@@ -5,9 +5,10 @@ A tuning is data: JSON in, JSON out, nothing executable. `store.tunings` reads a
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Normalization = Literal["min_max", "z_score", "l2"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -54,6 +55,18 @@ class WeightModel(_Value):
     embedding_model: str
     normalization: Normalization
     about: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> WeightModel:
+        columns = len(self.features)
+        if len(self.mean) != columns or len(self.scale) != columns or len(self.coefficients) != columns + 1:
+            raise ValueError(f"{columns} features need as many means and scales, and one coefficient more")
+        if len(self.covariance) != columns + 1 or any(len(row) != columns + 1 for row in self.covariance):
+            raise ValueError(f"the covariance of {columns + 1} coefficients is square")
+        numbers = (*self.mean, *self.scale, *self.coefficients, *(cell for row in self.covariance for cell in row))
+        if not all(map(math.isfinite, numbers)) or not all(scale > 0 for scale in self.scale):
+            raise ValueError("means, scales, coefficients and covariance are finite, and scales above 0")
+        return self
 
 
 class Tuning(_Value):

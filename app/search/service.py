@@ -195,8 +195,6 @@ class SearchService:
             asked = weight.source == "request"
             if weight.source in ("tuned", "default"):  # the pipeline has the best weight of its own normalisation
                 weight = replace(weight, alpha=run.tuning.native_alpha)
-            if weight.source in ("tuned", "default"):  # what the pipeline has, for its min-max
-                weight = replace(weight, alpha=run.tuning.native_alpha)
             inline = queries.linear_pipeline(weight.alpha) if asked else None
             pipeline = None if asked else queries.LINEAR_PIPELINE
         found = self._retrieval.native(run, vector, pipeline=pipeline, inline=inline)

@@ -2,8 +2,8 @@
 
 A logistic model over few features (`FEATURES`): how well the legs agree, how far each leg's best stand out, how much of
 the query the best lexical match holds, question words, identifiers. Spread and entropy of scores are those of query
-performance prediction (Shtok et al., TOIS 2012). What the query says alone predicts next to nothing (benchmarks/fusion.md), so
-the weight is chosen when both legs have answered, and choosing it costs no further request.
+performance prediction (Shtok et al., TOIS 2012). What the query says alone predicts next to nothing
+(benchmarks/fusion.md), so the weight is chosen when both legs have answered, and choosing it costs no further request.
 
 Where the model is not sure - its coefficients disagree between bootstrap samples, or the query is unlike all that it
 was trained on - the fixed weight stands.

@@ -167,7 +167,7 @@ class Braid:
         ready = self.service.get("/readyz")
         return ready.json()["opensearch"]["tuning"] if ready.status_code == 200 else None
 
-    def pipeline(self) -> tuple[int, list[float]]:
+    def pipeline(self) -> tuple[int, Any]:
         """Version and weights of the linear one."""
         body = self.get(f"/_search/pipeline/{LINEAR}")[LINEAR]
         processor = body["phase_results_processors"][0]["normalization-processor"]
