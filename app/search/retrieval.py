@@ -224,7 +224,8 @@ def timed(run: Run, name: str, observe: Callable[[float], None] | None = None) -
     try:
         yield
     finally:
-        run.timings[name] = milliseconds(started)
+        # passages may be fetched more than once
+        run.timings[name] = round(run.timings.get(name, 0.0) + milliseconds(started), 3)
         if observe is not None:
             observe(time.perf_counter() - started)
 

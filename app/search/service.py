@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from app.search.fusion import Fused
 from app.search.readiness import ReadinessGate, require_ready
 from app.search.request import SearchRequest
 from app.search.retrieval import Degradation, Legs, Retrieval, Run, SearchCluster, counted, milliseconds, timed
-from app.search.shaping import Shape, shape
+from app.search.shaping import Shape, Shaped, shape
 from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
 from app.store.filters import Scope, clauses
@@ -33,6 +33,8 @@ from app.tuning import Tuning, WeightModel
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
 
 _AS_IT_IS = Shape()
+_AHEAD = 20
+"""Candidates that are read at once, at least, when the page is made from more than it shows."""
 _DISTINCTIVE_BONUS = 1.0
 """For a passage with an identifier that can only mean one thing: more than any fused score, so that it stands first."""
 _OTHER_BONUS, _OTHER_MOST = 0.2, 5
@@ -205,25 +207,21 @@ class SearchService:
         """The passages of the page, shaped as asked for."""
         request = run.request
         wanted = _shape_of(request)
-        shaped = wanted != _AS_IT_IS
-        candidates = ranked.candidates[: run.depth] if shaped else ranked.candidates[request.from_ : run.window]
-        passages = ranked.passages
-        if candidates and (passages is None or (request.highlight and not shaped)):
-            ids = [item.id for item in candidates]
-            # of all candidates only those that are shown need highlights
-            passages = self._retrieval.fetch(
-                run, ids, vectors=wanted.mmr_lambda is not None, highlight=request.highlight and not shaped
-            )
-        found = {hit.id: hit for hit in passages.hits} if passages else {}
-        hits: Sequence[Hit] = [_scored(found[item.id], item, chosen.way) for item in candidates if item.id in found]
         folded: Mapping[str, tuple[str, ...]] = {}
-        if shaped and passages is not None:
-            arranged = shape(hits, wanted, passages.vectors, run.window)
+        passages = ranked.passages
+        if wanted != _AS_IT_IS:
+            arranged = self._shaped(run, chosen.way, ranked.candidates[: run.depth], wanted)
             hits, folded = arranged.hits[request.from_ : run.window], arranged.folded
             if request.highlight and hits:
                 passages = self._retrieval.fetch(run, [hit.id for hit in hits], vectors=False, highlight=True)
+        else:
+            part = ranked.candidates[request.from_ : run.window]
+            if part and (passages is None or request.highlight):
+                ids = [item.id for item in part]
+                passages = self._retrieval.fetch(run, ids, vectors=False, highlight=request.highlight)
+            hits = tuple(_scored(part, passages, chosen.way))
         return SearchResult(
-            tuple(hits),
+            hits,
             ranked.total,
             {},
             (),
@@ -236,6 +234,21 @@ class SearchService:
             {hit.id: folded[hit.id] for hit in hits if hit.id in folded},
             passages.highlights if passages else {},
         )
+
+    def _shaped(self, run: Run, way: plan.Way, candidates: Sequence[Fused], wanted: Shape) -> Shaped:
+        """Reads as many candidates as fill the page: folding and the bound decide by what stands above, MMR by all."""
+        hits: list[Hit] = []
+        vectors: dict[str, npt.NDArray[np.float32]] = {}
+        arranged = Shaped(())
+        ahead = max(_AHEAD, 2 * run.window) if wanted.mmr_lambda is None else len(candidates)
+        while candidates and len(arranged.hits) < run.window:
+            part, candidates = candidates[:ahead], candidates[ahead:]
+            ids = [item.id for item in part]
+            found = self._retrieval.fetch(run, ids, vectors=wanted.mmr_lambda is not None, highlight=False)
+            hits += _scored(part, found, way)
+            vectors |= found.vectors
+            arranged = shape(hits, wanted, vectors, run.window)
+        return arranged
 
     def _fixed_weight(self, run: Run) -> Weight:
         asked = run.request.fusion.alpha
@@ -287,9 +300,13 @@ def exact_matches(lexical: Leg | None) -> tuple[dict[str, float], tuple[str, ...
     return bonus, tuple(counted_codes)
 
 
-def _scored(hit: Hit, item: Fused, way: plan.Way) -> Hit:
-    fused = item.fused if way in ("legs", "native") else None
-    return replace(hit, score=item.score, lexical=item.lexical, dense=item.dense, fused=fused)
+def _scored(candidates: Sequence[Fused], passages: Retrieved | None, way: plan.Way) -> Iterator[Hit]:
+    """The passages of candidates, in their order and with their scores; one that was deleted meanwhile is left out."""
+    found = {hit.id: hit for hit in passages.hits} if passages else {}
+    for item in candidates:
+        if item.id in found:
+            fused = item.fused if way in ("legs", "native") else None
+            yield replace(found[item.id], score=item.score, lexical=item.lexical, dense=item.dense, fused=fused)
 
 
 def _check_window(run: Run) -> None:
