@@ -40,10 +40,12 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
     found = error.errors(include_url=False)
     if any(item["type"] == "json_invalid" for item in found):
         return MalformedRequest(f"the {where} is not valid JSON: {found[0]['msg']}")
+    # who sends an object where a bool would do as well is told what is wrong with the object
+    found = [item for item in found if item["loc"][-1:] != ("bool",) or not isinstance(item["input"], dict)]
     problems = []
     for item in found:
         # a union's branch names are ours, not the caller's
-        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest"})
+        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest", "MmrRequest"})
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown field"

@@ -188,10 +188,10 @@ class _Search:
 
     def fine_alpha(self) -> None:
         curves = self._objective.curves(self._prepared(self.best, self._legs))
-        alpha = _steady_best(curves)
+        alpha = _steady_best(curves, self.best.alpha)
         self._values = curves[:, int(np.abs(GRID - alpha).argmin())]
         native = self._objective.curves(prepare_all(self._legs, "min_max", self.best.candidates))
-        self.best = self.best.model_copy(update={"alpha": alpha, "native_alpha": _steady_best(native)})
+        self.best = self.best.model_copy(update={"alpha": alpha, "native_alpha": _steady_best(native, self.best.alpha)})
         self._note("the share itself", alpha, float(self._values.mean()), kept=True)
 
     def rrf(self) -> None:
@@ -275,7 +275,7 @@ class _Search:
     def _best_share(self, legs: Mapping[str, QueryLegs], tuning: Tuning) -> tuple[Array, float]:
         """The measure of each query at the share that is best for all of them, and that share."""
         curves = self._objective.curves(self._prepared(tuning, legs), _COARSE)
-        best = int(curves.mean(axis=0).argmax())
+        best = _best_place(_COARSE, curves.mean(axis=0), tuning.alpha)
         return curves[:, best], float(_COARSE[best])
 
     def _note(self, tried: str, alpha: float | None, value: float, *, kept: bool) -> None:
@@ -330,11 +330,16 @@ class _Check:
         }
 
 
-def _steady_best(curves: Array) -> float:
+def _steady_best(curves: Array, near: float) -> float:
     """The best share of the mean curve, smoothed over its neighbours: the peak of a few queries is noise."""
-    means = curves.mean(axis=0)
-    padded = np.pad(means, 1, mode="edge")
-    return float(GRID[int(np.convolve(padded, [0.25, 0.5, 0.25], mode="valid").argmax())])
+    padded = np.pad(curves.mean(axis=0), 1, mode="edge")
+    return float(GRID[_best_place(GRID, np.convolve(padded, [0.25, 0.5, 0.25], mode="valid"), near)])
+
+
+def _best_place(grid: Array, means: Array, near: float) -> int:
+    """Where `means` is highest; of several such places the one whose share is nearest to `near`."""
+    highest = np.flatnonzero(means >= means.max() - 1e-9)
+    return int(highest[np.abs(grid[highest] - near).argmin()])
 
 
 def _cut(legs: QueryLegs, tuning: Tuning) -> tuple[Any, Any]:
