@@ -121,7 +121,7 @@ def in_domain(data: Examples, start: WeightModel) -> dict[str, float]:
         fold = np.random.default_rng(seed).permutation(len(data)) % 5
         for number in range(5):
             rest, part = data.take(fold != number), data.take(fold == number)
-            model = fit(rest, embedding_model=start.embedding_model, normalization="min_max", start=start)
+            model = fit(rest, embedding_model=start.embedding_model, normalization="min_max", start=start, bootstrap=0)
             fixed += value_at(part.curves, best_fixed(rest)).tolist()
             learned += value_at(part.curves, shares_of(model, part.features)).tolist()
     return {"one weight": round(100 * float(np.mean(fixed)), 2), "each query": round(100 * float(np.mean(learned)), 2)}
@@ -238,7 +238,7 @@ def report(
     blind = [place for place, feature in enumerate(FEATURES) if feature not in QUERY_ONLY]
     masked = Examples(others.features.copy(), others.curves, others.weights)
     masked.features[:, blind] = 0
-    query_model = fit(masked, embedding_model="", normalization="min_max")
+    query_model = fit(masked, embedding_model="", normalization="min_max", bootstrap=0)
     own = data[name].features.copy()
     own[:, blind] = 0
     score = 100 * learned.means["NDCG@10"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.search.weighting import FEATURES
+from app.search.weighting import FEATURES, standardise
 from app.tuning import Normalization, WeightModel
 
 Array = npt.NDArray[np.float64]
@@ -30,7 +30,6 @@ TRANSFER_PENALTY = 0.03
 _SMOOTHING = 2.0
 """Standard deviation, in points of the grid, of the Gaussian that smooths a curve: NDCG of one query is a step."""
 _BOOTSTRAP = 40
-_CLIP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,7 @@ def fit(
     penalty: float | None = None,
     about: dict[str, Any] | None = None,
     seed: int = 0,
+    bootstrap: int | None = None,
 ) -> WeightModel:
     """Train a model.
 
@@ -92,6 +92,8 @@ def fit(
         penalty: on the distance to the start; None: `PENALTY`, or `TRANSFER_PENALTY` with a start.
         about: data, date, figures for the card.
         seed: of the bootstrap.
+        bootstrap: samples from which the covariance comes; None: as many as a model that is kept needs; 0: none, for
+            one that is only measured.
     """
     weights = examples.weights / examples.weights.sum()
     if start is None:
@@ -104,22 +106,23 @@ def fit(
     else:
         mean, scale, centre = np.array(start.mean), np.array(start.scale), np.array(start.coefficients)
         strength = (TRANSFER_PENALTY if penalty is None else penalty) * 300 / len(examples)
-    standard = np.clip((examples.features - mean) / scale, -_CLIP, _CLIP)
+    standard = standardise(examples.features, mean, scale)
     rows = np.column_stack([standard, np.ones(len(examples))])
     smooth = _smooth(examples.curves)
     coefficients = _maximise(rows, smooth, weights, centre, strength)
     random = np.random.default_rng(seed)
     samples = []
-    for _ in range(_BOOTSTRAP):
+    for _ in range(_BOOTSTRAP if bootstrap is None else bootstrap):
         drawn = random.choice(len(examples), len(examples))
         again = weights[drawn] / weights[drawn].sum()
         samples.append(_maximise(rows[drawn], smooth[drawn], again, centre, strength))
+    covariance = np.cov(np.array(samples).T) if samples else np.zeros((len(coefficients), len(coefficients)))
     return WeightModel(
         features=FEATURES,
         mean=_numbers(mean),
         scale=_numbers(scale),
         coefficients=_numbers(coefficients),
-        covariance=tuple(_numbers(row) for row in np.cov(np.array(samples).T)),
+        covariance=tuple(_numbers(row) for row in covariance),
         embedding_model=embedding_model,
         normalization=normalization,
         about=about or {},
@@ -128,7 +131,7 @@ def fit(
 
 def shares_of(model: WeightModel, features: Array) -> Array:
     """What the model predicts for each row of `features`, shape (n,)."""
-    standard = np.clip((features - np.array(model.mean)) / np.array(model.scale), -_CLIP, _CLIP)
+    standard = standardise(features, model.mean, model.scale)
     return _logistic(standard @ np.array(model.coefficients[:-1]) + model.coefficients[-1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,18 @@ def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
         "report.md": _markdown(summary).encode(),
         "report.html": _html(summary).encode(),
     }
+    return write_files(folder, texts)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files by name into `folder`, which is made; older ones are replaced, each at once and whole.
+
+    Raises:
+        InvalidInput: they can't be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in texts.items():
+        for name, content in contents.items():
             aside = folder / f".{name}.{os.getpid()}"
             try:
                 aside.write_bytes(content)
@@ -70,7 +80,7 @@ def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
         raise InvalidInput(
             f"{shown(str(folder))}: the report can't be written there ({error.strerror}): name another folder"
         ) from error
-    return [folder / name for name in texts]
+    return [folder / name for name in contents]
 
 
 def _dict(summary: Summary) -> dict[str, Any]:

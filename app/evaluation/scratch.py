@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from app.config import Settings
-from app.errors import InvalidInput, StoreError
+from app.errors import InvalidInput
 from app.evaluation.dataset import JudgedSet
 from app.ingest.documents import Encoder, recipe
 from app.ingest.progress import IngestProgress
@@ -22,6 +22,7 @@ from app.ingest.report import IngestReport
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store.client import Cluster
 from app.store.rendering import Rendered, composed
+from app.store.similarity import set_similarity
 from app.tuning import Bm25
 
 PREFIX = "braid-evaluation-"
@@ -37,7 +38,7 @@ class Scratch:
 
     def similarity(self, bm25: Bm25) -> None:
         """Give it other BM25 parameters; it is closed meanwhile, as only a scratch index may be. Raises StoreError."""
-        change_similarity(self.cluster, self.index, bm25)
+        set_similarity(self.cluster, self.index, bm25)
 
     def drop(self) -> None:
         """Remove it."""
@@ -88,31 +89,6 @@ def prepare(
     return Scratch(own, index, report)
 
 
-def change_similarity(cluster: Cluster, index: str, bm25: Bm25) -> None:
-    """Give an index other BM25 parameters. It is closed for about a second: nothing can be searched meanwhile.
-
-    Raises:
-        StoreError: refused; the index is open again in any case.
-    """
-    cluster.request("POST", f"/{index}/_close", timeout_s=60)
-    try:
-        body = {"index.similarity.braid_bm25": {"type": "BM25", "k1": bm25.k1, "b": bm25.b}}
-        cluster.request("PUT", f"/{index}/_settings", body=body)
-    finally:
-        cluster.request("POST", f"/{index}/_open", params={"wait_for_active_shards": "1"}, timeout_s=60)
-    health = cluster.request(
-        "GET", f"/_cluster/health/{index}", params={"wait_for_status": "yellow", "timeout": "30s"}, timeout_s=40
-    )
-    if health.get("timed_out"):
-        raise StoreError(f"index {index} did not come back within 30 s after its similarity was changed")
-
-
-def leftovers(cluster: Cluster) -> dict[str, int]:
-    """The evaluation indexes that are there, with the bytes that they take."""
-    rows = cluster.request("GET", f"/_cat/indices/{PREFIX}*", params={"format": "json", "bytes": "b"})
-    return {row["index"]: int(row["store.size"] or 0) for row in rows}
-
-
 def _alias(judged: JudgedSet, settings: Settings, encoder: Encoder, whole: bool, body: dict[str, Any]) -> str:
     assert judged.corpus is not None  # noqa: S101 - checked by the caller
     index = {name: value for name, value in body["settings"]["index"].items() if name != "similarity"}  # it is tuned
@@ -129,7 +105,8 @@ def _alias(judged: JudgedSet, settings: Settings, encoder: Encoder, whole: bool,
 
 
 def _exists(cluster: Cluster, index: str) -> bool:
-    return index in leftovers(cluster)
+    rows = cluster.request("GET", f"/_cat/indices/{PREFIX}*", params={"format": "json", "h": "index"})
+    return any(row["index"] == index for row in rows)
 
 
 def _first_reason(report: IngestReport) -> str:

@@ -218,7 +218,7 @@ class _Search:
                 ("shipped model", float(value_at(data.curves, shares_of(shipped, data.features)).mean()), None)
             )
         if len(data) >= _FEWEST_TO_LEARN:
-            value = _cross_validated(data, lambda part: self._fit(part, shipped))
+            value = _cross_validated(data, lambda part: self._fit(part, shipped, bootstrap=0))
             tried.append(("model trained here, cross-validated", value, self._fit(data, shipped)))
         name, value, model = max(tried, key=lambda item: item[1], default=("", 0.0, None))
         kept = bool(tried) and value >= fixed
@@ -226,10 +226,17 @@ class _Search:
             self._note(f"weight of each query: {tried_name}", None, tried_value, kept=kept and tried_name == name)
         self.best = self.best.model_copy(update={"learned": kept, "weight_model": model if kept else None})
 
-    def _fit(self, part: Examples, start: WeightModel | None) -> WeightModel:
+    def _fit(self, part: Examples, start: WeightModel | None, *, bootstrap: int | None = None) -> WeightModel:
         about = {"set": self._judged.name, "queries": len(part), "measure": self._objective.measure}
         name = self._where.encoder.name
-        return fit(part, embedding_model=name, normalization=self.best.normalization, start=start, about=about)
+        return fit(
+            part,
+            embedding_model=name,
+            normalization=self.best.normalization,
+            start=start,
+            about=about,
+            bootstrap=bootstrap,
+        )
 
     def _try_bm25(self, scratch: Scratch, bm25: Bm25) -> None:
         if bm25 != self.best.bm25:

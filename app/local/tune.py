@@ -17,7 +17,7 @@ from app.cache.generation import IndexGeneration
 from app.config import Settings
 from app.errors import InvalidInput
 from app.evaluation.objective import MeasureName
-from app.evaluation.scratch import change_similarity
+from app.evaluation.report import write_files
 from app.evaluation.tune import Tuned, tune
 from app.local.assets import Store, open_store
 from app.local.evaluate import WIDE, SetOptions, open_set
@@ -25,11 +25,10 @@ from app.store import templates, tunings
 from app.store.client import READ_ALIAS
 from app.store.queries import LINEAR_PIPELINE
 from app.store.rendering import Rendered
+from app.store.similarity import has_similarity, set_similarity
 from app.tuning import SHIPPED, Bm25, Tuning
 
 FILE = "tuning.json"
-_K1, _B = "index.similarity.braid_bm25.k1", "index.similarity.braid_bm25.b"
-_CLOSED = "index.verified_before_close"
 
 
 def run(
@@ -61,14 +60,16 @@ def run(
         )
         store = opened.store
         opened.unfinished = bool(found.failed)
-    options.reports.mkdir(parents=True, exist_ok=True)
     body = _as_dict(found, opened.judged.findings, opened.notes)
     numbered = found.tuning.model_copy(update={"version": tunings.next_version(store.cluster)})
     pipeline = store.rendered_for(numbered).body("search pipeline", LINEAR_PIPELINE)
-    _leave(options.reports / FILE, orjson.dumps(body, option=orjson.OPT_INDENT_2))
-    _leave(options.reports / "tuning.md", _markdown(found).encode())
-    # for those who PUT pipelines themselves
-    _leave(options.reports / f"{LINEAR_PIPELINE}.json", orjson.dumps(pipeline, option=orjson.OPT_INDENT_2))
+    files = {
+        FILE: orjson.dumps(body, option=orjson.OPT_INDENT_2),
+        "tuning.md": _markdown(found).encode(),
+        # for those who PUT pipelines themselves
+        f"{LINEAR_PIPELINE}.json": orjson.dumps(pipeline, option=orjson.OPT_INDENT_2),
+    }
+    write_files(options.reports, files)
     console.print(f"{found.verdict}; searched {found.seconds:.0f} s", style="bold", markup=False)
     for note in (*opened.notes, *found.notes):
         console.print(note, markup=False)
@@ -186,7 +187,7 @@ def _switch(store: Store, version: int, console: Console) -> Tuning:
     rendered = store.rendered_for(wanted)
     for index in _other_similarity(store, wanted.bm25):
         console.print(f"closing {index} for a moment, to give it k1 {wanted.bm25.k1:g} and b {wanted.bm25.b:g}")
-        change_similarity(store.cluster, index, wanted.bm25)
+        set_similarity(store.cluster, index, wanted.bm25)
     tunings.activate(store.cluster, version)
     _apply(store, rendered, console)
     generation = IndexGeneration(store.settings)
@@ -206,20 +207,8 @@ def _other_similarity(store: Store, bm25: Bm25) -> list[str]:
     """The indexes behind our aliases that have other parameters, or that a run which was killed left closed."""
     params = {"flat_settings": "true", "expand_wildcards": "open,closed"}
     live = templates.Live(store.cluster.request("GET", f"/{READ_ALIAS}*", params=params))
-    found = {name: live.all_indexes[name]["settings"] for name in dict.fromkeys([*live.indexes, *live.write_indexes])}
-    return [
-        name
-        for name, settings in found.items()
-        if (float(settings.get(_K1, 1.2)), float(settings.get(_B, 0.75))) != (bm25.k1, bm25.b)
-        or settings.get(_CLOSED) == "true"
-    ]
-
-
-def _leave(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    aside = path.with_suffix(f"{path.suffix}.new")
-    aside.write_bytes(content)
-    aside.replace(path)
+    names = dict.fromkeys([*live.indexes, *live.write_indexes])
+    return [name for name in names if not has_similarity(live.all_indexes[name]["settings"], bm25)]
 
 
 def _as_dict(found: Tuned, findings: Any, notes: tuple[str, ...]) -> dict[str, Any]:

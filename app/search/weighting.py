@@ -103,10 +103,16 @@ def features(query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Can
     return np.array([found.get(name, 0.0) for name in FEATURES])
 
 
+def standardise(values: Vector, mean: Sequence[float] | Vector, scale: Sequence[float] | Vector) -> Vector:
+    """Features in standard deviations from their mean, cut at `_CLIP`; shape (columns,) or (n, columns) in and out."""
+    cut: Vector = np.clip((values - np.asarray(mean)) / np.asarray(scale), -_CLIP, _CLIP)
+    return cut
+
+
 def predict(model: WeightModel, values: Vector) -> tuple[float, float, float]:
     """The dense share, the standard deviation of its logit, and how strange the query is (1 is usual)."""
     raw = (values - np.asarray(model.mean)) / np.asarray(model.scale)
-    standard = np.append(np.clip(raw, -_CLIP, _CLIP), 1.0)
+    standard = np.append(standardise(values, model.mean, model.scale), 1.0)
     logit = float(standard @ np.asarray(model.coefficients))
     deviation = math.sqrt(max(0.0, float(standard @ np.asarray(model.covariance) @ standard)))
     strangeness = math.sqrt(float(np.mean(np.clip(raw, -2 * _CLIP, 2 * _CLIP) ** 2)))
@@ -135,7 +141,7 @@ def learned_weight(
 
 def contributions(model: WeightModel, values: Vector) -> list[tuple[str, float]]:
     """What each feature adds to the logit of the dense share, the strongest first."""
-    standard = np.clip((values - np.asarray(model.mean)) / np.asarray(model.scale), -_CLIP, _CLIP)
+    standard = standardise(values, model.mean, model.scale)
     shares = zip(model.features, (standard * np.asarray(model.coefficients[:-1])).tolist(), strict=True)
     return sorted(shares, key=lambda item: -abs(item[1]))
 
