@@ -17,7 +17,7 @@ from app.config import Settings
 from app.errors import ConfigurationError
 from app.evaluation.collect import Load
 from app.evaluation.dataset import JudgedSet, load_set, sample_queries
-from app.evaluation.report import as_dict, write_reports
+from app.evaluation.report import as_dict, write_files, write_reports
 from app.evaluation.run import Where, evaluate
 from app.evaluation.scratch import Scratch, prepare
 from app.evaluation.summary import Summary, summarise
@@ -115,6 +115,7 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
     judged = _chosen(load_set(options.folder, qrels=options.qrels, split=options.split), options.most_queries)
     for finding in judged.findings:
         console.print(f"{finding.kind}: {finding.count} x {finding.detail}", style="yellow", markup=False)
+    write_files(options.reports, {})  # a folder that can't be made is known before the work, not after it
     store = open_store(settings)
     tuning = tunings.active(store.cluster)
     drifts, live = templates.compare(store.cluster, store.rendered_for(tuning))

@@ -15,7 +15,7 @@ from app.errors import InvalidInput
 from app.evaluation.dataset import JudgedSet
 from app.evaluation.findings import KINDS, Finding
 from app.evaluation.measures import Measured, measure
-from app.evaluation.report import Evaluation, WayResult, as_dict, as_html, as_markdown, write_reports
+from app.evaluation.report import Evaluation, WayResult, as_dict, as_html, as_markdown, write_files, write_reports
 from tests.unit.evaluation.sets import judged_set
 
 HOSTILE = """<script>alert("1")</script> | `x` **b** [l](http://evil.example) \x1b[31m \u202e {{ 7*7 }}"""
@@ -210,3 +210,9 @@ def test_what_is_heavy_is_imported_when_needed() -> None:
     code = "import sys, app.evaluation.report; print(sorted({'matplotlib', 'scipy', 'ir_measures'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InvalidInput, match="can't be written there"):
+        write_files(tmp_path / "file" / "reports", {})
