@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -58,9 +59,18 @@ class Run:
     timings: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     corrected: tuple[str, ...] = ()
+    vanished: int = 0
+    """Candidates that were deleted before their passages were read."""
+    same_copies: str | None = None
+    """Names the copies of the shards to ask (OpenSearch's `preference`), so that all requests see the same writes."""
 
     def degrade(self, stage: str, reason: str) -> None:
         self.degraded.append(Degradation(stage, reason))
+
+    def begin_again(self) -> None:
+        """Forget what the last reading found, not the time that it took; all requests now ask the same copies."""
+        self.corrected, self.vanished = (), 0
+        self.same_copies = uuid.uuid4().hex
 
     @property
     def window(self) -> int:
@@ -134,8 +144,12 @@ class Retrieval:
         """The passages of `ids`, in no order; one that was deleted meanwhile is missing. Raises StoreError."""
         marks = highlight_body(queries.lexical_match(run.query, [], run.corrected)) if highlight else None
         body = queries.fetch_body(ids, run.filters, timeout_ms=_left_ms(run, "fetch"), vectors=vectors, highlight=marks)
+        noted = len(run.degraded)
         with timed(run, "fetch_ms"):
-            return read_response(self._send(run, "fetch", body))
+            found = read_response(self._send(run, "fetch", body))
+        if len(run.degraded) == noted:  # what a shard did not return may well be there
+            run.vanished += len(set(ids)) - len(found.hits)
+        return found
 
     def _corrected(self, run: Run, strict: Leg) -> Leg:
         """The text leg with the missing words' neighbours in spelling; `strict` where there are none, or it fails."""
@@ -180,6 +194,8 @@ class Retrieval:
         params: dict[str, Any] | None = None,
     ) -> Any:
         left = run.deadline.remaining_s(stage)
+        if run.same_copies is not None:
+            params = {**(params or {}), "preference": run.same_copies}
         with counted(stage):
             try:
                 raw = self._cluster.request(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from app import telemetry
 from app.config import Settings
 from app.deadline import Deadline
-from app.errors import EncoderError, FieldProblem, InvalidInput, StoreUnavailable
+from app.errors import DeadlineExceeded, EncoderError, FieldProblem, InvalidInput, StoreError, StoreUnavailable
 from app.passage import Hit
 from app.querytext import is_distinctive, read_query
 from app.search import fusion, plan
@@ -33,6 +33,8 @@ from app.tuning import Tuning, WeightModel
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
 
 _AS_IT_IS = Shape()
+_REREADS = 2
+"""How often a page is read anew, at most, while documents are replaced under it."""
 _AHEAD = 20
 """Candidates that are read at once, at least, when the page is made from more than it shows."""
 _DISTINCTIVE_BONUS = 1.0
@@ -130,8 +132,7 @@ class SearchService:
                 shaped=_shape_of(request) != _AS_IT_IS,
             )
             with timed(run, "retrieve_ms"):
-                chosen, ranked = self._rank(run, chosen)
-                result = self._page(run, chosen, ranked)
+                result = self._read(run, chosen)
             require_ready(check.result(budget.remaining_s("readiness")))
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget; is it overloaded?") from error
@@ -141,6 +142,25 @@ class SearchService:
         for item in run.degraded:
             telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.split(":")[0]).inc()
         return replace(result, degraded=tuple(run.degraded), timings=run.timings)
+
+    def _read(self, run: Run, chosen: plan.Plan) -> SearchResult:
+        """The page; read anew where passages were deleted after they were ranked: a replaced document has others."""
+        before = tuple(run.degraded)
+        result = self._page(run, *self._rank(run, chosen))
+        for _ in range(_REREADS):
+            if not run.vanished:
+                return result
+            noted, run.degraded[:] = tuple(run.degraded), before
+            run.begin_again()
+            try:
+                result = self._page(run, *self._rank(run, chosen))
+            except (StoreError, DeadlineExceeded) as error:
+                run.degraded[:] = noted
+                run.degrade("fetch", f"{error.kind}: passages were deleted while they were read")
+                return result
+        if run.vanished:
+            run.degrade("fetch", "changing: passages were deleted while they were read")
+        return result
 
     def _rank(self, run: Run, chosen: plan.Plan) -> tuple[plan.Plan, _Ranked]:
         if chosen.way == "lexical":

@@ -583,3 +583,43 @@ def test_a_rerank_that_nobody_does_is_said(case: Case) -> None:
 def test_a_very_long_query_is_matched_by_its_first_words(case: Case) -> None:
     found = case.search(query="w " * 2000)
     assert said(found) == [("lexical", "query-cut")]
+
+
+def test_a_page_is_read_anew_when_its_passages_are_replaced_under_it(case: Case) -> None:
+    lexical, dense = (
+        iter([leg("old1", "old2"), leg("new1", "new2")]),
+        iter(
+            [leg("old1", "old2", outside={"doc_count": 0}), leg("new1", "new2", outside={"doc_count": 0})],
+        ),
+    )
+    pages = iter([response("old2"), response("new1", "new2")])
+    case.lexical, case.dense, case.more["fetch"] = lambda: next(lexical), lambda: next(dense), lambda: next(pages)
+    found = case.search()
+    assert (ids(found), said(found)) == (["new1", "new2"], [])
+    assert case.cluster.params["preference"]
+
+
+def test_a_page_that_keeps_changing_is_given_and_says_so(case: Case) -> None:
+    case.more["fetch"] = lambda: response("b")
+    found = case.search()
+    assert (ids(found), said(found)) == (["b"], [("fetch", "changing")])
+    assert len(case.cluster.sent["fetch"]) == 3
+
+
+def test_a_reading_anew_that_fails_leaves_the_first(case: Case) -> None:
+    case.more["fetch"] = lambda: response("a")
+    answers = iter([leg("a", "b", total=9)])
+
+    def once() -> dict[str, Any]:
+        return next(answers, None) or down()
+
+    case.lexical, case.dense = once, once
+    found = case.search(mode="lexical")
+    assert (ids(found), said(found)) == (["a"], [("fetch", "store-unavailable")])
+
+
+def test_a_shard_that_fails_while_the_page_is_read_is_no_deletion(case: Case) -> None:
+    case.more["fetch"] = lambda: response("a", failed=1)
+    found = case.search()
+    assert (ids(found), said(found)) == (["a"], [("fetch", "partial")])
+    assert len(case.cluster.sent["fetch"]) == 1
