@@ -414,6 +414,58 @@ def tune_history(as_json: bool) -> None:
     sys.exit(history(_settings(), as_json=as_json, console=_out))
 
 
+@cli.command()
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The model's folder; made here."
+)
+@click.option("--queries", type=click.Path(dir_okay=False, path_type=Path), help="A file: one a line, or JSON Lines.")
+@click.option(
+    "--source",
+    type=click.Choice(["auto", "log", "passages"]),
+    default="auto",
+    show_default=True,
+    help="Of queries, without a file: the query log, or titles, headings and sentences of the passages.",
+)
+@click.option("--most", type=click.IntRange(20, 100_000), default=2000, show_default=True, help="Queries.")
+@click.option("--candidates", type=click.IntRange(5, 200), default=30, show_default=True, help="Of each query.")
+@click.option("--workers", type=click.IntRange(1, 32), default=2, show_default=True, help="Queries at once.")
+@click.option("--rate", type=click.FloatRange(0.1), help="Queries a second, at most.")
+@click.option("--teacher", default="builtin", show_default=True, help="builtin, a model folder, or a server's URL.")
+@click.option("--student", type=click.Path(file_okay=False, path_type=Path), help="Default: the embedding model, fp32.")
+@click.option("--layers", default="0,1,2", show_default=True, help="Of the student to keep; 'all'.")
+@click.option("--epochs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.1), help="The training ends by then.")
+@click.option("--max-tokens", type=click.IntRange(16, 512), default=192, show_default=True, help="Of a pair.")
+@click.option("--threads", type=click.IntRange(1), help="Of the training; default: all cores.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--data", default="", help="Where the documents are from, and their licence: for the model's card.")
+@click.option("--fresh", is_flag=True, help="Forget what an earlier run left in the folder.")
+@click.option("--mine-only", is_flag=True, help="Only search: training can be done on another machine.")
+def distil(
+    out: Path,
+    queries: Path | None,
+    source: Literal["auto", "log", "passages"],
+    most: int,
+    candidates: int,
+    workers: int,
+    rate: float | None,
+    seed: int,
+    mine_only: bool,
+    threads: int | None,
+    **training: Any,
+) -> None:
+    """Teach a small reranker for this collection: mines candidates from the cluster, needs no labels.
+
+    Feedback is used where there is any. What was broken off goes on with the same command. Needs `make train`.
+    """
+    from app.evaluation.collect import Load
+    from app.local.distil import MineOptions, run
+
+    options = MineOptions(out, queries, source, most, candidates, seed, Load(workers, rate))
+    training["threads"] = threads or os.cpu_count() or 1
+    sys.exit(run(_settings(), options, None if mine_only else training, console=_out))
+
+
 @cli.group()
 def models() -> None:
     """The embedding model's files."""

@@ -90,6 +90,31 @@ class Settings(BaseSettings):
     rrf_rank_constant: int = Field(60, ge=1, le=10000)
     timeout_ms: int = Field(10_000, ge=50, le=600_000)
 
+    # reranking
+    reranker: Literal["auto", "cross-encoder", "late-interaction", "none"] = "auto"
+    """``auto``: the cross-encoder where `reranker_model` or `reranker_url` names one, else late interaction where the
+    embedding model gives vectors for tokens and `token_vectors` is on, else none."""
+    reranker_model: Path | None = None
+    """The folder of a cross-encoder, run in this process (docs/reranker.md)."""
+    reranker_url: HttpUrl | None = None
+    """A server that speaks ``POST /v1/rerank``: ``python -m reranker`` elsewhere, or another maker's."""
+    reranker_key: SecretStr | None = None
+    reranker_threads: int = Field(0, ge=0)
+    reranker_provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
+    rerank_default: bool = True
+    """Whether hybrid searches are reranked that do not say."""
+    rerank_depth: int | None = Field(None, ge=1, le=1000)
+    """Candidates that are reranked, best fused first. None: as tuned, else the reranker's own (20; late interaction
+    50)."""
+    rerank_weight: float | None = Field(None, ge=0, le=1)
+    """Share of the reranker in the final score. None: as tuned, else the model's own."""
+    rerank_budget_ms: int = Field(300, ge=1, le=60_000)
+    """Time after which the rest keeps its fused order."""
+    rerank_skip_margin: float | None = Field(None, ge=0, le=1)
+    """Searches whose best candidate leads by so much of the candidates' range of scores are not reranked. None: off."""
+    token_vectors: bool = True
+    """Keep the vectors of each passage's tokens in the store, for late interaction."""
+
     # answers
     llm_url: HttpUrl | None = None
     llm_model: str = "default"
@@ -131,6 +156,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"BRAID_PASSAGE_OVERLAP={self.passage_overlap} must be less than half of "
                 f"BRAID_PASSAGE_TOKENS={self.passage_tokens}"
+            )
+        if self.reranker_model is not None and self.reranker_url is not None:
+            raise ValueError("BRAID_RERANKER_MODEL and BRAID_RERANKER_URL both name a cross-encoder: leave one out")
+        if self.reranker == "cross-encoder" and self.reranker_model is None and self.reranker_url is None:
+            raise ValueError(
+                "BRAID_RERANKER=cross-encoder needs BRAID_RERANKER_MODEL (a folder) or BRAID_RERANKER_URL (a server)"
             )
         if self.query_log == "hashed" and self.query_log_key is None:
             raise ValueError(

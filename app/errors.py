@@ -15,6 +15,9 @@
     │   ├── StoreUnavailable      OpenSearch can't be reached                   503
     │   └── StoreNotReady         templates/pipelines/model differ from ours    503
     ├── EncoderError              the embedding model failed                    503
+    ├── RerankerError             the reranker failed                           503
+    │   └── RerankerUnavailable   its server can't be reached                   503
+    ├── Overloaded                a bounded queue is full: come back later      429
     ├── GenerationError           the language model failed or is away          502
     ├── DeadlineExceeded          the time budget ran out                       504
     └── ProvisioningError         the embedded node, Redis server or a model can't be set up (command line)
@@ -143,6 +146,33 @@ class EncoderError(BraidError):
     status = 503
     title = "The embedding model failed"
     kind = "encoder-error"
+
+
+class RerankerError(BraidError):
+    """The reranker failed; `kind` tells an answer's `degraded` why."""
+
+    status = 503
+    title = "The reranker failed"
+    kind = "reranker-error"
+
+
+class RerankerUnavailable(RerankerError):
+    """The reranker's server can't be reached, or does not answer in time."""
+
+    title = "The reranker is unavailable"
+    kind = "reranker-unavailable"
+
+
+class Overloaded(BraidError):
+    """A bounded queue is full; the same request may go through after `retry_after_s`."""
+
+    status = 429
+    title = "Too many requests"
+    kind = "overloaded"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class GenerationError(BraidError):

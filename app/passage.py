@@ -116,10 +116,17 @@ class Passage:
     content_hash: str
     embedding_model: str
     embedding: tuple[float, ...] | None = field(default=None, repr=False)
+    token_vectors: bytes | None = field(default=None, repr=False)
+    """Packed by `embedding.token_vectors`."""
 
     def embedding_text(self) -> str:
-        """The text that is embedded: title, heading and passage, as in the lexical leg's combined field."""
-        return " ".join(part for part in dict.fromkeys((self.title, self.section_heading, self.text)) if part)
+        """The text that is embedded."""
+        return embedding_text(self.title, self.section_heading, self.text)
+
+
+def embedding_text(title: str, section_heading: str, text: str) -> str:
+    """What is embedded of a passage: title, heading and text, as in the lexical leg's combined field."""
+    return " ".join(part for part in dict.fromkeys((title, section_heading, text)) if part)
 
 
 def not_blank(value: str) -> str:

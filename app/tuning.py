@@ -69,6 +69,14 @@ class WeightModel(_Value):
         return self
 
 
+class RerankTuning(_Value):
+    """The reranker's share in the final score and how many candidates it takes, as measured for one reranker."""
+
+    reranker: str
+    weight: Share
+    depth: Annotated[int, Field(ge=1, le=1000)]
+
+
 class Tuning(_Value):
     """Everything about fusion that is measured rather than guessed. `version` 0 is what Braid ships."""
 
@@ -84,6 +92,8 @@ class Tuning(_Value):
     """Whether the weight of each query is predicted; False where the fixed one was measured to be better."""
     native_alpha: Share = 0.4
     """The best dense share for min-max over the cluster's own pipeline, which every client may name."""
+    rerank: RerankTuning | None = None
+    """None, or of another reranker than the service's: the reranker's own."""
     about: dict[str, Any] = {}
     """Data, date, figures: what the choice rests on."""
 

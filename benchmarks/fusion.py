@@ -26,8 +26,8 @@ from app.evaluation.learning import GRID, Examples, best_fixed, fit, shares_of, 
 from app.evaluation.measures import measure
 from app.evaluation.objective import Objective, examples
 from app.evaluation.ranking import prepare_all, rrf_ranking, single_rankings
-from app.evaluation.run import query_vectors
 from app.evaluation.scratch import prepare
+from app.evaluation.where import query_vectors
 from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.querytext import ENGLISH_STOP_WORDS

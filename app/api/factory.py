@@ -10,7 +10,7 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app import telemetry
-from app.api import answers, documents, feedback, models, openapi, ops, page, problems, search
+from app.api import answers, documents, feedback, models, openapi, ops, page, problems, rerank, search
 from app.api.services import Services
 from app.gateway.identity import check_exposure, identify
 
@@ -81,6 +81,7 @@ def create_app(services: Services) -> Flask:
         documents.blueprint,
         feedback.blueprint,
         models.blueprint,
+        rerank.blueprint,
         ops.blueprint,
         openapi.blueprint,
         page.blueprint,

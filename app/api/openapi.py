@@ -103,6 +103,10 @@ OPERATIONS: tuple[Operation, ...] = (
         schemas.FeedbackRequest, schemas.FeedbackResponse, 202, (*_READ, 404),
     ),
     Operation(
+        "post", "/v1/rerank", "rerank", "Your own documents by relevance, as Cohere's and Jina's", "models",
+        schemas.RerankDocumentsRequest, schemas.RerankResponse, problems=(*_READ, 429),
+    ),
+    Operation(
         "post", "/v1/embeddings", "embeddings", "Vectors, as OpenAI's", "models",
         schemas.EmbeddingsRequest, schemas.EmbeddingsResponse, problems=_READ,
     ),

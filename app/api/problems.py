@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from flask import Flask, Response, g
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.errors import BraidError, FieldProblem, InvalidInput, MalformedRequest
+from app.errors import BraidError, FieldProblem, InvalidInput, MalformedRequest, Overloaded
 
 _log = logging.getLogger("braid.api")
 _SHOWN = 120
@@ -45,7 +46,7 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
     problems = []
     for item in found:
         # a union's branch names are ours, not the caller's
-        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest", "MmrRequest"})
+        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest", "MmrRequest", "RerankText"})
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown field"
@@ -82,7 +83,10 @@ def install(app: Flask) -> None:
     def _braid(error: BraidError) -> Response:
         if error.status >= 500:
             _log.warning("request %s: %s: %s", g.get("request_id"), error.kind, error.detail)
-        return respond(from_error(error))
+        response = respond(from_error(error))
+        if isinstance(error, Overloaded):
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        return response
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:

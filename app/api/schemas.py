@@ -8,9 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.feedback.ids import PATTERN as QUERY_ID
 from app.passage import without_control_characters
-from app.search.request import Integer, IsoDate, Value
+from app.search.request import Integer, IsoDate, Query, Value
 from app.store.query_log import Label
 
+MAX_RERANKED_DOCUMENTS = 1000
+MAX_DOCUMENT_CHARACTERS = 4 * 1024 * 1024
 Identifier = Annotated[Value, AfterValidator(without_control_characters)]
 
 
@@ -25,6 +27,8 @@ class Scores(_Answer):
     dense: float | None = None
     fused: float | None = None
     rerank: float | None = None
+    reranker: str | None = None
+    """Which reranker made `rerank`."""
 
 
 class ResultItem(_Answer):
@@ -171,6 +175,43 @@ class EmbeddingsRequest(BaseModel):
     input_type: Literal["query", "passage"] = "passage"
 
 
+class RerankText(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    text: Annotated[str, Field(max_length=MAX_DOCUMENT_CHARACTERS)]
+
+
+class RerankDocumentsRequest(BaseModel):
+    """As Cohere's and Jina's; `documents` are texts, or objects with a `text`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    query: Query
+    documents: Annotated[
+        list[Annotated[str, Field(max_length=MAX_DOCUMENT_CHARACTERS)] | RerankText],
+        Field(min_length=1, max_length=MAX_RERANKED_DOCUMENTS),
+    ]
+    top_n: Annotated[Integer, Field(ge=1)] | None = None
+    return_documents: bool = False
+    model: str | None = None
+    timeout_ms: Annotated[Integer, Field(ge=1, le=600_000)] | None = None
+
+
+class RerankedDocument(_Answer):
+    index: int
+    relevance_score: float
+    document: RerankText | None = None
+
+
+class RerankResponse(_Answer):
+    """`truncated`: documents of which the model read only the beginning; null where that is not known."""
+
+    model: str
+    results: list[RerankedDocument]
+    truncated: int | None
+    warnings: list[str] = []
+
+
 class EmbeddingItem(_Answer):
     object: Literal["embedding"] = "embedding"
     index: int
@@ -211,6 +252,7 @@ class Readiness(_Answer):
     warnings: list[str]
     opensearch: dict[str, Any]
     embedding_model: str
+    reranker: str | None
     generation: str
     passages: int | None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response
@@ -96,7 +97,13 @@ def result_item(hit: Hit, found: SearchResult) -> schemas.ResultItem:
         timestamp=hit.timestamp,
         topic_tags=list(hit.topic_tags),
         score=hit.score,
-        scores=schemas.Scores(lexical=hit.lexical, dense=hit.dense, fused=hit.fused, rerank=hit.rerank),
+        scores=schemas.Scores(
+            lexical=hit.lexical,
+            dense=hit.dense,
+            fused=hit.fused,
+            rerank=hit.rerank,
+            reranker=found.rerank.reranker if found.rerank is not None and hit.rerank is not None else None,
+        ),
         duplicates=list(found.folded.get(hit.id, ())),
         highlights={name: list(parts) for name, parts in highlights.items()} if highlights is not None else None,
     )
@@ -113,6 +120,8 @@ def _explanation(request: SearchRequest, found: SearchResult) -> dict[str, Any]:
         "exact": list(found.exact),
         "corrected": list(found.corrected),
     }
+    if found.rerank is not None:
+        explained["rerank"] = asdict(found.rerank)
     if request.mode != "hybrid":
         return explained
     fused: dict[str, Any] = {"method": request.fusion.method}

@@ -24,6 +24,7 @@ from app.ingest.run import StoredDocument, ingest_document
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document
 from app.search.readiness import ReadinessGate, StoreState
+from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
@@ -40,14 +41,17 @@ _LOOKS, _PAUSE_S = 3, 0.1
 class Services:
     """Everything that requests use. Opening it needs the models, not the cluster: that may come later."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: Settings, cluster: Cluster, encoder: Encoder, reranker: TextReranker | None = None
+    ) -> None:
         self.settings = settings
         self.cluster = cluster
         self.encoder = encoder
+        self.reranker = reranker
         # a request may have a readiness check and two legs under way at once
         self.executor = ThreadPoolExecutor(settings.threads * 3, thread_name_prefix="braid")
         self.gate = ReadinessGate(self._check, self.executor)
-        self.search = SearchService(settings, cluster, encoder, self.gate, self.executor)
+        self.search = SearchService(settings, cluster, encoder, self.gate, self.executor, reranker)
         self.generator = Generator(settings, encoder)
         self.generation = IndexGeneration(settings)
         self.query_log = QueryLog(settings, cluster)
@@ -64,9 +68,10 @@ class Services:
         """The services that `settings` describe.
 
         Raises:
-            ConfigurationError: no cluster is named, or the embedding model can't be loaded.
+            ConfigurationError: no cluster is named, or a model can't be loaded.
         """
-        return cls(settings, Cluster(settings), load_encoder(settings))
+        encoder = load_encoder(settings)
+        return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
 
     def readiness(self) -> dict[str, Any]:
         """What ``/readyz`` says; never raises."""
@@ -101,6 +106,7 @@ class Services:
             "warnings": warnings,
             "opensearch": found,
             "embedding_model": self.encoder.name,
+            "reranker": self.reranker.name if self.reranker is not None else None,
             "generation": self.generator.model,
             "passages": passages,
         }
@@ -162,6 +168,8 @@ class Services:
         self.query_log.close()
         if self._parsers is not None:
             self._parsers.__exit__(None, None, None)
+        if self.reranker is not None:
+            self.reranker.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.generator.close()
         self.generation.close()

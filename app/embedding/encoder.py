@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from app.embedding.session import RUNTIME_ERRORS, Provider, open_session
 from app.errors import ConfigurationError, EncoderError
 
 Vectors = npt.NDArray[np.float32]
+TokenIds = npt.NDArray[np.int64]
+Kept = TypeVar("Kept")
 
 TOKENS_PER_THREAD = 512
 """Padded tokens of a batch per CPU thread: larger ones are no faster, and a query shares the cores with one batch."""
@@ -92,6 +94,43 @@ class Encoder:
         """Unit vectors, shape (n, dimension), in the order of `texts`. Raises as `encode_query`."""
         return self._encode_many(self._prefixes.passage, texts)
 
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether the model gives a vector for each token; one that pools by itself gives only the text's."""
+        return not self._pooled
+
+    def encode_query_with_tokens(self, text: str) -> tuple[Vectors, Vectors, TokenIds]:
+        """`encode_query`'s vector and, of the same inference, the hidden state (n, width) and the n token ids.
+
+        Raises:
+            EncoderError: as `encode_query`, or the model gives no vectors of tokens (`gives_tokens`).
+        """
+        encoding = self._tokenizer.encode(_clean(self._prefixes.query + text))
+        vectors, hidden = self._infer_with_tokens([encoding])
+        return vectors[0], hidden[0], _ids(encoding)
+
+    def encode_passages_with_tokens(
+        self, texts: Sequence[str], keep: Callable[[Vectors, TokenIds], Kept]
+    ) -> tuple[Vectors, list[Kept]]:
+        """`encode_passages`' vectors and, of the same inference, what `keep` makes of each text's tokens.
+
+        Args:
+            texts: the passages.
+            keep: is given a text's hidden state (n, width) and token ids (n,), batch by batch, so that never more than
+                one batch's are in memory. It must copy what it keeps.
+
+        Raises:
+            EncoderError: as `encode_query_with_tokens`.
+        """
+        made: dict[int, Kept] = {}
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        encodings = self._tokenizer.encode_batch([_clean(self._prefixes.passage + text) for text in texts])
+        for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
+            with self._turn:
+                vectors[batch], hidden = self._infer_with_tokens([encodings[i] for i in batch])
+            made.update({i: keep(rows, _ids(encodings[i])) for i, rows in zip(batch, hidden, strict=True)})
+        return vectors, [made[i] for i in range(len(texts))]
+
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Where each token of `text` begins and ends, in characters: whole text, no prefix, no special tokens."""
         offsets: list[tuple[int, int]] = self._splitter.encode(_clean(text), add_special_tokens=False).offsets
@@ -108,6 +147,20 @@ class Encoder:
         return vectors
 
     def _infer(self, encodings: Sequence[Encoding]) -> Vectors:
+        output, mask = self._run(encodings)
+        return _unit(output.astype(np.float32, copy=False) if self._pooled else _mean(output, mask))
+
+    def _infer_with_tokens(self, encodings: Sequence[Encoding]) -> tuple[Vectors, list[Vectors]]:
+        if self._pooled:
+            raise EncoderError(
+                f"the embedding model {self.name!r} has no output per token: late interaction can't be had with it"
+            )
+        output, mask = self._run(encodings)
+        hidden = output.astype(np.float32, copy=False)
+        return _unit(_mean(output, mask)), [hidden[row, : len(encoding)] for row, encoding in enumerate(encodings)]
+
+    def _run(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """The model's output, and the mask (n, length) of the places that are no padding."""
         length = max(1, *(len(encoding) for encoding in encodings))
         ids = np.zeros((len(encodings), length), np.int64)
         mask = np.zeros_like(ids)
@@ -126,7 +179,7 @@ class Encoder:
                 f"ONNX Runtime failed on {len(encodings)} texts of up to {length} tokens ({type(error).__name__}): "
                 f"see the log, and check memory and the model's files"
             ) from error
-        return _unit(output.astype(np.float32, copy=False) if self._pooled else _mean(output, mask))
+        return output, mask
 
     def _try_out(self) -> int:
         """Run the longest input once: warms the session up, gives the dimension, and proves `max_tokens`."""
@@ -201,6 +254,10 @@ def _choose_output(session: Any) -> tuple[str, bool]:
         if rank == 2:
             return name, True
     raise ConfigurationError(f"the embedding model has no output per token or per text, only {sorted(ranks)}")
+
+
+def _ids(encoding: Encoding) -> TokenIds:
+    return np.array(encoding.ids, np.int64)
 
 
 def _mean(hidden: npt.NDArray[Any], mask: npt.NDArray[np.int64]) -> Vectors:

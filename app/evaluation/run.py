@@ -5,43 +5,24 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from app import __version__
-from app.config import Settings
-from app.embedding.encoder import Encoder
 from app.evaluation.collect import Collected, Load, Progress, QueryLegs, collect, require_most
 from app.evaluation.dataset import JudgedSet
 from app.evaluation.measures import measure
 from app.evaluation.ranking import Prepared, prepare_all, rrf_ranking, single_rankings
+from app.evaluation.reranked import rerank_all
 from app.evaluation.results import Evaluation, WayResult
+from app.evaluation.where import Where, query_vectors
+from app.search.rerank_stage import rerank_parameters
+from app.search.reranking import Reranker
 from app.search.weighting import Weight, learned_weight, model_for
-from app.store.client import Cluster
 from app.tuning import Tuning
 
+RERANK_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 ALPHAS = tuple(round(step / 10, 1) for step in range(11))
 NO_RERANKER = "no reranker is configured, so nothing was measured with one"
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """What is searched: a cluster's view of an index, whose passages, and with which models."""
-
-    cluster: Cluster
-    tenant: str
-    encoder: Encoder
-    settings: Settings
-    shards: int
-    ignore_identical: bool = False
-
-
-def query_vectors(queries: Mapping[str, str], encoder: Encoder) -> dict[str, npt.NDArray[np.float32]]:
-    """The vector of each query."""
-    return dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))
 
 
 def evaluate(
@@ -55,7 +36,10 @@ def evaluate(
     alphas: Sequence[float] = ALPHAS,
     progress: Progress = lambda done: None,
 ) -> Evaluation:
-    """Search all queries of a set once and measure BM25, dense, linear over `alphas`, RRF and the learned weight.
+    """Search all queries of a set once and measure every way to rank what was found.
+
+    These are BM25, dense, linear over `alphas`, RRF, the learned weight, and what a search is answered with (learned,
+    else the fixed weight) reranked by whatever reranker is configured, over `RERANK_WEIGHTS`.
 
     Args:
         judged: the set.
@@ -99,13 +83,15 @@ def evaluate(
             query: rrf_ranking(legs, where.settings.rrf_rank_constant) for query, legs in collected.legs.items()
         })
     )  # fmt: skip
+    served, shares = f"linear {fixed:g}", dict.fromkeys(collected.legs, fixed)
     notes = [f"{len(collected.failed)} queries failed: {_first(collected.failed)}"] if collected.failed else []
     if (model := model_for(tuning, where.encoder.name)) is not None:
         weights = {
             query: learned_weight(model, Weight(fixed, "default", ""), legs.query, legs.lexical, legs.dense)
             for query, legs in collected.legs.items()
         }
-        rankings = {query: item.ranking(weights[query].alpha) for query, item in prepared.items()}
+        served, shares = "learned", {query: weight.alpha for query, weight in weights.items()}
+        rankings = {query: item.ranking(shares[query]) for query, item in prepared.items()}
         predicted = sum(weight.source == "learned" for weight in weights.values())
         ways.append(
             _way("learned", "learned", judged, collected, seconds, rankings,
@@ -113,10 +99,19 @@ def evaluate(
         )  # fmt: skip
     else:
         notes.append(f"there is no learned weight for the embedding model {where.encoder.name}")
+    if where.reranker is None:
+        notes.append(NO_RERANKER)
+    else:
+        reranked, problem = _reranked_ways(
+            judged, where, where.reranker, tuning, collected, served, shares, seconds, load
+        )
+        ways += reranked
+        notes += problem
     context = {
         "Braid": __version__,
         "date": time.strftime("%Y-%m-%d"),
         "embedding model": where.encoder.name,
+        "reranker": where.reranker.name if where.reranker is not None else "none",
         "candidates of each leg": str(depth),
         "normalization": tuning.normalization,
         "tuning": str(tuning.version),
@@ -126,7 +121,7 @@ def evaluate(
         "the query's own document": "left out" if where.ignore_identical else "counts as any other",
         "load": f"{load.workers} queries at once" + (f", at most {load.rate:g} a second" if load.rate else ""),
     }
-    return Evaluation(judged, tuple(ways), f"linear {fixed:g}", context, (*notes, NO_RERANKER))
+    return Evaluation(judged, tuple(ways), f"linear {fixed:g}", context, tuple(notes))
 
 
 def _single_ways(judged: JudgedSet, collected: Collected, seconds: float) -> list[WayResult]:
@@ -159,6 +154,35 @@ def _linear_ways(
         )
         for alpha in sorted({*alphas, fixed})
     ]
+
+
+def _reranked_ways(
+    judged: JudgedSet,
+    where: Where,
+    reranker: Reranker,
+    tuning: Tuning,
+    collected: Collected,
+    served: str,
+    shares: Mapping[str, float],
+    seconds: float,
+    load: Load,
+) -> tuple[list[WayResult], list[str]]:
+    """The way `served`, reranked at several weights, and what went wrong."""
+    depth, own = rerank_parameters(where.settings, tuning, reranker)
+    found = rerank_all(judged.queries, collected.legs, shares, where, reranker, tuning, depth=depth, load=load)
+    # a query that failed here keeps its place, unranked: it counts as a failure of the way, not as left out
+    times = [item.milliseconds for item in found.queries.values()]
+    ways = []
+    for weight in sorted({*RERANK_WEIGHTS, own}):
+        rankings = {
+            query: item.ranking(weight, depth, calibrated=reranker.calibrated) for query, item in found.queries.items()
+        }
+        name = f"{served} + rerank" if weight == own else f"{served} + rerank at {weight:g}"
+        note = f"{reranker.name}, first {depth} candidates, weight {weight:g}"
+        ways.append(_way(name, "rerank", judged, collected, seconds, rankings, times=times, note=note))
+    ways.sort(key=lambda way: way.name)  # the one in force first
+    failed = found.failed
+    return ways, ([f"{len(failed)} queries could not be reranked: {_first(failed)}"] if failed else [])
 
 
 def _way(

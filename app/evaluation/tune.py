@@ -2,8 +2,9 @@
 
 Settings are taken one after the other, each at its own best dense share: boosts of neighbouring words and titles, k1
 and b of BM25 (where the index is a scratch one), candidates, normalisation, the share itself, then the weight of each
-query. A change is kept only if it gains `LEAST_GAIN` and more than one standard error of the difference between the
-queries (the rule of Breiman et al., CART, 1984): what few judgements can't show is not adopted.
+query, then the share and depth of the reranker, where there is one. A change is kept only if it gains `LEAST_GAIN` and
+more than one standard error of the difference between the queries (the rule of Breiman et al., CART, 1984): what few
+judgements can't show is not adopted.
 The held-out part is looked at once, when all is chosen.
 """
 
@@ -12,22 +13,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from app.errors import StoreError
+from app.evaluation.check import Check, cut_at, shares_in_service
 from app.evaluation.collect import Collected, Load, QueryLegs, collect, require_most
 from app.evaluation.comparison import Comparison, compare
 from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
 from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, shares_of, value_at
-from app.evaluation.measures import Measured, measure
+from app.evaluation.measures import Measured
 from app.evaluation.objective import MeasureName, Objective, examples
 from app.evaluation.ranking import Prepared, prepare_all, rrf_ranking
-from app.evaluation.run import NO_RERANKER, Where, query_vectors
+from app.evaluation.reranked import rerank_all
+from app.evaluation.run import NO_RERANKER
 from app.evaluation.scratch import Scratch
-from app.search.weighting import Weight, features, learned_weight, model_for
-from app.tuning import Bm25, Boosts, Normalization, Tuning, WeightModel
+from app.evaluation.where import Where, query_vectors
+from app.search.rerank_stage import rerank_parameters
+from app.search.weighting import features, model_for
+from app.tuning import Bm25, Boosts, Normalization, RerankTuning, Tuning, WeightModel
 
 HELD_OUT = 0.3
 LEAST_GAIN = 0.002
@@ -42,6 +45,8 @@ _B = (0.3, 0.5, 0.9)
 _COARSE = GRID[::2]
 _FOLDS = 5
 _FEWEST_TO_LEARN = 50
+_RERANK_WEIGHTS = tuple(round(step / 10, 1) for step in range(11))
+_RERANK_DEPTHS = (20, 50, 100)
 
 Say = Callable[[str], None]
 
@@ -109,13 +114,14 @@ def tune(
     search.fine_alpha()
     search.rrf()
     search.learn()
+    search.rerank()
     chosen, search_seconds = search.best, time.perf_counter() - began
     say("checking on the held-out queries")
-    check = _Check(held_part, where, measure_name, load)
+    check = Check(held_part, where, measure_name, load)
     before, after = check.compared(current, chosen, scratch)
     comparison = compare(before, after, measure_name, names=("before", "tuned"), permutations=4999)
     better = comparison.mean_difference > 0 and comparison.p_randomization < 0.05
-    notes = [NO_RERANKER.replace("measured", "tuned")]
+    notes = [NO_RERANKER.replace("measured", "tuned")] if where.reranker is None else []
     if scratch is None:
         notes.append("k1 and b were left: the queries are judged against a live index, which must not be closed")
     about = {
@@ -132,6 +138,7 @@ def tune(
             "p": round(comparison.p_randomization, 4),
         },
         "embedding_model": where.encoder.name,
+        "reranker": where.reranker.name if where.reranker is not None else None,
     }
     return Tuned(
         tuning=chosen.model_copy(update={"about": about}),
@@ -207,7 +214,7 @@ class _Search:
         # queries that failed have no legs and can't teach anything
         known = [query for query in self._objective.queries if query in prepared]
         objective = Objective({query: self._judged.qrels[query] for query in known}, self._objective.measure)
-        values = {query: features(self._legs[query].query, *_cut(self._legs[query], self.best)) for query in known}
+        values = {query: features(self._legs[query].query, *cut_at(self._legs[query], self.best)) for query in known}
         data = examples(values, objective, objective.curves({query: prepared[query] for query in known}))
         fixed = _cross_validated(data, None)
         self._note("one weight for all queries, cross-validated", self.best.alpha, fixed, kept=False)
@@ -225,6 +232,50 @@ class _Search:
         for tried_name, tried_value, _ in tried:
             self._note(f"weight of each query: {tried_name}", None, tried_value, kept=kept and tried_name == name)
         self.best = self.best.model_copy(update={"learned": kept, "weight_model": model if kept else None})
+
+    def rerank(self) -> None:
+        """The reranker's share in the final score and its depth, against those that are in force for it."""
+        reranker = self._where.reranker
+        if reranker is None:
+            return
+        self._say(f"reranking with {reranker.name}")
+        depth, own = rerank_parameters(self._where.settings, self.best, reranker)
+        shares = shares_in_service(self.best, self._where, self._legs)
+        # deeper lists cost a search more, so they are only tried where the reranker is meant to take them
+        depths = sorted({*(number for number in _RERANK_DEPTHS if number <= max(depth, reranker.depth)), depth})
+        found = rerank_all(
+            self._judged.queries,
+            self._legs,
+            shares,
+            self._where,
+            reranker,
+            self.best,
+            depth=depths[-1],
+            load=self._load,
+        )
+        self.failed.update(found.failed)
+
+        def values(weight: float, most: int) -> Array:
+            return self._objective.values(
+                {
+                    query: item.ranking(weight, most, calibrated=reranker.calibrated)
+                    for query, item in found.queries.items()
+                }
+            )
+
+        before = values(own, depth)
+        self._note(
+            f"without the reranker, {self._objective.measure}", None, float(values(0.0, depth).mean()), kept=False
+        )
+        self._note(f"reranker's share {own:g}, {depth} deep: as it is", None, float(before.mean()), kept=True)
+        tried = [(weight, most, values(weight, most)) for most in depths for weight in _RERANK_WEIGHTS]
+        weight, most, after = max(tried, key=lambda item: (item[2].mean(), -abs(item[0] - own), -item[1]))
+        gains = after - before
+        kept = bool(gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
+        self._note(f"reranker's share {weight:g}, {most} deep", None, float(after.mean()), kept=kept)
+        if kept:
+            tuned = RerankTuning(reranker=reranker.name, weight=weight, depth=most)
+            self.best = self.best.model_copy(update={"rerank": tuned})
 
     def _fit(self, part: Examples, start: WeightModel | None, *, bootstrap: int | None = None) -> WeightModel:
         about = {"set": self._judged.name, "queries": len(part), "measure": self._objective.measure}
@@ -291,52 +342,6 @@ class _Search:
         self._say(f"{value * 100:6.2f}  {tried}{at}{'  *' if kept else ''}")
 
 
-class _Check:
-    """Measures tunings on the held-out part, as the service would answer."""
-
-    def __init__(self, judged: JudgedSet, where: Where, measure_name: MeasureName, load: Load) -> None:
-        self._judged, self._where, self._load = judged, where, load
-        self._vectors = query_vectors(judged.queries, where.encoder)
-        self.failed: dict[str, str] = {}
-
-    def compared(self, current: Tuning, chosen: Tuning, scratch: Scratch | None) -> tuple[Measured, Measured]:
-        """Both over the queries that neither failed for: a failure is no difference between them."""
-        before, after = self._rankings(current, scratch), self._rankings(chosen, scratch)
-        qrels = {query: judged for query, judged in self._judged.qrels.items() if query in before and query in after}
-        if not qrels:
-            raise StoreError("each held-out query failed before or after; nothing was tuned, run it again")
-        return measure(qrels, before), measure(qrels, after)
-
-    def _rankings(self, tuning: Tuning, scratch: Scratch | None) -> dict[str, list[str]]:
-        if scratch is not None:
-            scratch.similarity(tuning.bm25)
-        found = collect(
-            self._judged.queries,
-            self._vectors,
-            cluster=self._where.cluster,
-            tenant=self._where.tenant,
-            tuning=tuning,
-            depth=tuning.candidates,
-            load=self._load,
-            ignore_identical=self._where.ignore_identical,
-        )
-        self.failed.update(found.failed)
-        require_most(found, len(self._judged.queries))
-        prepared = prepare_all(found.legs, tuning.normalization)
-        model = model_for(tuning, self._where.encoder.name)
-        fixed = Weight(tuning.alpha, "tuned", "")
-        return {
-            query: item.ranking(
-                tuning.alpha
-                if model is None
-                else learned_weight(
-                    model, fixed, found.legs[query].query, found.legs[query].lexical, found.legs[query].dense
-                ).alpha
-            )
-            for query, item in prepared.items()
-        }
-
-
 def _steady_best(curves: Array, near: float) -> float:
     """The best share of the mean curve, smoothed over its neighbours: the peak of a few queries is noise."""
     padded = np.pad(curves.mean(axis=0), 1, mode="edge")
@@ -347,10 +352,6 @@ def _best_place(grid: Array, means: Array, near: float) -> int:
     """Where `means` is highest; of several such places the one whose share is nearest to `near`."""
     highest = np.flatnonzero(means >= means.max() - 1e-9)
     return int(highest[np.abs(grid[highest] - near).argmin()])
-
-
-def _cut(legs: QueryLegs, tuning: Tuning) -> tuple[Any, Any]:
-    return legs.lexical[: tuning.candidates], legs.dense[: tuning.candidates]
 
 
 def _cross_validated(data: Examples, train: Callable[[Examples], WeightModel] | None) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.config import Settings
+from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
 from app.ingest.chunk import MAXIMUM, Draft, chunk
 from app.ingest.enrich import keyphrases, normalise_tags
@@ -27,7 +28,17 @@ class Encoder(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def gives_tokens(self) -> bool: ...
+
     def encode_passages(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
+
+    def encode_passages_with_tokens(
+        self, texts: Sequence[str], keep: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], bytes], /
+    ) -> tuple[npt.NDArray[np.float32], list[bytes]]: ...
 
     def token_offsets(self, text: str, /) -> list[tuple[int, int]]: ...
 
@@ -40,10 +51,12 @@ def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str
         encoder: its name tells two models, or two precisions of one, apart.
         tagging: whether documents without tags get keyphrases.
     """
+    codec = token_codec(settings, encoder)
+    tokens = f" vectors={codec.id.hex()}" if codec is not None else ""
     prefix = settings.embedding_passage_prefix or ""
     return (
         f"model={encoder.name} window={settings.embedding_max_tokens} prefix={prefix!r} "
-        f"tokens={settings.passage_tokens} overlap={settings.passage_overlap} keyphrases={tagging}"
+        f"tokens={settings.passage_tokens} overlap={settings.passage_overlap} keyphrases={tagging}{tokens}"
     )
 
 
@@ -121,12 +134,25 @@ def to_passages(
     ]
 
 
-def embed(passages: Sequence[Passage], encoder: Encoder) -> list[Passage]:
-    """The passages with their vectors. Raises EncoderError."""
-    vectors = encoder.encode_passages([passage.embedding_text() for passage in passages])
+def embed(passages: Sequence[Passage], encoder: Encoder, codec: TokenVectors | None) -> list[Passage]:
+    """The passages with their vectors, and with those of their tokens where there is a `codec`. Raises EncoderError."""
+    texts = [passage.embedding_text() for passage in passages]
+    tokens: Sequence[bytes | None] = [None] * len(texts)
+    if codec is None:
+        vectors = encoder.encode_passages(texts)
+    else:
+        vectors, tokens = encoder.encode_passages_with_tokens(texts, codec.pack)
     return [
-        replace(passage, embedding=tuple(vector)) for passage, vector in zip(passages, vectors.tolist(), strict=True)
+        replace(passage, embedding=tuple(vector), token_vectors=packed)
+        for passage, vector, packed in zip(passages, vectors.tolist(), tokens, strict=True)
     ]
+
+
+def token_codec(settings: Settings, encoder: Encoder) -> TokenVectors | None:
+    """What packs the vectors of tokens; None where they are switched off, or the model has none."""
+    if not settings.token_vectors or not encoder.gives_tokens:
+        return None
+    return token_vectors_for(encoder.name, encoder.dimension)
 
 
 def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Draft]:

@@ -22,7 +22,7 @@ from typing import Literal
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
 from app.ingest.channel import Abort, Aborted, Channel
-from app.ingest.documents import Encoder, embed, file_document, recipe, to_passages, version_of
+from app.ingest.documents import Encoder, embed, file_document, recipe, to_passages, token_codec, version_of
 from app.ingest.parse import ParserPool
 from app.ingest.progress import IngestProgress, Silent
 from app.ingest.records import is_records
@@ -124,7 +124,7 @@ def ingest_document(
         writer.keep_only({document.document_id: version})
         return StoredDocument(len(passages), "unchanged")
     for slice_ in _slices([_in_order(passages)]):
-        written = writer.write(embed(slice_, encoder), older)
+        written = writer.write(embed(slice_, encoder, token_codec(settings, encoder)), older)
         if reason := written.failed.get(document.document_id):
             raise DocumentRejected(f"OpenSearch refused it: {reason}", reason="refused")
     if refresh:
@@ -319,11 +319,12 @@ class _Run:
         self._cut.close()
 
     def _encode(self) -> None:
+        codec = token_codec(self._settings, self._encoder)
         # whatever is there is taken: full slices while this is the slowest stage, small ones while it waits for others
         while documents := self._cut.take(_SLICE):
             for slice_ in _slices(documents):
                 with self._busy("encode"):
-                    ready = embed(slice_, self._encoder)
+                    ready = embed(slice_, self._encoder, codec)
                 self._embedded.put(ready)
         self._embedded.close()
 

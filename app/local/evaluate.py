@@ -18,12 +18,14 @@ from app.errors import ConfigurationError
 from app.evaluation.collect import Load
 from app.evaluation.dataset import JudgedSet, load_set, sample_queries
 from app.evaluation.report import as_dict, write_files, write_reports
-from app.evaluation.run import Where, evaluate
+from app.evaluation.run import evaluate
 from app.evaluation.scratch import Scratch, prepare
 from app.evaluation.summary import Summary, summarise
+from app.evaluation.where import Where
 from app.ingest.progress import ProgressBar
 from app.local.assets import Store, open_store
 from app.search.readiness import StoreState, require_ready
+from app.search.rerankers import load_reranker
 from app.store import templates, tunings
 from app.tuning import Tuning
 
@@ -117,11 +119,14 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
         console.print(f"{finding.kind}: {finding.count} x {finding.detail}", style="yellow", markup=False)
     write_files(options.reports, {})  # a folder that can't be made is known before the work, not after it
     store = open_store(settings)
+    reranker = load_reranker(settings, store.encoder)
     tuning = tunings.active(store.cluster)
     drifts, live = templates.compare(store.cluster, store.rendered_for(tuning))
     require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
     if judged.corpus is None:
-        where = Where(store.cluster, settings.tenant, store.encoder, settings, live.shards, options.ignore_identical)
+        where = Where(
+            store.cluster, settings.tenant, store.encoder, settings, live.shards, options.ignore_identical, reranker
+        )
         yield Opened(store, judged, where, tuning, None, ())
         return
     with ProgressBar(console) as progress:
@@ -138,7 +143,9 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
     for note in notes:
         console.print(note, style="yellow", markup=False)
     scratch.similarity(tuning.bm25)
-    where = Where(scratch.cluster, settings.tenant, store.encoder, settings, settings.shards, options.ignore_identical)
+    where = Where(
+        scratch.cluster, settings.tenant, store.encoder, settings, settings.shards, options.ignore_identical, reranker
+    )
     opened = Opened(store, judged, where, tuning, scratch, notes)
     yield opened
     if options.keep or opened.unfinished:

@@ -26,6 +26,7 @@ from app.ingest.run import IngestOptions
 from app.local import state
 from app.local.assets import open_store
 from app.local.ingest import ingest_and_report
+from app.search.rerankers import check_reranker
 
 _POLL_S = 0.5
 _LOG = "service.log"
@@ -60,6 +61,7 @@ def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
             f"braid up runs already with the data in {settings.data_dir}: {running.url} (process {running.pid}); "
             "stop it, or give another folder with --data"
         )
+    check_reranker(settings)
     settings = settings.model_copy(update={"port": _free_port(settings)})
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _raise_stop)

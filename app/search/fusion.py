@@ -33,7 +33,10 @@ FLAT: Mapping[Leg, float] = {"lexical": 0.02, "dense": 0.02}
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A candidate with what each leg gave it (None: not among that leg's candidates). `bonus` is for exact matches."""
+    """A candidate with what each leg gave it (None: not among that leg's candidates). `bonus` is for exact matches.
+
+    `rerank` is the reranker's score, `final` what it and the fused score make together, where it was reranked.
+    """
 
     id: str
     document_id: str
@@ -41,11 +44,13 @@ class Fused:
     lexical: float | None = None
     dense: float | None = None
     bonus: float = 0.0
+    rerank: float | None = None
+    final: float | None = None
 
     @property
     def score(self) -> float:
         """What orders the results."""
-        return self.fused + self.bonus
+        return (self.fused if self.final is None else self.final) + self.bonus
 
     @property
     def place(self) -> tuple[float, float, str]:

@@ -129,7 +129,15 @@ class FusionRequest(_Strict):
 
 
 class RerankRequest(_Strict):
-    depth: Annotated[Integer, Field(ge=1, le=1000)] = 20
+    """How the candidates are reranked; what is left out is the service's setting.
+
+    `depth`: so many of the best fused. `weight`: the reranker's share in the final score. `threshold`: a probability
+    of relevance; when as many passages reach it as the page shows, the rest are not reranked.
+    """
+
+    depth: Annotated[Integer, Field(ge=1, le=1000)] | None = None
+    weight: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
 
 
 class MmrRequest(_Strict):
@@ -150,6 +158,7 @@ class SearchRequest(_Strict):
     fusion: FusionRequest = FusionRequest()
     filter: FilterRequest = FilterRequest()
     rerank: bool | RerankRequest | None = None
+    """Default: a hybrid search is reranked where the service has a reranker, a search by one leg is not."""
     max_per_document: Annotated[Integer, Field(ge=1, le=100)] | None = None
     """At most so many passages of one document; those left out give their places to others."""
     fold_duplicates: bool = False
@@ -160,6 +169,11 @@ class SearchRequest(_Strict):
     explain: bool = False
     timeout_ms: Annotated[Integer, Field(ge=1, le=600_000)] | None = None
     cache: bool = True
+
+    @property
+    def reranking(self) -> RerankRequest:
+        """What the request says of reranking, if anything."""
+        return self.rerank if isinstance(self.rerank, RerankRequest) else RerankRequest()
 
     @property
     def mmr_lambda(self) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from app import telemetry
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
+from app.passage import Hit
 from app.querytext import QueryText
 from app.search.request import SearchRequest
 from app.search.words import KnownWords
@@ -61,6 +62,12 @@ class Run:
     corrected: tuple[str, ...] = ()
     vanished: int = 0
     """Candidates that were deleted before their passages were read."""
+    passages: dict[str, Hit] = field(default_factory=dict)
+    """Those that were read already."""
+    tokens: dict[str, bytes] = field(default_factory=dict)
+    """The packed token vectors of those that have them."""
+    encoded: object | None = None
+    """What the reranker needs of the inference that embedded the query."""
     same_copies: str | None = None
     """Names the copies of the shards to ask (OpenSearch's `preference`), so that all requests see the same writes."""
 
@@ -70,6 +77,7 @@ class Run:
     def begin_again(self) -> None:
         """Forget what the last reading found, not the time that it took; all requests now ask the same copies."""
         self.corrected, self.vanished = (), 0
+        self.passages, self.tokens = {}, {}
         self.same_copies = uuid.uuid4().hex
 
     @property
@@ -140,15 +148,27 @@ class Retrieval:
         params = {"search_pipeline": pipeline} if pipeline is not None else None
         return read_response(self._send(run, "hybrid", body, params))
 
-    def fetch(self, run: Run, ids: Sequence[str], *, vectors: bool, highlight: bool) -> Retrieved:
+    def read(self, run: Run, ids: Sequence[str], *, tokens: bool = False) -> None:
+        """Have the passages of `ids` in `run.passages`; what is there is not read again. Raises StoreError."""
+        missing = [key for key in ids if key not in run.passages]
+        if missing:
+            self.fetch(run, missing, tokens=tokens)
+
+    def fetch(
+        self, run: Run, ids: Sequence[str], *, vectors: bool = False, tokens: bool = False, highlight: bool = False
+    ) -> Retrieved:
         """The passages of `ids`, in no order; one that was deleted meanwhile is missing. Raises StoreError."""
         marks = highlight_body(queries.lexical_match(run.query, [], run.corrected)) if highlight else None
-        body = queries.fetch_body(ids, run.filters, timeout_ms=_left_ms(run, "fetch"), vectors=vectors, highlight=marks)
+        body = queries.fetch_body(
+            ids, run.filters, timeout_ms=_left_ms(run, "fetch"), vectors=vectors, tokens=tokens, highlight=marks
+        )
         noted = len(run.degraded)
         with timed(run, "fetch_ms"):
             found = read_response(self._send(run, "fetch", body))
         if len(run.degraded) == noted:  # what a shard did not return may well be there
             run.vanished += len(set(ids)) - len(found.hits)
+        run.passages |= {hit.id: hit for hit in found.hits}
+        run.tokens |= found.tokens
         return found
 
     def _corrected(self, run: Run, strict: Leg) -> Leg:

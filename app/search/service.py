@@ -1,4 +1,4 @@
-"""A search's way: encode -> retrieve -> fuse -> shape -> fetch. What went wrong on the way is part of the result."""
+"""A search's way: encode -> retrieve -> fuse -> rerank -> shape -> fetch. What went wrong is part of the result."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ import numpy.typing as npt
 from app import telemetry
 from app.config import Settings
 from app.deadline import Deadline
-from app.errors import DeadlineExceeded, EncoderError, FieldProblem, InvalidInput, StoreError, StoreUnavailable
+from app.errors import (
+    DeadlineExceeded,
+    EncoderError,
+    FieldProblem,
+    InvalidInput,
+    StoreError,
+    StoreUnavailable,
+)
 from app.passage import Hit
 from app.querytext import is_distinctive, read_query
 from app.search import fusion, plan
 from app.search.fusion import Fused
 from app.search.readiness import ReadinessGate, require_ready
 from app.search.request import SearchRequest
+from app.search.rerank_stage import RerankOutcome, RerankStage
+from app.search.reranking import Reranker
 from app.search.retrieval import Degradation, Legs, Retrieval, Run, SearchCluster, counted, milliseconds, timed
 from app.search.shaping import Shape, Shaped, shape
 from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
 from app.store.filters import Scope, clauses
-from app.store.responses import Leg, Retrieved
+from app.store.responses import Leg
 from app.tuning import Tuning, WeightModel
 
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
@@ -70,6 +79,7 @@ class SearchResult:
     tuning: Tuning
     depth: int
     weight: Weight | None = None
+    rerank: RerankOutcome | None = None
     exact: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -84,20 +94,26 @@ class _Ranked:
     total: int
     weight: Weight | None = None
     exact: tuple[str, ...] = ()
-    passages: Retrieved | None = None
-    """Of the native way, which answers with them."""
+    rerank: RerankOutcome | None = None
 
 
 class SearchService:
     """Answers searches. One instance a process; thread-safe."""
 
     def __init__(
-        self, settings: Settings, cluster: SearchCluster, encoder: QueryEncoder, gate: ReadinessGate, executor: Executor
+        self,
+        settings: Settings,
+        cluster: SearchCluster,
+        encoder: QueryEncoder,
+        gate: ReadinessGate,
+        executor: Executor,
+        reranker: Reranker | None = None,
     ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._gate = gate
         self._retrieval = Retrieval(cluster, executor)
+        self._rerank = RerankStage(settings, reranker, self._retrieval)
 
     def search(self, request: SearchRequest, scope: Scope, deadline: Deadline | None = None) -> SearchResult:
         """Run `request` within `scope`.
@@ -131,13 +147,10 @@ class SearchService:
                 exact=run.query.exact,
                 shaped=_shape_of(request) != _AS_IT_IS,
             )
-            with timed(run, "retrieve_ms"):
-                result = self._read(run, chosen)
+            result = self._read(run, chosen)
             require_ready(check.result(budget.remaining_s("readiness")))
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget; is it overloaded?") from error
-        if request.rerank:
-            run.degrade("rerank", "not-configured: no reranker is set up, results keep their fused order")
         run.timings["total_ms"] = milliseconds(started)
         for item in run.degraded:
             telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.split(":")[0]).inc()
@@ -146,14 +159,14 @@ class SearchService:
     def _read(self, run: Run, chosen: plan.Plan) -> SearchResult:
         """The page; read anew where passages were deleted after they were ranked: a replaced document has others."""
         before = tuple(run.degraded)
-        result = self._page(run, *self._rank(run, chosen))
+        result = self._read_once(run, chosen)
         for _ in range(_REREADS):
             if not run.vanished:
                 return result
             noted, run.degraded[:] = tuple(run.degraded), before
             run.begin_again()
             try:
-                result = self._page(run, *self._rank(run, chosen))
+                result = self._read_once(run, chosen)
             except (StoreError, DeadlineExceeded) as error:
                 run.degraded[:] = noted
                 run.degrade("fetch", f"{error.kind}: passages were deleted while they were read")
@@ -161,6 +174,16 @@ class SearchService:
         if run.vanished:
             run.degrade("fetch", "changing: passages were deleted while they were read")
         return result
+
+    def _read_once(self, run: Run, chosen: plan.Plan) -> SearchResult:
+        with timed(run, "retrieve_ms"):
+            way, ranked = self._rank(run, chosen)
+        # a page that is shaped may show any of the candidates
+        top = run.window if _shape_of(run.request) == _AS_IT_IS else len(ranked.candidates)
+        candidates, outcome = self._rerank.apply(run, ranked.candidates, top)
+        ranked = replace(ranked, candidates=candidates, rerank=outcome)
+        with timed(run, "retrieve_ms"):
+            return self._page(run, way, ranked)
 
     def _rank(self, run: Run, chosen: plan.Plan) -> tuple[plan.Plan, _Ranked]:
         if chosen.way == "lexical":
@@ -182,8 +205,11 @@ class SearchService:
         run.deadline.remaining_s("query_encode")
         try:
             with timed(run, "query_encode_ms", telemetry.QUERY_ENCODE.observe), counted("query_encode"):
-                vector: list[float] = self._encoder.encode_query(run.request.query).tolist()
-                return vector
+                vector = self._rerank.encode_query(run)
+                if vector is None:
+                    vector = self._encoder.encode_query(run.request.query)
+                found: list[float] = vector.tolist()
+                return found
         except EncoderError:
             if run.request.mode == "dense":
                 raise
@@ -220,26 +246,28 @@ class SearchService:
             inline = queries.linear_pipeline(weight.alpha) if asked else None
             pipeline = None if asked else queries.LINEAR_PIPELINE
         found = self._retrieval.native(run, vector, pipeline=pipeline, inline=inline)
+        run.passages |= {hit.id: hit for hit in found.hits}
         ranked = [Fused(hit.id, hit.document_id, hit.score) for hit in found.hits]
-        return _Ranked(ranked, found.total, weight, passages=found)
+        return _Ranked(ranked, found.total, weight)
 
     def _page(self, run: Run, chosen: plan.Plan, ranked: _Ranked) -> SearchResult:
         """The passages of the page, shaped as asked for."""
         request = run.request
         wanted = _shape_of(request)
         folded: Mapping[str, tuple[str, ...]] = {}
-        passages = ranked.passages
+        highlights: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
         if wanted != _AS_IT_IS:
             arranged = self._shaped(run, chosen.way, ranked.candidates[: run.depth], wanted)
             hits, folded = arranged.hits[request.from_ : run.window], arranged.folded
             if request.highlight and hits:
-                passages = self._retrieval.fetch(run, [hit.id for hit in hits], vectors=False, highlight=True)
+                highlights = self._retrieval.fetch(run, [hit.id for hit in hits], highlight=True).highlights
         else:
             part = ranked.candidates[request.from_ : run.window]
-            if part and (passages is None or request.highlight):
-                ids = [item.id for item in part]
-                passages = self._retrieval.fetch(run, ids, vectors=False, highlight=request.highlight)
-            hits = tuple(_scored(part, passages, chosen.way))
+            if not request.highlight:
+                self._retrieval.read(run, [item.id for item in part])
+            elif part:
+                highlights = self._retrieval.fetch(run, [item.id for item in part], highlight=True).highlights
+            hits = tuple(_scored(part, run.passages, chosen.way))
         return SearchResult(
             hits,
             ranked.total,
@@ -249,10 +277,11 @@ class SearchService:
             run.tuning,
             run.depth,
             ranked.weight,
+            ranked.rerank,
             ranked.exact,
             run.corrected,
             {hit.id: folded[hit.id] for hit in hits if hit.id in folded},
-            passages.highlights if passages else {},
+            highlights,
         )
 
     def _shaped(self, run: Run, way: plan.Way, candidates: Sequence[Fused], wanted: Shape) -> Shaped:
@@ -264,9 +293,11 @@ class SearchService:
         while candidates and len(arranged.hits) < run.window:
             part, candidates = candidates[:ahead], candidates[ahead:]
             ids = [item.id for item in part]
-            found = self._retrieval.fetch(run, ids, vectors=wanted.mmr_lambda is not None, highlight=False)
-            hits += _scored(part, found, way)
-            vectors |= found.vectors
+            if wanted.mmr_lambda is None:
+                self._retrieval.read(run, ids)
+            else:
+                vectors |= self._retrieval.fetch(run, ids, vectors=True).vectors
+            hits += _scored(part, run.passages, way)
             arranged = shape(hits, wanted, vectors, run.window)
         return arranged
 
@@ -320,13 +351,19 @@ def exact_matches(lexical: Leg | None) -> tuple[dict[str, float], tuple[str, ...
     return bonus, tuple(counted_codes)
 
 
-def _scored(candidates: Sequence[Fused], passages: Retrieved | None, way: plan.Way) -> Iterator[Hit]:
+def _scored(candidates: Sequence[Fused], passages: Mapping[str, Hit], way: plan.Way) -> Iterator[Hit]:
     """The passages of candidates, in their order and with their scores; one that was deleted meanwhile is left out."""
-    found = {hit.id: hit for hit in passages.hits} if passages else {}
     for item in candidates:
-        if item.id in found:
+        if item.id in passages:
             fused = item.fused if way in ("legs", "native") else None
-            yield replace(found[item.id], score=item.score, lexical=item.lexical, dense=item.dense, fused=fused)
+            yield replace(
+                passages[item.id],
+                score=item.score,
+                lexical=item.lexical,
+                dense=item.dense,
+                fused=fused,
+                rerank=item.rerank,
+            )
 
 
 def _check_window(run: Run) -> None:

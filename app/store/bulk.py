@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import orjson
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import Passage
 from app.store.client import WRITE_ALIAS, Cluster, StoreRequestError
+from app.store.queries import TOKEN_VECTORS
 from app.store.reasons import safe_reason
 
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
@@ -193,5 +195,7 @@ def _lines(passage: Passage, alias: str) -> bytes:
     if passage.embedding is not None:
         # as float32 the shortest text that reads back the same: half the bytes of a float64's
         source["embedding"] = np.asarray(passage.embedding, dtype=np.float32)
+    if passage.token_vectors is not None:
+        source[TOKEN_VECTORS] = base64.b64encode(passage.token_vectors).decode()
     option = orjson.OPT_SERIALIZE_NUMPY
     return orjson.dumps(action) + b"\n" + orjson.dumps(source, option=option) + b"\n"

@@ -25,6 +25,9 @@ MOST_EXACT = 20
 WORDS = "words"
 """The counts of hits that hold each word that is checked for typing errors."""
 
+TOKEN_VECTORS = "token_vectors"  # noqa: S105 - no secret
+"""The packed vectors of a passage's tokens: doc values only, outside `_source`."""
+
 Body = dict[str, Any]
 
 _RETURNED_FIELDS = (
@@ -166,15 +169,21 @@ def fetch_body(
     *,
     timeout_ms: int,
     vectors: bool = False,
+    tokens: bool = False,
     highlight: Body | None = None,
 ) -> Body:
-    """The passages of `ids`, as far as the filter lets them through; `vectors` are for the service's own use."""
+    """The passages of `ids`, as far as the filter lets them through.
+
+    `vectors`, of the passages and of their `tokens`, are for the service's own use.
+    """
     body = search_body(
         {"bool": {"filter": [{"ids": {"values": list(ids)}}, *filters]}}, size=len(ids), timeout_ms=timeout_ms
     )
     body["track_total_hits"] = False
     if vectors:
         body["_source"] = [*body["_source"], "embedding"]
+    if tokens:
+        body["docvalue_fields"] = [TOKEN_VECTORS]
     if highlight is not None:
         body["highlight"] = highlight
     return body

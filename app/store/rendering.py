@@ -21,6 +21,8 @@ QUERY_LOG_TEMPLATE = "braid-queries"
 _TUNED = 1000
 """Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
 INGEST_PIPELINE = "braid-passages"
+TOKEN_VECTORS = "braid-token-vectors"  # noqa: S105 - no secret
+"""The component template that `BRAID_TOKEN_VECTORS=false` leaves out."""
 VARIANTS = ("faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw")
 IVFPQ_MODEL = "braid-ivfpq"
 
@@ -87,13 +89,16 @@ def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SH
         ("component template", "mappings", "component_templates/braid-settings.json"),
         ("component template", "mappings", "component_templates/braid-fields.json"),
         ("component template", "mappings", f"component_templates/braid-vector-{variant}.json"),
+        ("component template", "mappings", f"component_templates/{TOKEN_VECTORS}.json"),
         ("index template", "mappings", f"{template}/braid-passages.json"),
         ("index template", "mappings", "index_templates/braid-queries.json"),
     ]
     resources = []
     for kind, folder, file in files:
-        body = read_file(asset_folder(folder) / file)
         name = Path(file).stem
+        if name == TOKEN_VECTORS and not settings.token_vectors:
+            continue
+        body = read_file(asset_folder(folder) / file)
         _substitute(name, body, settings, dimension, tuning)
         resources.append(Resource(kind, name, body, f"{folder}/{file}"))
     return Rendered(tuple(resources), variant, dimension, settings.embedding_id, tuning)
@@ -181,6 +186,8 @@ def _substitute(name: str, body: Json, settings: Settings, dimension: int, tunin
         index = body["template"]["settings"]["index"]
         index["similarity"]["braid_bm25"] |= {"k1": tuning.bm25.k1, "b": tuning.bm25.b}
         index["analysis"]["analyzer"]["braid_text"]["type"] = settings.language
+    elif name == INDEX_TEMPLATE and "composed_of" in body and not settings.token_vectors:
+        body["composed_of"].remove(TOKEN_VECTORS)
     elif name.startswith("braid-vector-"):
         embedding = body["template"]["mappings"]["properties"]["embedding"]
         if "dimension" in embedding:  # a trained model knows its own

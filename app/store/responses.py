@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from app.errors import StoreError
 from app.passage import Candidate, Hit
 from app.store.highlights import read_highlight
-from app.store.queries import CODES, EXACT, MOST_EXACT, OUTSIDE, WORDS
+from app.store.queries import CODES, EXACT, MOST_EXACT, OUTSIDE, TOKEN_VECTORS, WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ class Outcome:
 class Retrieved:
     """Passages of one request, best first; `total` counts all matches.
 
-    `vectors` and `highlights` by passage id, where they were asked for.
+    `vectors`, `tokens` (packed token vectors) and `highlights` by passage id, where they were asked for and are there.
     """
 
     hits: tuple[Hit, ...]
     total: int
     outcome: Outcome
     vectors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    tokens: dict[str, bytes] = field(default_factory=dict)
     highlights: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
@@ -62,7 +64,7 @@ def read_response(response: dict[str, Any]) -> Retrieved:
         StoreError: a score is negative. A `hybrid` query that no pipeline fused answers with delimiter scores
             (-9.549512E9, -4.4224404E9) and doubled hits; real scores of all our queries are never negative.
     """
-    hits, vectors, highlights = [], {}, {}
+    hits, vectors, tokens, highlights = [], {}, {}, {}
     for raw in response["hits"]["hits"]:
         score = float(raw["_score"] or 0.0)
         if score < 0:
@@ -73,9 +75,11 @@ def read_response(response: dict[str, Any]) -> Retrieved:
         hits.append(_hit(raw, score))
         if "embedding" in raw["_source"]:
             vectors[raw["_id"]] = np.asarray(raw["_source"]["embedding"], np.float32)
+        for packed in raw.get("fields", {}).get(TOKEN_VECTORS, ()):
+            tokens[raw["_id"]] = base64.b64decode(packed + "=" * (-len(packed) % 4))  # doc values come without padding
         if "highlight" in raw:
             highlights[raw["_id"]] = read_highlight(raw["highlight"])
-    return Retrieved(tuple(hits), _total(response, len(hits)), read_outcome(response), vectors, highlights)
+    return Retrieved(tuple(hits), _total(response, len(hits)), read_outcome(response), vectors, tokens, highlights)
 
 
 def read_leg(response: dict[str, Any]) -> Leg:

@@ -51,6 +51,11 @@ FUSION_DENSE_SHARE = Histogram(
 )
 STAGE_REQUESTS = Counter("stage_requests_total", "Stages that ran.", ["stage", "outcome"])
 RERANK_ERRORS = Counter("rerank_errors_total", "Rerank stages that failed.")
+RERANK_STOPS = Counter(
+    "rerank_stops_total",
+    "Rerank stages by why they ended: complete, deadline, bound, threshold, error.",
+    ["reason"],
+)
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])
 QUERY_LOG = Counter(
     "query_log_total",

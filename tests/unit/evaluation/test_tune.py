@@ -13,9 +13,9 @@ from app.errors import InvalidInput, StoreError
 from app.evaluation import learning
 from app.evaluation.collect import Load
 from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
-from app.evaluation.run import Where
 from app.evaluation.scratch import Scratch
 from app.evaluation.tune import HELD_OUT, Tuned, tune
+from app.evaluation.where import Where
 from app.ingest.report import IngestReport
 from app.search.weighting import model_for
 from app.store.client import StoreRequestError

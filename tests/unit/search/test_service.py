@@ -19,6 +19,7 @@ from app.querytext import read_query
 from app.search.fusion import rank_alone
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.request import SearchRequest
+from app.search.reranking import Reranker
 from app.search.service import SearchResult, SearchService, exact_matches
 from app.store import queries
 from app.store.filters import Scope
@@ -139,13 +140,14 @@ class Case:
         self.encoder = CannedEncoder()
         self.state = replace(READY, tuning=FIXED)
         self.settings: dict[str, Any] = {}
+        self.reranker: Reranker | None = None
 
     def search(self, deadline: Deadline | None = None, **fields: Any) -> SearchResult:
         answers = {"lexical": self.lexical, "dense": self.dense, "hybrid": self.hybrid, **self.more}
         self.cluster = CannedCluster(answers)
         gate = ReadinessGate(lambda: self.state, self._executor)
         settings = load_settings(**self.settings)
-        service = SearchService(settings, self.cluster, self.encoder, gate, self._executor)
+        service = SearchService(settings, self.cluster, self.encoder, gate, self._executor, self.reranker)
         request = SearchRequest.model_validate({"query": "the valve", **fields})
         return service.search(request, Scope("default"), deadline)
 

@@ -1,0 +1,288 @@
+"""Token vectors of a passage in a few kilobytes, and MaxSim over them: late interaction without a second model.
+
+The score is that of ColBERT (Khattab and Zaharia, SIGIR 2020): each token of the query takes its best cosine among the
+tokens of the passage, and the weighted mean of these is the passage's score. The vectors are the embedding model's own
+last hidden state, so ingest and search get them from the inference that they make anyway. What is stored: a learned
+linear projection to fewer dimensions, without the tokens that carry nothing (stop words, punctuation, special tokens),
+each number in a few bits. Projection, levels and token weights are learned for one embedding model
+(`benchmarks/train_token_projection.py`) and mean nothing for another; what was measured: docs/late-interaction.md.
+
+Packed bytes of a passage: `_HEADER` (magic, format, projection, how many vectors), then the codes, each vector in
+``dimension * bits / 8`` bytes, the first dimension of a byte in its lowest bits. Bytes of another format or projection,
+and bytes of any other length than the header says, count as missing; they raise nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import ConfigurationError
+
+Vectors = npt.NDArray[np.float32]
+TokenIds = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
+
+SHIPPED = Path(__file__).with_name("token_projections")
+"""One ``<embedding model>.npz`` for each model that has a projection."""
+MAX_VECTORS = 65_535
+
+_FORMAT = 1
+_HEADER = struct.Struct("<2sB8sH")  # magic, format, projection id, vectors
+_MAGIC: Final = b"BT"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTokens:
+    """Projected unit vectors of a query's tokens, shape (n, dimension), and what each weighs, shape (n,), sum 1."""
+
+    vectors: Vectors
+    weights: Vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenVectors:
+    """Packs, reads and scores token vectors of one embedding model. Immutable, so safe between threads.
+
+    `projection` has shape (width of the model, dimension). A stored number is ``levels[code] * scale[dimension]``.
+    `query_weights` and `kept` go by token id: what it weighs in a query (0 leaves it out), and whether a passage keeps
+    its vectors.
+    `weight` (share of MaxSim in the final score) and `depth` (how many candidates) are the settings that were measured
+    best for it; `about` says how it was made.
+    """
+
+    projection: Vectors
+    scale: Vectors
+    levels: Vectors
+    query_weights: Vectors
+    kept: npt.NDArray[np.bool_]
+    bits: int
+    weight: float
+    depth: int
+    about: dict[str, Any]
+    id: bytes
+    _table: npt.NDArray[Any] = field(init=False, repr=False)
+    _bounds: Vectors = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_table", _byte_table(self.levels, self.bits))
+        object.__setattr__(self, "_bounds", (self.levels[1:] + self.levels[:-1]) / 2)
+
+    @property
+    def width(self) -> int:
+        """Of the model's hidden state."""
+        return int(self.projection.shape[0])
+
+    @property
+    def dimension(self) -> int:
+        """Of a stored vector."""
+        return int(self.projection.shape[1])
+
+    @property
+    def vector_bytes(self) -> int:
+        """Of a stored vector."""
+        return self.dimension * self.bits // 8
+
+    def pack(self, hidden: Vectors, tokens: TokenIds) -> bytes:
+        """A passage's token vectors as bytes.
+
+        Args:
+            hidden: shape (n, width), the model's last hidden state, padding left out.
+            tokens: shape (n,), the token ids. Ids that the tables don't know are kept.
+
+        Raises:
+            ValueError: the shapes don't fit together, or don't fit the model.
+        """
+        vectors = self._project(hidden, tokens)
+        kept = _lookup(self.kept, tokens, unknown=True)
+        if kept.any():  # a text of stop words alone keeps them all
+            vectors = vectors[kept]
+        vectors = vectors[:MAX_VECTORS]
+        codes = np.searchsorted(self._bounds, vectors / self.scale).astype(np.uint8)
+        header = _HEADER.pack(_MAGIC, _FORMAT, self.id, len(vectors))
+        return header + _pack_codes(codes, self.bits).tobytes()
+
+    def reads(self, packed: bytes | None) -> bool:
+        """Whether the bytes are a passage's, packed by this codec."""
+        return self._codes(packed) is not None
+
+    def unpack(self, packed: bytes | None) -> Vectors | None:
+        """The stored vectors, shape (n, dimension), about unit length; None where the bytes are not ours."""
+        codes = self._codes(packed)
+        if codes is None:
+            return None
+        vectors: Vectors = self._values(codes) * self.scale
+        return vectors
+
+    def query(self, hidden: Vectors, tokens: TokenIds) -> QueryTokens:
+        """What to score passages with; arguments and errors as of `pack`."""
+        vectors = self._project(hidden, tokens)
+        weights = _lookup(self.query_weights, tokens, unknown=float(self.query_weights.max()))
+        if not weights.any():  # a query of punctuation alone
+            weights = np.ones_like(weights)
+        used = weights > 0
+        shares: Vectors = (weights[used] / max(float(weights.sum()), 1e-9)).astype(np.float32)
+        return QueryTokens(vectors[used], shares)
+
+    def score(self, query: QueryTokens, packed: Sequence[bytes | None]) -> Vectors:
+        """MaxSim of each passage, shape (n,), about -1..1; NaN where the bytes are missing or not ours."""
+        scores = np.full(len(packed), np.nan, np.float32)
+        found = {place: part for place, item in enumerate(packed) if (part := self._codes(item)) is not None}
+        scores[list(found)] = 0.0  # where there is no token, none is like any
+        there = [place for place, part in found.items() if len(part)]
+        if not there or not len(query.weights):
+            return scores
+        codes = [found[place] for place in there]
+        starts = np.cumsum([0, *(len(part) for part in codes[:-1])])
+        similar = self._values(np.concatenate(codes)) @ (query.vectors * self.scale).T
+        scores[there] = np.maximum.reduceat(similar, starts, axis=0) @ query.weights
+        return scores
+
+    def _project(self, hidden: Vectors, tokens: TokenIds) -> Vectors:
+        if hidden.ndim != 2 or hidden.shape[1] != self.width or tokens.shape != hidden.shape[:1]:
+            raise ValueError(
+                f"token vectors of shape {hidden.shape} with ids of shape {tokens.shape} don't fit a projection "
+                f"of {self.width} dimensions: it is of another embedding model"
+            )
+        return _unit(hidden.astype(np.float32, copy=False) @ self.projection)
+
+    def _codes(self, packed: bytes | None) -> Codes | None:
+        """The bytes of the vectors, shape (n, vector_bytes), or None."""
+        if packed is None or len(packed) < _HEADER.size:
+            return None
+        magic, version, projection, count = _HEADER.unpack_from(packed)
+        known = (magic, version, projection) == (_MAGIC, _FORMAT, self.id)
+        if not known or len(packed) != _HEADER.size + count * self.vector_bytes:
+            return None
+        return np.frombuffer(packed, np.uint8, offset=_HEADER.size).reshape(count, self.vector_bytes)
+
+    def _values(self, codes: Codes) -> Vectors:
+        """Numbers before scaling: (n, vector_bytes) -> (n, dimension)."""
+        values: Vectors = self._table[codes].view(np.float32)
+        return values
+
+
+def token_vectors_for(embedding_model: str, width: int, folder: Path = SHIPPED) -> TokenVectors | None:
+    """The codec of an embedding model, in any of its precisions; None where it has no projection.
+
+    Args:
+        embedding_model: its name, as in `Encoder.name`.
+        width: of its hidden state, `Encoder.dimension`: a model of another width is another model.
+        folder: where the projections are.
+
+    Raises:
+        ConfigurationError: there is a file for the model, but it can't be used.
+    """
+    name = embedding_model.removesuffix("-int8").removesuffix("-fp16")
+    path = folder / f"{name}.npz"
+    # a model's name may come from a setting: it must not lead out of the folder
+    if path.parent != folder or not path.is_file():
+        return None
+    codec = _load(path)
+    return codec if codec.width == width else None
+
+
+@cache
+def _load(path: Path) -> TokenVectors:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(bytes(arrays["about"]).decode())
+            content = {name: arrays[name] for name in ("projection", "scale", "levels", "query_weights", "kept")}
+        return make_codec(**content, **{name: about.pop(name) for name in ("weight", "depth")}, about=about)
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(
+            f"{path.name} is no usable token projection ({type(error).__name__}: {error}): install Braid anew, "
+            f"or make the file again with benchmarks/train_token_projection.py"
+        ) from error
+
+
+def make_codec(
+    *,
+    projection: npt.NDArray[Any],
+    scale: npt.NDArray[Any],
+    levels: npt.NDArray[Any],
+    query_weights: npt.NDArray[Any],
+    kept: npt.NDArray[Any],
+    weight: float,
+    depth: int,
+    about: dict[str, Any],
+) -> TokenVectors:
+    """A codec from its arrays (as `TokenVectors` describes them), given an id that depends on all that shapes bytes.
+
+    Raises:
+        ValueError: the arrays don't fit together.
+    """
+    dimension = projection.shape[1] if projection.ndim == 2 else 0
+    bits = {2: 1, 4: 2, 16: 4, 256: 8}.get(levels.size)
+    fits = (
+        bits is not None
+        and dimension > 0
+        and dimension * bits % 8 == 0
+        and scale.shape == (dimension,)
+        and (np.diff(levels.astype(np.float64)) > 0).all()
+        and query_weights.shape == kept.shape
+        and query_weights.ndim == 1
+        and query_weights.size > 0
+        and all(np.isfinite(values).all() for values in (projection, scale, levels, query_weights))
+        and (scale > 0).all()
+        and (query_weights >= 0).all()
+        and 0 <= weight <= 1
+        and depth > 0
+    )
+    if not fits or bits is None:
+        raise ValueError("projection, scale, levels and tables of a token projection don't fit together")
+    digest = hashlib.sha256()
+    for values in (projection, scale, levels):
+        digest.update(np.ascontiguousarray(values, "<f4").tobytes())
+    return TokenVectors(
+        projection=_float(projection),
+        scale=_float(scale),
+        levels=_float(levels),
+        query_weights=_float(query_weights),
+        kept=kept.astype(np.bool_),
+        bits=bits,
+        weight=float(weight),
+        depth=int(depth),
+        about=about,
+        id=digest.digest()[:8],
+    )
+
+
+def _float(values: npt.NDArray[Any]) -> Vectors:
+    array: Vectors = np.ascontiguousarray(values, np.float32)
+    return array
+
+
+def _unit(vectors: npt.NDArray[Any]) -> Vectors:
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+def _lookup(table: npt.NDArray[Any], tokens: TokenIds, unknown: float) -> npt.NDArray[Any]:
+    """The table's value of each token, `unknown` where the id is outside of it."""
+    inside = (tokens >= 0) & (tokens < len(table))
+    return np.where(inside, table[np.where(inside, tokens, 0)], unknown).astype(table.dtype)
+
+
+def _byte_table(levels: Vectors, bits: int) -> npt.NDArray[Any]:
+    """The values that each byte stands for, as one opaque item a byte: a single look-up then fetches all of them."""
+    numbers = np.arange(256)[:, None] >> np.arange(0, 8, bits)[None, :] & (1 << bits) - 1
+    values = np.ascontiguousarray(levels[numbers], np.float32)
+    return values.view(np.dtype((np.void, values.shape[1] * 4)))[:, 0]
+
+
+def _pack_codes(codes: Codes, bits: int) -> Codes:
+    """Codes of `bits` each, shape (n, dimension), into bytes, shape (n, dimension * bits / 8)."""
+    shifted = codes.reshape(len(codes), codes.shape[1] * bits // 8, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
+    packed: Codes = np.bitwise_or.reduce(shifted, axis=2)
+    return packed

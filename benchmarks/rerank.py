@@ -1,0 +1,259 @@
+"""How fast pairs are scored: by clients and pairs, against torch and FlashRank, and while overloaded. See rerank.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import harness
+import httpx2
+import numpy as np
+import onnxruntime as ort
+from rerank_models import write_model, write_weights
+from tokenizers import Tokenizer
+
+from app.config import load_settings
+from app.embedding.model_folder import model_folder
+from reranker.cross_encoder import CrossEncoder
+from reranker.quantize import quantize_int8
+from reranker.scheduler import MicroBatcher
+
+SEED, SET, REQUESTS, PAIRS, CLIENTS = 7, "covidqa", 64, (20, 50), (1, 4, 16)
+SHORTEST, LONGEST = 140, 230
+"""Tokens of a passage, drawn evenly: a pair has some 200."""
+ROUNDS = {1: 9, 4: 3, 16: 2}
+"""Requests of each client."""
+BUDGET_MS, OVERLOAD_S = 1000, 20
+METHOD = (
+    f"Models of MiniLM-L6's shape (all-MiniLM-L6-v2's encoder, all 6 or the first 2 layers, and a pooler and a "
+    f"classifier with random weights, seed {SEED}: speed only). {REQUESTS} requests: queries of {SET}, each with 50 "
+    f"passages of the same set, cut to {SHORTEST}-{LONGEST} tokens (even, seed {SEED}), pairs cut at 256 tokens. "
+    f"Clients send one request after the other, {ROUNDS} requests each; a cell ends early after its seconds are up. "
+    "flashrank: its call imitated (pairs padded to the longest, one ONNX Runtime run with default options), its "
+    "package not installed. torch: sentence-transformers' CrossEncoder.predict, fp32, as it comes. Times in ms. "
+    f"Overload: through the HTTP server, arrivals at random (Poisson) at twice the rate that 4 clients got in the "
+    f"same run, for {OVERLOAD_S} s, 20 pairs and timeout_ms {BUDGET_MS} each."
+)
+
+Request = tuple[str, list[str]]
+Score = Callable[[str, list[str]], object]
+
+
+def make_requests(tokenizer: Path) -> list[Request]:
+    """Queries and passages of drawn lengths."""
+    reader = Tokenizer.from_file(str(tokenizer))
+    reader.no_truncation()
+    reader.no_padding()
+    generator = random.Random(SEED)
+    passages = []
+    for document in harness.corpus(SET):
+        offsets = reader.encode(document["text"][: LONGEST * 12], add_special_tokens=False).offsets
+        if len(offsets) >= LONGEST:
+            passages.append(document["text"][: offsets[generator.randint(SHORTEST, LONGEST) - 1][1]])
+        if len(passages) == 400:
+            break
+    queries = list(harness.queries(SET)[0].values())[:REQUESTS]
+    return [(query, generator.sample(passages, max(PAIRS))) for query in queries]
+
+
+def cell(score: Score, requests: Sequence[Request], pairs: int, clients: int, seconds: float) -> dict[str, Any]:
+    """Closed loop: `clients` threads, each one request after the other."""
+    score(requests[0][0], requests[0][1][:pairs])
+    latencies: list[float] = []
+    ends = time.perf_counter() + seconds
+
+    def client(number: int) -> None:
+        for turn in range(ROUNDS[clients]):
+            query, documents = requests[(number * ROUNDS[clients] + turn) % len(requests)]
+            began = time.perf_counter()
+            score(query, documents[:pairs])
+            latencies.append((time.perf_counter() - began) * 1000)
+            if time.perf_counter() > ends:
+                return
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return figures(latencies, time.perf_counter() - began, pairs)
+
+
+def figures(latencies: Sequence[float], seconds: float, pairs: int) -> dict[str, Any]:
+    return {**harness.percentiles(latencies), "pairs_per_second": round(len(latencies) * pairs / seconds, 1)}
+
+
+def ours(folder: Path, requests: Sequence[Request], seconds: float) -> dict[str, Any]:
+    model = CrossEncoder(folder, provider="cpu")
+    batcher = MicroBatcher(model, max_pairs=1_000_000)
+    found = {
+        f"{pairs} pairs, {clients} clients": cell(
+            lambda query, documents: batcher.score(query, documents, timeout_s=600), requests, pairs, clients, seconds
+        )
+        for pairs in PAIRS
+        for clients in CLIENTS
+    }
+    batcher.close()
+    return found
+
+
+def flashrank(folder: Path, requests: Sequence[Request], seconds: float) -> dict[str, Any]:
+    """As `flashrank.Ranker.rerank` does it (0.2): everything in one batch, padded to its longest pair."""
+    session = ort.InferenceSession(str(folder / "model.onnx"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(max_length=256)
+    tokenizer.enable_padding(pad_id=0)
+
+    def score(query: str, documents: list[str]) -> object:
+        encoded = tokenizer.encode_batch([[query, document] for document in documents])
+        feed = {
+            "input_ids": np.array([item.ids for item in encoded]).astype(np.int64),
+            "attention_mask": np.array([item.attention_mask for item in encoded]).astype(np.int64),
+            "token_type_ids": np.array([item.type_ids for item in encoded]).astype(np.int64),
+        }
+        return 1 / (1 + np.exp(-session.run(None, feed)[0].flatten()))
+
+    return {
+        f"{pairs} pairs, {clients} clients": cell(score, requests, pairs, clients, seconds)
+        for pairs in PAIRS
+        for clients in (1, 4)
+    }
+
+
+def by_torch(python: str, folder: Path, requests: Sequence[Request], seconds: float, scratch: Path) -> dict[str, Any]:
+    weights = scratch / "weights.npz"
+    write_weights(folder, weights)
+    cells = [
+        {"pairs": pairs, "clients": clients, "rounds": ROUNDS[clients], "seconds": seconds}
+        for pairs in PAIRS
+        for clients in (1, 4)
+    ]
+    check = requests[0]
+    given = {
+        "model": str(folder),
+        "weights": str(weights),
+        "scratch": str(scratch),
+        "threads": os.cpu_count(),
+        "requests": requests,
+        "cells": cells,
+        "check": check,
+    }
+    side = Path(__file__).parent / "rerank_torch.py"
+    done = subprocess.run([python, str(side)], input=json.dumps(given), stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    logits = CrossEncoder(folder, provider="cpu").score(*check).logits
+    results = {
+        f"{one['pairs']} pairs, {one['clients']} clients": figures(
+            found["cells"][f"{one['pairs']} pairs, {one['clients']} clients"]["latencies"],
+            found["cells"][f"{one['pairs']} pairs, {one['clients']} clients"]["seconds"],
+            one["pairs"],
+        )
+        for one in cells
+    }
+    difference = float(np.abs(logits - np.array(found["check"]).flatten()).max())
+    return {**results, "largest_difference_of_logits": round(difference, 6), "versions": found["versions"]}
+
+
+def overload(folder: Path, requests: Sequence[Request]) -> dict[str, Any]:
+    """Twice what it can do, through its server: what is accepted comes in time, the rest is told so at once."""
+    command = [sys.executable, "-m", "reranker", "--model", str(folder), "--port", "0", "--provider", "cpu", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=harness.ROOT)
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+    client = httpx2.Client(base_url=url, timeout=60, limits=httpx2.Limits(max_connections=256))
+    bodies = [
+        json.dumps({"query": query, "documents": documents[:20], "timeout_ms": BUDGET_MS}).encode()
+        for query, documents in requests
+    ]
+
+    def ask(number: int) -> tuple[int, float]:
+        began = time.perf_counter()
+        answer = client.post(
+            "/v1/rerank", content=bodies[number % len(bodies)], headers={"Content-Type": "application/json"}
+        )
+        return answer.status_code, (time.perf_counter() - began) * 1000
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(ask, range(4)))
+            began = time.perf_counter()
+            sustained = [status for status, _ in pool.map(ask, range(32))].count(200) / (time.perf_counter() - began)
+        generator = random.Random(SEED)
+        calls = []
+        with ThreadPoolExecutor(128) as pool:
+            began = due = time.perf_counter()
+            while due < began + OVERLOAD_S:
+                time.sleep(max(0.0, due - time.perf_counter()))
+                calls.append(pool.submit(ask, len(calls)))
+                due += generator.expovariate(2 * sustained)
+            answers = [call.result() for call in calls]
+    finally:
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    accepted = sorted(milliseconds for status, milliseconds in answers if status == 200)
+    refused = [milliseconds for status, milliseconds in answers if status == 429]
+    return {
+        "sustained_per_second": round(sustained, 2),
+        "offered_per_second": round(2 * sustained, 2),
+        "budget_ms": BUDGET_MS,
+        "sent": len(answers),
+        "answers_by_status": {str(status): count for status, count in sorted(Counter(s for s, _ in answers).items())},
+        "accepted_ms": {
+            **harness.percentiles(accepted),
+            "p99": round(accepted[int(0.99 * len(accepted))], 1),
+            "max": round(accepted[-1], 1),
+        },
+        "accepted_per_second": round(len(accepted) / OVERLOAD_S, 2),
+        "refused_ms": harness.percentiles(refused) if refused else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torch-python", help="an interpreter with sentence-transformers and torch")
+    parser.add_argument("--seconds", type=float, default=9, help="after which a cell takes no new request")
+    parser.add_argument("--layers", type=int, nargs="+", default=[6, 2])
+    arguments = parser.parse_args()
+    load_before = [round(x, 1) for x in os.getloadavg()]
+    began = time.perf_counter()
+    source = model_folder(load_settings(embedding_model="all-MiniLM-L6-v2", embedding_precision="fp32"))
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="braid-bench-") as name:
+        scratch = Path(name)
+        requests = make_requests(source / "tokenizer.json")
+        for layers in arguments.layers:
+            fp32, int8 = scratch / f"L{layers}", scratch / f"L{layers}-int8"
+            write_model(source, fp32, layers)
+            quantize_int8(fp32, int8)
+            results[f"L{layers} fp32"] = ours(fp32, requests, arguments.seconds)
+            results[f"L{layers} int8"] = ours(int8, requests, arguments.seconds)
+        largest = f"L{arguments.layers[0]}"
+        results[f"{largest} fp32, flashrank"] = flashrank(scratch / largest, requests, arguments.seconds)
+        results[f"{largest} int8, flashrank"] = flashrank(scratch / f"{largest}-int8", requests, arguments.seconds)
+        if arguments.torch_python:
+            results[f"{largest} fp32, torch"] = by_torch(
+                arguments.torch_python, scratch / largest, requests, arguments.seconds, scratch
+            )
+        results[f"overload, {largest} int8"] = overload(scratch / f"{largest}-int8", requests)
+    took = round(time.perf_counter() - began)
+    loads = {"load_average_before": load_before, "load_average_after": [round(x, 1) for x in os.getloadavg()]}
+    harness.write_result("rerank", METHOD, {**loads, "took_s": took, **results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The folder of a cross-encoder: which files it holds, and what `reranker.json` says of the model.
+
+model.onnx       input_ids, attention_mask and, if it has them, token_type_ids; one output of logits, (n, 1)
+tokenizer.json   of the `tokenizers` library
+config.json      Hugging Face's
+reranker.json    ours; optional
+MODEL_CARD.md    data, licences, seeds, figures
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from reranker.calibration import Bound, Calibration, Floats, sigmoid
+from reranker.errors import ModelFolderError
+
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "config.json"
+SETTINGS_FILE = "reranker.json"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+DEFAULT_MAX_TOKENS = 256
+
+Precision = Literal["fp32", "int8", "fp16"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ModelSettings:
+    """What is known of a model beside its weights."""
+
+    name: Annotated[str, Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=8)] = DEFAULT_MAX_TOKENS
+    """Of a pair, special tokens included."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the reranker in the final score."""
+    precision: Precision = "fp32"
+    calibration: Calibration | None = None
+    bound: Bound | None = None
+
+    def probability(self, logits: npt.NDArray[np.floating]) -> Floats:
+        """Probability of relevance of each logit, shape (n,): calibrated, or the plain sigmoid."""
+        if self.calibration is None:
+            return sigmoid(np.asarray(logits, np.float64))
+        return self.calibration.probability(logits)
+
+    def upper_bound(self, fused: npt.NDArray[np.floating]) -> Floats:
+        """The highest probability to expect at each normalised fused score, shape (n,); 1 where none was calibrated."""
+        if self.bound is None:
+            return np.ones(np.asarray(fused).shape, np.float64)
+        return self.bound.probability(fused)
+
+
+_ADAPTER = TypeAdapter(ModelSettings)
+
+
+def load_settings(folder: Path) -> ModelSettings:
+    """What `folder` says of its model; without a ``reranker.json`` the defaults, cut to what ``config.json`` allows.
+
+    Raises:
+        ModelFolderError: a needed file is missing, or one of the JSON files is wrong; says where.
+    """
+    _check_files(folder)
+    config = read_config(folder)
+    labels = config.get("num_labels", len(config.get("id2label") or {0: ""}))
+    if labels != 1:
+        raise ModelFolderError(
+            f"{CONFIG_FILE} in {folder} says num_labels {labels}: a reranker gives one score a pair, so export a model "
+            f"that was trained with num_labels 1"
+        )
+    places = config.get("max_position_embeddings")
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        most = min(DEFAULT_MAX_TOKENS, places) if isinstance(places, int) else DEFAULT_MAX_TOKENS
+        return ModelSettings(name=folder.resolve().name, max_tokens=most)
+    try:
+        found = _ADAPTER.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelFolderError(f"{SETTINGS_FILE} in {folder} is unusable: {_first_problem(error)}") from error
+    if isinstance(places, int) and found.max_tokens > places:
+        raise ModelFolderError(
+            f"{SETTINGS_FILE} in {folder} says max_tokens {found.max_tokens}, but the model has places for {places} "
+            f"(max_position_embeddings): lower it"
+        )
+    return found
+
+
+def write_settings(folder: Path, settings: ModelSettings) -> None:
+    """Write `settings` as ``reranker.json`` of `folder`, whole or not at all."""
+    text = json.dumps(_ADAPTER.dump_python(settings, mode="json", exclude_none=True), indent=2, ensure_ascii=False)
+    fresh = folder / f".{SETTINGS_FILE}.{os.getpid()}"
+    try:
+        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.replace(folder / SETTINGS_FILE)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` as an object.
+
+    Raises:
+        ModelFolderError: it can't be read, or is no JSON object.
+    """
+    try:
+        found = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is unusable: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is no JSON object")
+    return found
+
+
+def _check_files(folder: Path) -> None:
+    needed = (MODEL_FILE, TOKENIZER_FILE, CONFIG_FILE)
+    if not folder.is_dir():
+        raise ModelFolderError(f"there is no folder {folder}: name one with {', '.join(needed)}")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise ModelFolderError(
+            f"no {' and no '.join(missing)} in {folder}: a cross-encoder's folder holds {', '.join(needed)} "
+            f"(`braid-reranker export` makes one)"
+        )
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    shown = "" if first["type"] in {"missing", "json_invalid"} else f" (got {str(first['input'])[:80]!r})"
+    return f"{where + ': ' if where else ''}{first['msg']}{shown}"

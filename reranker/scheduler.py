@@ -1,0 +1,379 @@
+"""Many callers, one model: their pairs gathered into common batches, in a bounded queue that says no in time.
+
+* Continuous: after each batch the next is put together anew from all that waits, so a newcomer joins at once.
+* Fair: a call is overtaken only by later, smaller ones, and by no more work than it brings itself; a newcomer is not
+  put in front of a call that it would make late. (Each call's turn is the work served when it came plus its own: the
+  finishing tags of self-clocked fair queueing, S. J. Golestani, INFOCOM 1994, a call being a flow of its own.)
+* Early: a call that could not be answered in its time is refused when it comes, before anything is computed. What
+  became late all the same is dropped before it is computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from reranker import telemetry
+from reranker.batching import by_length, fits
+from reranker.cross_encoder import Logits, Scored
+from reranker.errors import DeadlinePassed, InferenceError, Overloaded, RerankerError, TextTooLong
+from reranker.tokenizing import Pair, Tokenized
+
+log = logging.getLogger(__name__)
+
+MAX_PAIRS = 4096
+GATHER_MS = 2.0
+PADDING_SHARE = 0.25
+"""Of a batch's token budget that may be padding, for the sake of gathering."""
+HEADROOM = 1.25
+"""How much longer than by the throughput measured so far a call is expected to take."""
+_MEMORY = 0.8
+"""Share of the past in the moving averages."""
+
+
+class Model(Protocol):
+    """What the scheduler needs of a `CrossEncoder`."""
+
+    max_tokens: int
+    batch_tokens: int
+    tokens_per_second: float
+
+    def tokenize(
+        self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None
+    ) -> Tokenized: ...
+
+    def infer(self, pairs: Sequence[Pair]) -> Logits: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One caller's pairs. Everything but `done` is read and written under the scheduler's lock."""
+
+    count: int
+    deadline: float
+    tokens: float
+    """That are still to be computed; a guess until `pairs` is there."""
+    turn: float
+    number: int
+    pairs: list[Pair] = field(default_factory=list)
+    todo: list[int] = field(default_factory=list)
+    """Indices of the pairs that no batch has taken yet, longest first."""
+    left: int = 0
+    """Pairs without a logit."""
+    logits: Logits = field(default_factory=lambda: np.empty(0, np.float32))
+    queued_at: float = 0.0
+    finished_at: float = 0.0
+    compute_s: float = 0.0
+    error: RerankerError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class MicroBatcher:
+    """Shares one model between threads. Make it after a fork, never before; `close` it when done."""
+
+    def __init__(self, model: Model, *, gather_ms: float = GATHER_MS, max_pairs: int = MAX_PAIRS) -> None:
+        """Start the one thread that runs the model.
+
+        Args:
+            model: a `CrossEncoder`; nobody else should use it meanwhile.
+            gather_ms: how long a batch that is not full waits for other callers.
+            max_pairs: that may wait.
+        """
+        self._model = model
+        self._gather_s = gather_ms / 1000
+        self._max_pairs = max_pairs
+        self._calls: list[_Call] = []
+        self._running_tokens = 0
+        self._served = 0.0
+        self._rate = model.tokens_per_second
+        self._pair_tokens = model.max_tokens / 2
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="reranker", daemon=True)
+        self._thread.start()
+
+    def score(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        timeout_s: float,
+        max_document_tokens: int | None = None,
+        truncate: bool = True,
+    ) -> Scored:
+        """Score `documents` against `query` among other callers' work.
+
+        Args:
+            query: as `CrossEncoder.score`.
+            documents: likewise.
+            timeout_s: how long the caller waits, tokenising included.
+            max_document_tokens: as `CrossEncoder.score`.
+            truncate: False: raise where something had to be cut.
+
+        Raises:
+            Overloaded: it would not be done in time, or too much waits already; nothing was computed.
+            DeadlinePassed: the time was up.
+            InferenceError: the model failed on these pairs, or the scheduler is closed.
+            TextTooLong: something had to be cut, and `truncate` is False.
+        """
+        try:
+            scored = self._score(query, documents, timeout_s, max_document_tokens, truncate)
+        except RerankerError as error:
+            telemetry.CALLS.labels(_OUTCOMES.get(type(error), "failed")).inc()
+            raise
+        telemetry.CALLS.labels("scored").inc()
+        telemetry.TRUNCATED.inc(scored.truncated)
+        for histogram, milliseconds in (
+            (telemetry.QUEUE, scored.queue_ms),
+            (telemetry.TOKENIZE, scored.tokenize_ms),
+            (telemetry.COMPUTE, scored.compute_ms),
+        ):
+            histogram.observe(milliseconds / 1000)
+        return scored
+
+    def close(self, *, timeout_s: float = 10.0) -> None:
+        """Take nothing new, finish what waits for up to `timeout_s`, end the thread. What is left then fails."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+        with self._changed:
+            self._fail_all("the reranker was closed before these pairs had their turn")
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes calls."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def pending_pairs(self) -> int:
+        """Pairs that are admitted and not yet taken by a batch."""
+        with self._changed:
+            return self._pending()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Throughput of late, as the scheduler reckons with it."""
+        return self._rate
+
+    def _score(
+        self, query: str, documents: Sequence[str], timeout_s: float, max_document_tokens: int | None, truncate: bool
+    ) -> Scored:
+        deadline = time.monotonic() + timeout_s
+        call = self._admit(len(documents), deadline, timeout_s)
+        try:
+            found = self._model.tokenize(query, documents, max_document_tokens=max_document_tokens)
+            if not truncate and (found.truncated or found.query_truncated):
+                what = "the query" if found.query_truncated else f"{found.truncated} of {len(documents)} documents"
+                raise TextTooLong(
+                    f"{what} would have to be cut to fit {self._model.max_tokens} tokens a pair: shorten it, or allow "
+                    f"truncation"
+                )
+            if found.pairs:
+                self._enqueue(call, found)
+                call.done.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            # whatever happened, nothing of this call may stay in the queue
+            with self._changed:
+                self._remove(call)
+                self._changed.notify_all()
+        if call.error is not None:
+            raise call.error
+        if call.left:
+            raise DeadlinePassed(
+                f"{call.count - call.left} of {call.count} pairs were scored when the {timeout_s * 1000:.0f} ms were "
+                f"up: allow more time, or send fewer documents"
+            )
+        waited = call.finished_at - call.queued_at - call.compute_s
+        return Scored(
+            call.logits,
+            found.truncated,
+            found.milliseconds,
+            call.compute_s * 1000,
+            max(0.0, waited * 1000),
+            found.tokens,
+            found.query_truncated,
+        )
+
+    def _admit(self, count: int, deadline: float, timeout_s: float) -> _Call:
+        with self._changed:
+            if not self.alive:
+                raise InferenceError("the reranker's scheduler has ended: start it again")
+            pending = self._pending()
+            if self._calls and pending + count > self._max_pairs:
+                seconds = (pending + count - self._max_pairs) * self._pair_tokens / self._rate
+                raise Overloaded(
+                    f"{pending} pairs wait, {count} more would be over the limit of {self._max_pairs}: ask again later",
+                    retry_after_s=max(0.1, seconds),
+                )
+            tokens = count * self._pair_tokens
+            call = _Call(count, deadline, tokens, self._served + tokens, next(self._numbers), left=count)
+            ahead = self._place(call)
+            seconds = HEADROOM * (ahead + tokens) / self._rate
+            # with nothing ahead it is let in whatever the estimate says: that is how a wrong one gets corrected
+            if ahead and seconds > deadline - time.monotonic():
+                raise Overloaded(
+                    f"{count} pairs would be done in about {seconds * 1000:.0f} ms, and the call waits for "
+                    f"{timeout_s * 1000:.0f} ms: ask again later, allow more time, or send fewer documents",
+                    retry_after_s=max(0.1, seconds - timeout_s),
+                )
+            self._calls.append(call)
+            self._calls.sort(key=lambda other: (other.turn, other.number))
+            telemetry.PENDING.set(pending + count)
+            return call
+
+    def _place(self, call: _Call) -> float:
+        """Set the call's turn behind all that it would make late; returns the tokens in front of it."""
+        now, ahead, passed = time.monotonic(), float(self._running_tokens), 0.0
+        for other in self._calls:
+            passed += other.tokens
+            late = now + HEADROOM * (self._running_tokens + passed + call.tokens) / self._rate > other.deadline
+            if other.turn <= call.turn or late:
+                call.turn = max(call.turn, other.turn)
+                ahead = self._running_tokens + passed
+        return ahead
+
+    def _enqueue(self, call: _Call, found: Tokenized) -> None:
+        lengths = [len(pair) for pair in found.pairs]
+        with self._changed:
+            self._pair_tokens += (1 - _MEMORY) * (found.tokens / len(lengths) - self._pair_tokens)
+            if call not in self._calls:
+                return  # closed meanwhile
+            call.pairs, call.todo = found.pairs, by_length(lengths)
+            call.tokens = found.tokens
+            call.logits = np.empty(len(lengths), np.float32)
+            call.queued_at = time.monotonic()
+            self._changed.notify_all()
+
+    def _pending(self) -> int:
+        return sum(len(call.todo) if call.pairs else call.count for call in self._calls)
+
+    def _remove(self, call: _Call) -> None:
+        if call in self._calls:
+            self._calls.remove(call)
+            telemetry.PAIRS.labels("given_up").inc(call.left)
+            telemetry.PENDING.set(self._pending())
+
+    # the thread
+
+    def _work(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                if batch:
+                    self._compute(batch)
+        finally:
+            with self._changed:
+                self._closing = True
+                self._fail_all("the reranker's thread has ended: see the log")
+
+    def _next_batch(self) -> list[tuple[_Call, int]] | None:
+        """Wait for work, and take a batch of it out of the queue; None when there will be no more."""
+        with self._changed:
+            while not (ready := [call for call in self._calls if call.todo]):
+                if self._closing and not self._calls:
+                    return None
+                self._changed.wait()
+            first = min(call.queued_at for call in ready)
+            while (wait := first + self._gather_s - time.monotonic()) > 0 and not self._closing:
+                if sum(call.tokens for call in self._calls if call.todo) >= self._model.batch_tokens:
+                    break
+                self._changed.wait(wait)
+            now = time.monotonic()
+            for call in [call for call in self._calls if call.deadline <= now]:
+                self._remove(call)
+                call.done.set()  # its caller finds it unfinished
+            return self._take()
+
+    def _take(self) -> list[tuple[_Call, int]]:
+        batch: list[tuple[_Call, int]] = []
+        budget = self._model.batch_tokens
+        longest = tokens = 0
+        for call in self._calls:
+            taken = []
+            for index in call.todo:
+                length = len(call.pairs[index])
+                widest = max(longest, length)
+                padded = (len(batch) + 1) * widest
+                if batch and not fits(len(batch) + 1, longest, budget):
+                    break
+                if batch and (padded > budget or padded - tokens - length > PADDING_SHARE * budget):
+                    continue
+                longest, tokens = widest, tokens + length
+                batch.append((call, index))
+                taken.append(index)
+                call.tokens -= length
+            if taken:
+                gone = set(taken)
+                call.todo = [index for index in call.todo if index not in gone]
+        self._running_tokens = tokens
+        if batch:
+            telemetry.BATCH_PAIRS.observe(len(batch))
+            telemetry.BATCH_CALLERS.observe(len({call.number for call, _ in batch}))
+            telemetry.BATCH_TOKENS.labels("pairs").inc(tokens)
+            telemetry.BATCH_TOKENS.labels("padding").inc(len(batch) * longest - tokens)
+            telemetry.PENDING.set(self._pending())
+        return batch
+
+    def _compute(self, batch: list[tuple[_Call, int]]) -> None:
+        began = time.monotonic()
+        try:
+            logits = self._model.infer([call.pairs[index] for call, index in batch])
+        except InferenceError as error:
+            self._compute_apart(batch, error)
+            return
+        seconds = time.monotonic() - began
+        tokens = sum(len(call.pairs[index]) for call, index in batch)
+        with self._changed:
+            if seconds > 0:
+                self._rate += (1 - _MEMORY) * (tokens / seconds - self._rate)
+            self._served += tokens
+            self._running_tokens = 0
+            for call in {call.number: call for call, _ in batch}.values():
+                call.compute_s += seconds
+            for (call, index), logit in zip(batch, logits, strict=True):
+                call.logits[index] = logit
+                call.left -= 1
+                if not call.left:
+                    call.finished_at = time.monotonic()
+                    call.done.set()
+        telemetry.PAIRS.labels("scored").inc(len(batch))
+
+    def _compute_apart(self, batch: list[tuple[_Call, int]], error: InferenceError) -> None:
+        """After a failure: each caller's pairs by themselves, so that only those learn of it whom it concerns."""
+        shares: dict[int, list[tuple[_Call, int]]] = {}
+        for call, index in batch:
+            shares.setdefault(call.number, []).append((call, index))
+        if len(shares) > 1:
+            for share in shares.values():
+                self._compute(share)
+            return
+        log.warning("the reranker failed on %d pairs: %s", len(batch), error.detail)
+        with self._changed:
+            self._running_tokens = 0
+            self._fail(batch[0][0], error)
+
+    def _fail_all(self, detail: str) -> None:
+        for call in list(self._calls):
+            self._fail(call, InferenceError(detail))
+
+    def _fail(self, call: _Call, error: RerankerError) -> None:
+        call.error = error
+        self._remove(call)
+        call.done.set()
+
+
+_OUTCOMES: dict[type[RerankerError], str] = {
+    Overloaded: "overloaded",
+    DeadlinePassed: "deadline",
+    TextTooLong: "too_long",
+}

@@ -1,0 +1,216 @@
+"""The rerank stage in the service: when it runs, what it reads, and what a search says when it could not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from app.deadline import Deadline
+from app.errors import BraidError, DeadlineExceeded, RerankerError, RerankerUnavailable
+from app.search.rerank_stage import RerankOutcome
+from app.search.reranking import Scores, Subject
+from app.tuning import RerankTuning
+from tests.unit.search.test_service import FIXED, READY, Case, ids, leg, response, said
+
+SCORES = {"a": 0.1, "b": 0.2, "c": 0.9}
+
+
+class Told:
+    """A reranker that gives each passage the score it is told."""
+
+    name, weight, depth, calibrated, reads_tokens = "told", 0.8, 20, True, True
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = SCORES
+        self.error: BraidError | None = None
+        self.takes_s = 0.0
+        self.block = 50
+        self.subjects: list[Subject] = []
+        self.budgets: list[int] = []
+        self.begun: list[tuple[str, object | None]] = []
+
+    def encode_query(self, text: str) -> tuple[npt.NDArray[np.float32], object]:
+        return np.ones(4, np.float32), f"encoded {text}"
+
+    def begin(self, query: str, encoded: object | None) -> Told:
+        self.begun.append((query, encoded))
+        return self
+
+    def blocks(self, subjects: Sequence[Subject]) -> list[int]:
+        return [len(subjects[start : start + self.block]) for start in range(0, len(subjects), self.block)]
+
+    def score(self, subjects: Sequence[Subject], deadline: Deadline) -> Scores:
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.takes_s)
+        deadline.remaining_s("rerank")
+        self.budgets.append(deadline.budget_ms)
+        self.subjects += subjects
+        return np.array([self.scores[item.hit.id] for item in subjects])
+
+    def upper_bound(self, fused: float) -> float:
+        return 1.0
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def case(told: Told) -> Any:
+    with ThreadPoolExecutor(4) as executor:
+        found = Case(executor)
+        found.reranker = told
+        yield found
+
+
+def test_a_hybrid_search_is_reranked_unless_it_says_no(case: Case, told: Told) -> None:
+    found = case.search()
+    assert (ids(found), said(found)) == (["c", "b", "a"], [])
+    assert [hit.rerank for hit in found.hits] == [0.9, 0.2, 0.1]
+    assert found.rerank == RerankOutcome("told", 0.8, 3, 3, "complete")
+    assert found.timings["rerank_ms"] >= 0
+    assert told.begun == [("the valve", "encoded the valve")]
+    assert ids(case.search(rerank=False)) == ["a", "b", "c"]
+    assert len(told.begun) == 1
+
+
+def test_the_page_is_made_of_the_passages_that_were_read_for_reranking(case: Case) -> None:
+    case.search(size=2)
+    (body,) = case.cluster.sent["fetch"]
+    assert body["docvalue_fields"] == ["token_vectors"]
+    assert sorted(body["query"]["bool"]["filter"][0]["ids"]["values"]) == ["a", "b", "c"]
+    assert body["query"]["bool"]["filter"][1:]  # the caller's scope
+
+
+def test_token_vectors_are_read_only_for_a_reranker_that_uses_them(case: Case, told: Told) -> None:
+    told.reads_tokens = False
+    case.search()
+    assert "docvalue_fields" not in case.cluster.sent["fetch"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reranked"), [({"mode": "lexical"}, False), ({"mode": "lexical", "rerank": True}, True)]
+)
+def test_a_search_by_one_leg_is_reranked_when_it_asks(case: Case, fields: dict[str, Any], reranked: bool) -> None:
+    assert (case.search(**fields).rerank is not None) == reranked
+
+
+def test_switched_off_by_default_it_can_still_be_asked_for(case: Case) -> None:
+    case.settings = {"rerank_default": False}
+    assert case.search().rerank is None
+    assert case.search(rerank=True).rerank is not None
+
+
+def test_only_the_first_are_reranked(case: Case, told: Told) -> None:
+    told.scores = {"a": 0.1, "b": 0.9, "c": 1.0}
+    found = case.search(rerank={"depth": 2})
+    assert ids(found) == ["b", "a", "c"]
+    assert found.rerank == RerankOutcome("told", 0.8, 2, 2, "complete")
+    assert [item.hit.id for item in told.subjects] == ["a", "b"]
+
+
+def test_weight_and_depth_are_the_requests_else_set_else_tuned_else_the_rerankers(case: Case) -> None:
+    def used(**fields: Any) -> tuple[float, int]:
+        outcome = case.search(**fields).rerank
+        assert outcome is not None
+        return outcome.weight, outcome.of
+
+    assert used() == (0.8, 3)
+    tuning = FIXED.model_copy(update={"rerank": RerankTuning(reranker="told", weight=0.3, depth=2)})
+    case.state = replace(READY, tuning=tuning)
+    assert used() == (0.3, 2)
+    other = RerankTuning(reranker="another", weight=0.3, depth=2)
+    case.state = replace(READY, tuning=FIXED.model_copy(update={"rerank": other}))
+    assert used() == (0.8, 3)
+    case.settings = {"rerank_weight": 0.4, "rerank_depth": 1}
+    assert used() == (0.4, 1)
+    assert used(rerank={"weight": 0.9, "depth": 2}) == (0.9, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(RerankerUnavailable("away"), "reranker-unavailable"), (RerankerError("broken"), "reranker-error")],
+)
+def test_without_its_reranker_a_search_answers_in_fused_order(
+    case: Case, told: Told, error: BraidError, kind: str
+) -> None:
+    told.error = error
+    found = case.search()
+    assert (ids(found), said(found)) == (["a", "b", "c"], [("rerank", kind)])
+    told.error = None
+    assert said(case.search()) == []
+
+
+def test_when_time_runs_out_the_answer_says_how_far_it_got(case: Case, told: Told) -> None:
+    told.block, told.takes_s = 1, 0.06
+    case.settings = {"rerank_budget_ms": 100}
+    found = case.search()
+    (degraded,) = found.degraded
+    assert degraded.reason.startswith("deadline: 1 of 3 were reranked")
+    assert found.rerank is not None
+    assert (found.rerank.scored, found.rerank.stopped) == (1, "deadline")
+
+
+def test_it_never_takes_all_of_the_time_that_is_left(case: Case, told: Told) -> None:
+    case.settings = {"rerank_budget_ms": 60_000}
+    case.search(timeout_ms=5000)
+    assert told.budgets[0] <= 4000
+
+
+def test_no_reranker_is_only_worth_a_word_when_one_was_asked_for(case: Case) -> None:
+    case.reranker = None
+    assert said(case.search()) == []
+    assert said(case.search(rerank=True)) == [("rerank", "not-configured")]
+
+
+def test_a_decisive_lead_saves_the_reranker(case: Case, told: Told) -> None:
+    case.settings = {"rerank_skip_margin": 0.1}
+    found = case.search()
+    assert (ids(found), said(found)) == (["a", "b", "c"], [])
+    assert found.rerank == RerankOutcome("told", 0.8, 0, 3, "decisive")
+    assert not told.subjects
+    assert ids(case.search(rerank=True)) == ["c", "b", "a"]  # who asks for it gets it
+
+
+def test_a_threshold_means_nothing_without_probabilities(case: Case, told: Told) -> None:
+    told.calibrated = False
+    assert said(case.search(rerank={"threshold": 0.5})) == [("rerank", "no-threshold")]
+
+
+def test_what_was_deleted_meanwhile_is_read_anew(case: Case) -> None:
+    pages = iter([response("a", "b"), response("a", "b", "c")])
+    case.more["fetch"] = lambda: next(pages)
+    found = case.search()
+    assert (ids(found), said(found)) == (["c", "b", "a"], [])
+
+
+def test_pages_follow_from_one_order(case: Case, told: Told) -> None:
+    names = [f"p{n:02}" for n in range(10)]
+    told.scores = {name: n / 10 for n, name in enumerate(names)}
+    told.block, told.weight = 3, 1.0
+    case.lexical, case.dense = lambda: leg(*names), lambda: leg(*names, outside={"doc_count": 0})
+    whole = ids(case.search(size=10))
+    assert whole == names[::-1]
+    assert [*ids(case.search(size=5)), *ids(case.search(size=5, **{"from": 5}))] == whole
+
+
+def test_it_goes_with_the_native_way_and_shaping(case: Case) -> None:
+    case.settings = {"hybrid_way": "native"}
+    assert ids(case.search()) == ["c", "a", "b"]
+    case.settings = {}
+    assert ids(case.search(max_per_document=1, fold_duplicates=False)) == ["c", "b", "a"]
+
+
+def test_a_budget_spent_before_it_leaves_the_search_its_answer(case: Case, told: Told) -> None:
+    told.error = DeadlineExceeded("spent")
+    found = case.search()
+    assert (ids(found), said(found)) == (["a", "b", "c"], [("rerank", "deadline")])
