@@ -15,14 +15,17 @@ from rich.table import Table
 
 from app.cache.generation import IndexGeneration
 from app.config import Settings
+from app.deadline import Deadline
 from app.embedded.java import find_java
 from app.embedding.encoder import load_encoder
 from app.errors import BraidError
 from app.local import state
 from app.local.assets import open_store
+from app.search.rerankers import load_reranker
 from app.store import templates
 
 _GIB = 1024**3
+_RERANKER_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     else:
         yield _port(settings)
     yield _guarded("embedding model", lambda: _describe_encoder(settings))
+    yield _reranker(settings)
     yield _redis(settings)
     if settings.opensearch_url is None:
         yield Finding(
@@ -124,6 +128,23 @@ def _port(settings: Settings) -> Finding:
 def _describe_encoder(settings: Settings) -> str:
     encoder = load_encoder(settings)
     return f"{encoder.name}, {encoder.dimension} dimensions, {encoder.provider}"
+
+
+def _reranker(settings: Settings) -> Finding:
+    remedy = "set BRAID_RERANKER_MODEL or BRAID_RERANKER_URL (docs/reranker.md); searches keep their fused order"
+    try:
+        reranker = load_reranker(settings, load_encoder(settings))
+    except BraidError as error:
+        return Finding("reranker", "failed", error.title, error.detail)
+    if reranker is None:
+        return Finding("reranker", "warning", "none", remedy)
+    try:
+        reranker.score_texts("a query", ["a document"], Deadline.after(_RERANKER_MS))
+    except BraidError as error:
+        return Finding("reranker", "warning", f"{reranker.name}: {error.title}", error.detail)
+    finally:
+        reranker.close()
+    return Finding("reranker", "ok", reranker.name)
 
 
 def _redis(settings: Settings) -> Finding:

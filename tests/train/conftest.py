@@ -78,7 +78,8 @@ def rankings() -> list[Ranking]:
     rng = np.random.default_rng(3)
     made = []
     for number in range(60):
-        first, second = rng.choice(30, 2, replace=False)
+        first = number % 30
+        second = (first + 1 + number // 30) % 30
         rest = [WORDS[index] for index in range(30, 60)]
         passages = [[WORDS[first], WORDS[second]], [WORDS[first]], [WORDS[second]], [], [], []]
         candidates = [

@@ -18,8 +18,8 @@ from reranker.tokenizing import PairTokenizer
 from reranker.train import loop
 from reranker.train.distil import Bars, Kept, Options, distil, split
 from reranker.train.groups import batches_of, targets_of
-from reranker.train.losses import distillation_loss
 from reranker.train.loop import Plan, train
+from reranker.train.losses import distillation_loss
 from reranker.train.students import make_student
 from tests.train.conftest import Overlap, torch
 

@@ -61,5 +61,5 @@ def test_a_quantised_model_can_not_be_trained(tmp_path: Path) -> None:
     except ProvisioningError as error:
         pytest.skip(f"the encoder can't be had here: {error.detail}")
     shutil.copy(folder / "model.onnx", tmp_path)
-    with pytest.raises(ModelFolderError, match="quantised .* needs the fp32 model"):
+    with pytest.raises(ModelFolderError, match=r"quantised .* needs the fp32 model"):
         load_bert(tmp_path)

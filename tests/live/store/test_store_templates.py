@@ -53,6 +53,32 @@ def test_apply_creates_everything_and_a_second_apply_changes_nothing(
     assert len(second) == len(rendered.resources)
 
 
+def test_token_vectors_are_a_template_of_their_own_that_a_setting_leaves_out(
+    cluster: Cluster, capabilities: Capabilities, rendered: Rendered, store_settings: Settings
+) -> None:
+    templates.apply(cluster, capabilities, rendered)
+    without = render(store_settings.model_copy(update={"token_vectors": False}), rendered.variant, 384)
+    assert "braid-token-vectors" not in {item.name for item in without.resources}
+    # an index that has the field serves on without it being used
+    assert {(drift.kind, drift.field) for drift in templates.diff(cluster, without)} == {
+        ("index template", "composed_of")
+    }
+    changes = templates.apply(cluster, capabilities, without)
+    assert [item.name for item in changes if item.action == "updated"] == ["braid-passages"]
+    assert templates.diff(cluster, without) == []
+    templates.apply(cluster, capabilities, rendered)
+    assert templates.diff(cluster, rendered) == []
+
+
+def test_an_index_without_the_field_for_token_vectors_is_refused_with_the_way_out(
+    cluster: Cluster, capabilities: Capabilities, rendered: Rendered, store_settings: Settings
+) -> None:
+    without = render(store_settings.model_copy(update={"token_vectors": False}), rendered.variant, 384)
+    templates.apply(cluster, capabilities, without)
+    with pytest.raises(StoreNotReady, match="token_vectors"):
+        templates.apply(cluster, capabilities, rendered)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_node_takes_the_templates_of_every_variant_and_gives_them_back_the_same(
     cluster: Cluster, store_settings: Settings, variant: str

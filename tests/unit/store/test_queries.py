@@ -230,6 +230,8 @@ def test_fetch_body() -> None:
         "_source": [*RETURNED, "embedding"],
         "highlight": marks,
     }
+    tokens = queries.fetch_body(["p", "q"], FILTERS, timeout_ms=250, tokens=True)
+    assert tokens == {**body, "docvalue_fields": ["token_vectors"]}
     assert queries.fetch_body(["p", "q"], FILTERS, timeout_ms=250) == body  # the shared list was not changed
 
 

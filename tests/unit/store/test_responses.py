@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -125,3 +126,11 @@ def test_a_passage_without_its_id_is_an_error() -> None:
 def test_no_hits_and_no_total() -> None:
     assert read_leg({"hits": {"hits": []}}).total == 0
     assert read_leg({"hits": {"hits": [ranked("a", 1.0)]}}).total == 1
+
+
+@pytest.mark.parametrize("packed", [b"", b"a", b"ab", b"abc", b"abcd"])
+def test_token_vectors_come_as_base64_without_padding(packed: bytes) -> None:
+    text = base64.b64encode(packed).decode().rstrip("=")
+    found = response(1.0, 0.5)
+    found["hits"]["hits"][0]["fields"] = {"token_vectors": [text]}
+    assert read_response(found).tokens == {"0": packed}
