@@ -42,7 +42,7 @@ def run(name: str, whole: bool, ways: Iterable[str]) -> dict[str, dict[str, floa
         for way in ways:
             ranking = []
             for query_id, text in texts.items():
-                body = {"query": text[:4096], "size": 100, **WAYS[way]}
+                body = {"query": text[:4096], "size": 100, "rerank": False, **WAYS[way]}
                 answer = client.post("/v1/search", json=body).raise_for_status().json()
                 best: dict[str, float] = {}
                 for item in answer["results"]:

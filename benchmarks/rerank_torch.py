@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 
 def export(source: Path, weights: Path, target: Path) -> None:
@@ -28,8 +28,7 @@ def export(source: Path, weights: Path, target: Path) -> None:
     assert not [name for name in lost.missing_keys if not name.endswith("position_ids")], lost
     model.save_pretrained(target)
     named = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(source / "tokenizer.json"), model_max_length=256, **named)
-    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = BertTokenizerFast(tokenizer_file=str(source / "tokenizer.json"), model_max_length=256, **named)
     tokenizer.save_pretrained(target)
 
 

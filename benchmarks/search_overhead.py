@@ -81,7 +81,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = corpus_of(arguments.passages, Path(folder))
         with harness.braid_up(str(path), "--whole") as up:
-            for name, body in {"hybrid": {}, "hybrid, legs": {"explain": True}, "lexical": {"mode": "lexical"}}.items():
+            for name, body in {
+                "hybrid": {"rerank": False},
+                "hybrid, reranked": {},
+                "hybrid, first 20 reranked": {"rerank": {"depth": 20}},
+                "lexical": {"mode": "lexical"},
+            }.items():
                 load(up["url"], texts, 2, 40, body)  # warm
                 for clients in (1, 8):
                     each = max(20, arguments.requests // clients)
