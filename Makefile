@@ -1,6 +1,8 @@
 # make up      set up what is missing, start everything, ingest DOCS
 # make test    all tests, on the real node; installs what they need where it may
 # make llm     what --llm local needs
+# make train   what training a reranker needs (torch: several GB), into the same environment
+# make test-train   the tests of training
 # make check   lint, types, import direction, unit tests: the quick loop
 # make bench   the benchmarks
 # make lock    resolve the lock files anew
@@ -16,7 +18,7 @@ PORT ?= 8080
 ARGS ?=
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 setup.cfg
 
-.PHONY: help llm up test check bench lock lint types unit clean prerequisites
+.PHONY: help llm train test-train up test check bench lock lint types unit clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,6 +46,16 @@ $(VENV)/.llm: requirements-llm.lock $(VENV)/.runtime
 
 llm: $(VENV)/.llm
 
+$(VENV)/.train: requirements-train.lock $(VENV)/.runtime
+	@echo "installing torch and what training needs into $(VENV): several GB ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
+	@touch $@
+
+train: $(VENV)/.train
+
+test-train: $(VENV)/.dev $(VENV)/.train
+	$(BIN)/pytest tests/train $(ARGS)
+
 up: $(VENV)/.runtime $(if $(findstring --llm local,$(ARGS)),$(VENV)/.llm)
 	@exec $(BIN)/braid up --port $(PORT) $(if $(DOCS),"$(DOCS)") $(ARGS)
 
@@ -69,11 +81,12 @@ test: prerequisites $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.dev
-	@for name in startup encode precision ingest quality fusion legs typos answers search_overhead; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@for name in startup encode precision ingest quality fusion legs typos answers search_overhead rerank; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 lock: $(VENV)/.dev
 	$(BIN)/uv $(COMPILE) --extra local --extra evaluation -o requirements.lock
 	$(BIN)/uv $(COMPILE) --extra local --extra evaluation --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

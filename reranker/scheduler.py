@@ -32,10 +32,10 @@ MAX_PAIRS = 4096
 GATHER_MS = 2.0
 PADDING_SHARE = 0.25
 """Of a batch's token budget that may be padding, for the sake of gathering."""
-HEADROOM = 1.25
-"""How much longer than by the throughput measured so far a call is expected to take."""
-_MEMORY = 0.8
-"""Share of the past in the moving averages."""
+CAUTION = 2.0
+"""Mean deviations on top of the mean time that a token takes: as V. Jacobson reckons round trips (SIGCOMM 1988)."""
+_GAIN = 0.2
+"""Share of the newest value in the moving averages."""
 
 
 class Model(Protocol):
@@ -92,7 +92,8 @@ class MicroBatcher:
         self._calls: list[_Call] = []
         self._running_tokens = 0
         self._served = 0.0
-        self._rate = model.tokens_per_second
+        self._token_s = 1 / model.tokens_per_second
+        self._deviation_s = self._token_s / 4
         self._pair_tokens = model.max_tokens / 2
         self._numbers = itertools.count()
         self._changed = threading.Condition()
@@ -164,7 +165,12 @@ class MicroBatcher:
     @property
     def tokens_per_second(self) -> float:
         """Throughput of late, as the scheduler reckons with it."""
-        return self._rate
+        return 1 / self._token_s
+
+    @property
+    def _pace(self) -> float:
+        """Seconds that a token takes, if things don't go well."""
+        return self._token_s + CAUTION * self._deviation_s
 
     def _score(
         self, query: str, documents: Sequence[str], timeout_s: float, max_document_tokens: int | None, truncate: bool
@@ -211,7 +217,7 @@ class MicroBatcher:
                 raise InferenceError("the reranker's scheduler has ended: start it again")
             pending = self._pending()
             if self._calls and pending + count > self._max_pairs:
-                seconds = (pending + count - self._max_pairs) * self._pair_tokens / self._rate
+                seconds = (pending + count - self._max_pairs) * self._pair_tokens * self._token_s
                 raise Overloaded(
                     f"{pending} pairs wait, {count} more would be over the limit of {self._max_pairs}: ask again later",
                     retry_after_s=max(0.1, seconds),
@@ -219,7 +225,7 @@ class MicroBatcher:
             tokens = count * self._pair_tokens
             call = _Call(count, deadline, tokens, self._served + tokens, next(self._numbers), left=count)
             ahead = self._place(call)
-            seconds = HEADROOM * (ahead + tokens) / self._rate
+            seconds = (ahead + tokens) * self._pace
             # with nothing ahead it is let in whatever the estimate says: that is how a wrong one gets corrected
             if ahead and seconds > deadline - time.monotonic():
                 raise Overloaded(
@@ -237,7 +243,7 @@ class MicroBatcher:
         now, ahead, passed = time.monotonic(), float(self._running_tokens), 0.0
         for other in self._calls:
             passed += other.tokens
-            late = now + HEADROOM * (self._running_tokens + passed + call.tokens) / self._rate > other.deadline
+            late = now + (self._running_tokens + passed + call.tokens) * self._pace > other.deadline
             if other.turn <= call.turn or late:
                 call.turn = max(call.turn, other.turn)
                 ahead = self._running_tokens + passed
@@ -246,7 +252,7 @@ class MicroBatcher:
     def _enqueue(self, call: _Call, found: Tokenized) -> None:
         lengths = [len(pair) for pair in found.pairs]
         with self._changed:
-            self._pair_tokens += (1 - _MEMORY) * (found.tokens / len(lengths) - self._pair_tokens)
+            self._pair_tokens += _GAIN * (found.tokens / len(lengths) - self._pair_tokens)
             if call not in self._calls:
                 return  # closed meanwhile
             call.pairs, call.todo = found.pairs, by_length(lengths)
@@ -334,8 +340,11 @@ class MicroBatcher:
         seconds = time.monotonic() - began
         tokens = sum(len(call.pairs[index]) for call, index in batch)
         with self._changed:
-            if seconds > 0:
-                self._rate += (1 - _MEMORY) * (tokens / seconds - self._rate)
+            # a batch of few tokens says little of what a full one takes
+            gain = _GAIN * min(1.0, tokens / self._model.batch_tokens)
+            off = seconds / tokens - self._token_s
+            self._token_s += gain * off
+            self._deviation_s += gain * (abs(off) - self._deviation_s)
             self._served += tokens
             self._running_tokens = 0
             for call in {call.number: call for call, _ in batch}.values():

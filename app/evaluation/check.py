@@ -51,7 +51,7 @@ class Check:
         self.failed.update(found.failed)
         require_most(found, len(self._judged.queries))
         shares = shares_in_service(tuning, self._where, found.legs)
-        reranker = self._where.reranker
+        reranker = self._where.default_reranker
         if reranker is None:
             prepared = prepare_all(found.legs, tuning.normalization)
             return {query: item.ranking(shares[query]) for query, item in prepared.items()}
@@ -79,4 +79,4 @@ def shares_in_service(tuning: Tuning, where: Where, legs: Mapping[str, QueryLegs
 
 def cut_at(legs: QueryLegs, tuning: Tuning) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
     """A query's legs as deep as the tuning has them."""
-    return legs.lexical[: tuning.candidates], legs.dense[: tuning.candidates]
+    return legs.cut(tuning.candidates)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,15 @@ import orjson
 from pydantic import ValidationError
 
 from app.deadline import Deadline
-from app.errors import BraidError, DeadlineExceeded, InvalidInput, StoreError, StoreUnavailable
+from app.errors import (
+    BraidError,
+    DeadlineExceeded,
+    InvalidInput,
+    Overloaded,
+    RerankerUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
 from app.passage import Candidate
 from app.querytext import QueryText, read_query
 from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
@@ -36,8 +44,9 @@ from app.tuning import Tuning
 _TIMEOUT_MS = 30_000
 _PATIENCE_S = 20.0
 _PAUSE_S = 0.5
-"""Between two attempts to reach a cluster that is away."""
+"""Between two attempts to reach what is away."""
 Progress = Callable[[int], None]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,11 @@ class QueryLegs:
     bonus: dict[str, float]
     lexical_ms: float
     dense_ms: float
+
+    def cut(self, candidates: int) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+        """Both legs as a search of so many candidates has them: exact matches stay, however low they rank."""
+        exact = [item for item in self.lexical[candidates:] if item.id in self.bonus]
+        return [*self.lexical[:candidates], *exact], self.dense[:candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +101,25 @@ class Pace:
 
 
 class Away(BraidError):
-    """The cluster answered nobody for longer than it is waited for."""
+    """The cluster, or the reranker, answered nobody for longer than it is waited for; its cause says which."""
 
 
-class _Patience:
-    """Tries again while the cluster is away, for so long in all since it last answered."""
+class Patience:
+    """Tries again while the cluster or the reranker is away or full, for so long in all since one last answered."""
 
     def __init__(self, seconds: float, stopped: threading.Event) -> None:
         self._seconds = seconds
         self._stopped = stopped
         self._answered = time.monotonic()
 
-    def go(self, search: Callable[[], QueryLegs]) -> QueryLegs:
+    def go(self, search: Callable[[], _Answer]) -> _Answer:
+        """What `search` returns. Raises Away, and what else `search` raises."""
         while True:
             if self._stopped.is_set():
                 raise Away("stopped")
             try:
                 found = search()
-            except (StoreUnavailable, DeadlineExceeded) as error:
+            except (StoreUnavailable, RerankerUnavailable, Overloaded, DeadlineExceeded) as error:
                 if time.monotonic() - self._answered > self._seconds:
                     raise Away(error.detail) from error
                 if isinstance(error, DeadlineExceeded):  # perhaps this query alone is too much
@@ -159,7 +174,7 @@ def collect(
     failed: dict[str, str] = {}
     progress(len(found))
     stopped = threading.Event()
-    pace, patience = Pace(load.rate, stopped), _Patience(patience_s, stopped)
+    pace, patience = Pace(load.rate, stopped), Patience(patience_s, stopped)
     todo = [query_id for query_id in queries if query_id not in found]
     # a leg of a query runs in the thread of its query: the workers are all that is at work
     with ThreadPoolExecutor(load.workers, thread_name_prefix="evaluate") as workers:

@@ -12,7 +12,7 @@ from app.evaluation.measures import Measured
 class WayResult:
     """One way of searching over all queries of the set.
 
-    `group` is ``single leg``, ``linear``, ``rrf``, ``learned``, ``reranked`` or one of your own; `alpha` is the dense
+    `group` is ``single leg``, ``linear``, ``rrf``, ``learned``, ``rerank`` or one of your own; `alpha` is the dense
     share (0..1) of a way that has one for all queries; `seconds` is what the whole run took, `ms_p50` and `ms_p95` are
     of single queries; `failed` counts queries that failed or were degraded.
     """

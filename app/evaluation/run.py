@@ -35,11 +35,12 @@ def evaluate(
     whole: bool | None,
     alphas: Sequence[float] = ALPHAS,
     progress: Progress = lambda done: None,
+    reranked: Progress = lambda done: None,
 ) -> Evaluation:
     """Search all queries of a set once and measure every way to rank what was found.
 
     These are BM25, dense, linear over `alphas`, RRF, the learned weight, and what a search is answered with (learned,
-    else the fixed weight) reranked by whatever reranker is configured, over `RERANK_WEIGHTS`.
+    else the fixed weight) reranked by whatever reranker is configured, over `RERANK_WEIGHTS` and the weight in force.
 
     Args:
         judged: the set.
@@ -49,11 +50,12 @@ def evaluate(
         kept_in: folder for the legs, so that a run that broke off goes on.
         whole: how the corpus went in, for the report; None: it is what the store holds.
         alphas: dense shares.
-        progress: told how many queries more are done.
+        progress: told how many queries more are searched.
+        reranked: told how many queries more are reranked.
 
     Raises:
-        StoreUnavailable: the cluster stayed away; the same call again goes on where it was.
-        StoreError: most queries failed.
+        StoreUnavailable, RerankerUnavailable: one stayed away; the same call again goes on where it was.
+        StoreError, RerankerError: most queries failed.
     """
     began = time.perf_counter()
     depth = where.settings.candidates or tuning.candidates
@@ -90,8 +92,10 @@ def evaluate(
             query: learned_weight(model, Weight(fixed, "default", ""), legs.query, legs.lexical, legs.dense)
             for query, legs in collected.legs.items()
         }
-        served, shares = "learned", {query: weight.alpha for query, weight in weights.items()}
-        rankings = {query: item.ranking(shares[query]) for query, item in prepared.items()}
+        predictions = {query: weight.alpha for query, weight in weights.items()}
+        if where.settings.learned_fusion and where.settings.alpha is None:
+            served, shares = "learned", predictions
+        rankings = {query: item.ranking(predictions[query]) for query, item in prepared.items()}
         predicted = sum(weight.source == "learned" for weight in weights.values())
         ways.append(
             _way("learned", "learned", judged, collected, seconds, rankings,
@@ -102,10 +106,11 @@ def evaluate(
     if where.reranker is None:
         notes.append(NO_RERANKER)
     else:
-        reranked, problem = _reranked_ways(
-            judged, where, where.reranker, tuning, collected, served, shares, seconds, load
+        meant = tuning.model_copy(update={"candidates": depth})
+        more, problem = _reranked_ways(
+            judged, where, where.reranker, meant, collected, served, shares, seconds, load, reranked
         )
-        ways += reranked
+        ways += more
         notes += problem
     context = {
         "Braid": __version__,
@@ -166,12 +171,22 @@ def _reranked_ways(
     shares: Mapping[str, float],
     seconds: float,
     load: Load,
+    progress: Progress,
 ) -> tuple[list[WayResult], list[str]]:
     """The way `served`, reranked at several weights, and what went wrong."""
+    began = time.perf_counter()
     depth, own = rerank_parameters(where.settings, tuning, reranker)
-    found = rerank_all(judged.queries, collected.legs, shares, where, reranker, tuning, depth=depth, load=load)
-    # a query that failed here keeps its place, unranked: it counts as a failure of the way, not as left out
-    times = [item.milliseconds for item in found.queries.values()]
+    depth = min(depth, tuning.candidates)
+    found = rerank_all(
+        judged.queries, collected.legs, shares, where, reranker, tuning, depth=depth, load=load, progress=progress
+    )
+    seconds += time.perf_counter() - began
+    # a query that failed here counts as a failure of the way, 0 in every measure, as one whose legs failed does
+    failed = found.failed
+    legs = collected.legs
+    times = [
+        max(legs[query].lexical_ms, legs[query].dense_ms) + item.milliseconds for query, item in found.queries.items()
+    ]
     ways = []
     for weight in sorted({*RERANK_WEIGHTS, own}):
         rankings = {
@@ -179,9 +194,10 @@ def _reranked_ways(
         }
         name = f"{served} + rerank" if weight == own else f"{served} + rerank at {weight:g}"
         note = f"{reranker.name}, first {depth} candidates, weight {weight:g}"
-        ways.append(_way(name, "rerank", judged, collected, seconds, rankings, times=times, note=note))
+        ways.append(
+            _way(name, "rerank", judged, collected, seconds, rankings, times=times, also_failed=len(failed), note=note)
+        )
     ways.sort(key=lambda way: way.name)  # the one in force first
-    failed = found.failed
     return ways, ([f"{len(failed)} queries could not be reranked: {_first(failed)}"] if failed else [])
 
 
@@ -195,6 +211,7 @@ def _way(
     *,
     alpha: float | None = None,
     times: Sequence[float] | None = None,
+    also_failed: int = 0,
     note: str = "",
 ) -> WayResult:
     # side by side, the slower leg is what a query waits for
@@ -207,7 +224,7 @@ def _way(
         seconds=round(seconds, 3),
         ms_p50=round(statistics.median(spent), 3) if spent else None,
         ms_p95=round(sorted(spent)[min(len(spent) - 1, int(0.95 * len(spent)))], 3) if spent else None,
-        failed=len(collected.failed),
+        failed=len(collected.failed) + also_failed,
         note=note,
     )
 

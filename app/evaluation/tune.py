@@ -47,6 +47,7 @@ _FOLDS = 5
 _FEWEST_TO_LEARN = 50
 _RERANK_WEIGHTS = tuple(round(step / 10, 1) for step in range(11))
 _RERANK_DEPTHS = (20, 50, 100)
+_NOT_BY_DEFAULT = "searches are not reranked by default (BRAID_RERANK_DEFAULT), so nothing was tuned with the reranker"
 
 Say = Callable[[str], None]
 
@@ -121,7 +122,7 @@ def tune(
     before, after = check.compared(current, chosen, scratch)
     comparison = compare(before, after, measure_name, names=("before", "tuned"), permutations=4999)
     better = comparison.mean_difference > 0 and comparison.p_randomization < 0.05
-    notes = [NO_RERANKER.replace("measured", "tuned")] if where.reranker is None else []
+    notes = search.notes
     if scratch is None:
         notes.append("k1 and b were left: the queries are judged against a live index, which must not be closed")
     about = {
@@ -138,7 +139,7 @@ def tune(
             "p": round(comparison.p_randomization, 4),
         },
         "embedding_model": where.encoder.name,
-        "reranker": where.reranker.name if where.reranker is not None else None,
+        "reranker": where.default_reranker.name if where.default_reranker is not None else None,
     }
     return Tuned(
         tuning=chosen.model_copy(update={"about": about}),
@@ -165,6 +166,7 @@ class _Search:
         self.best = start.model_copy(update={"weight_model": None, "about": {}})
         self.steps: list[Step] = []
         self.failed: dict[str, str] = {}
+        self.notes: list[str] = []
         self._legs = self._collect(start, None)
         self._values, alpha = self._best_share(self._legs, start)
         self.best = self.best.model_copy(update={"alpha": alpha})
@@ -235,14 +237,21 @@ class _Search:
 
     def rerank(self) -> None:
         """The reranker's share in the final score and its depth, against those that are in force for it."""
-        reranker = self._where.reranker
+        reranker, settings = self._where.default_reranker, self._where.settings
         if reranker is None:
+            off = self._where.reranker is not None
+            self.notes.append(_NOT_BY_DEFAULT if off else NO_RERANKER.replace("measured", "tuned"))
             return
         self._say(f"reranking with {reranker.name}")
-        depth, own = rerank_parameters(self._where.settings, self.best, reranker)
+        depth, own = rerank_parameters(settings, self.best, reranker)
+        depth = min(depth, self.best.candidates)
         shares = shares_in_service(self.best, self._where, self._legs)
-        # deeper lists cost a search more, so they are only tried where the reranker is meant to take them
-        depths = sorted({*(number for number in _RERANK_DEPTHS if number <= max(depth, reranker.depth)), depth})
+        # deeper lists cost a search more, so they are only tried where the reranker is meant to take them; what is set
+        # goes before a tuning
+        most = min(max(depth, reranker.depth), self.best.candidates)
+        allowed = [number for number in _RERANK_DEPTHS if number <= most]
+        depths = sorted({depth} if settings.rerank_depth is not None else {*allowed, depth})
+        weights = _RERANK_WEIGHTS if settings.rerank_weight is None else (own,)
         found = rerank_all(
             self._judged.queries,
             self._legs,
@@ -264,18 +273,21 @@ class _Search:
             )
 
         before = values(own, depth)
-        self._note(
-            f"without the reranker, {self._objective.measure}", None, float(values(0.0, depth).mean()), kept=False
-        )
+        self._note("without the reranker: for comparison", None, float(values(0.0, 0).mean()), kept=False)
         self._note(f"reranker's share {own:g}, {depth} deep: as it is", None, float(before.mean()), kept=True)
-        tried = [(weight, most, values(weight, most)) for most in depths for weight in _RERANK_WEIGHTS]
+        tried = [(weight, most, values(weight, most)) for most in depths for weight in weights]
         weight, most, after = max(tried, key=lambda item: (item[2].mean(), -abs(item[0] - own), -item[1]))
-        gains = after - before
-        kept = bool(gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
+        # a query that failed has gained and lost nothing
+        kept = _gained((after - before)[[query in found.queries for query in self._objective.queries]])
         self._note(f"reranker's share {weight:g}, {most} deep", None, float(after.mean()), kept=kept)
         if kept:
             tuned = RerankTuning(reranker=reranker.name, weight=weight, depth=most)
             self.best = self.best.model_copy(update={"rerank": tuned})
+            if weight == 0:
+                self.notes.append(
+                    f"{reranker.name} does not help here, so its share is 0; "
+                    "BRAID_RERANK_DEFAULT=false saves the time that it takes"
+                )
 
     def _fit(self, part: Examples, start: WeightModel | None, *, bootstrap: int | None = None) -> WeightModel:
         about = {"set": self._judged.name, "queries": len(part), "measure": self._objective.measure}
@@ -305,7 +317,7 @@ class _Search:
         # a query that failed on either side has gained and lost nothing
         both = np.array([query in legs and query in self._legs for query in self._objective.queries])
         gains = (values - self._values)[both]
-        kept = bool(gains.size and gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
+        kept = _gained(gains)
         self._note(name, alpha, float(values.mean()), kept=kept)
         if kept:
             self.best = tuning.model_copy(update={"alpha": alpha})
@@ -340,6 +352,11 @@ class _Search:
         self.steps.append(Step(tried, alpha, round(value, 5), kept))
         at = f" at dense share {alpha:g}" if alpha is not None else ""
         self._say(f"{value * 100:6.2f}  {tried}{at}{'  *' if kept else ''}")
+
+
+def _gained(gains: Array) -> bool:
+    """Whether a change that gains so much for each query is kept."""
+    return bool(gains.size and gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
 
 
 def _steady_best(curves: Array, near: float) -> float:

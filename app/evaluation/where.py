@@ -26,6 +26,11 @@ class Where:
     ignore_identical: bool = False
     reranker: Reranker | None = None
 
+    @property
+    def default_reranker(self) -> Reranker | None:
+        """That of a search which does not say whether it wants one."""
+        return self.reranker if self.settings.rerank_default else None
+
 
 def query_vectors(queries: Mapping[str, str], encoder: Encoder) -> dict[str, npt.NDArray[np.float32]]:
     """The vector of each query."""

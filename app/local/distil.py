@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ def run(settings: Settings, options: MineOptions, training: dict[str, Any] | Non
             from reranker.cli import require_torch
 
             require_torch()  # known before the cluster is worked, not after it
+            if training["fresh"]:
+                shutil.rmtree(options.out / _MINED, ignore_errors=True)
         candidates = _mine(settings, options, console)
         if training is None:
             console.print(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.config import Settings
+from app.deadline import Deadline
 from app.errors import ConfigurationError
 from app.evaluation.collect import Load
 from app.evaluation.dataset import JudgedSet, load_set, sample_queries
@@ -30,6 +32,8 @@ from app.store import templates, tunings
 from app.tuning import Tuning
 
 _SHOWN_REASONS = 5
+_FIRST_ANSWER_MS = 60_000
+"""Of a reranker: its server may still be loading the model."""
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
 
@@ -75,9 +79,11 @@ def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Cons
     Raises:
         InvalidInput: the set can't be measured, with the file and the remedy.
         StoreError: the cluster is away or not ready; the same command again goes on where it was.
+        RerankerError: the reranker is away, or fails.
     """
     with open_set(settings, options, console) as opened:
-        with query_bar(console, "Searching", len(opened.judged.queries)) as progress:
+        names = ["Searching"] if opened.where.reranker is None else ["Searching", "Reranking"]
+        with query_bars(console, names, len(opened.judged.queries)) as bars:
             found = evaluate(
                 opened.judged,
                 opened.where,
@@ -85,7 +91,8 @@ def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Cons
                 load=options.load,
                 kept_in=options.reports,
                 whole=options.whole if opened.scratch else None,
-                progress=progress,
+                progress=bars[0],
+                reranked=bars[-1],
             )
         found = replace(found, notes=(*opened.notes, *found.notes))
         console.print("computing intervals and tests ...", style="dim")
@@ -120,6 +127,9 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
     write_files(options.reports, {})  # a folder that can't be made is known before the work, not after it
     store = open_store(settings)
     reranker = load_reranker(settings, store.encoder)
+    if reranker is not None:
+        # a server names its model, and so its tuned share, when it is reached; one that is away is told before the work
+        reranker.score_texts("a query", ["a text"], Deadline.after(_FIRST_ANSWER_MS))
     tuning = tunings.active(store.cluster)
     drifts, live = templates.compare(store.cluster, store.rendered_for(tuning))
     require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
@@ -157,6 +167,13 @@ def open_set(settings: Settings, options: SetOptions, console: Console) -> Itera
 @contextmanager
 def query_bar(console: Console, description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over queries; silent where the console is no terminal."""
+    with query_bars(console, [description], total) as (advance,):
+        yield advance
+
+
+@contextmanager
+def query_bars(console: Console, descriptions: Sequence[str], total: int) -> Iterator[list[Callable[[int], None]]]:
+    """The same, several one below the other."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -169,8 +186,7 @@ def query_bar(console: Console, description: str, total: int) -> Iterator[Callab
         transient=True,
     )
     with bar:
-        task = bar.add_task(description, total=total)
-        yield lambda done: bar.advance(task, done)
+        yield [partial(bar.advance, bar.add_task(description, total=total)) for description in descriptions]
 
 
 def _require_extra() -> None:

@@ -257,7 +257,7 @@ def _fit(
     served: Path,
     options: Options,
 ) -> _Fitted:
-    """Calibration, bound and weight from the held-out queries; without labels the weight stays as it is."""
+    """Calibration, bound and weight from the held-out queries; without labels from the teacher's order."""
     settings = load_settings(served)
     has_labels = any(rankings[i].query_id in labels for i in held)
     queries = _judged(rankings, scores, labels, held, served, options.plan.threads)
@@ -269,12 +269,15 @@ def _fit(
             return _Fitted(settings, {}, f"nothing was fitted: {error.detail}")
         return _Fitted(fitted, halves.as_dict(), "judgements of the held-out queries")
     try:
-        fitted = replace(fit_settings(queries, settings, method=options.calibration), weight=settings.weight)
+        fitted = fit_settings(queries, settings, method=options.calibration)
     except NothingJudged as error:
         return _Fitted(settings, {}, f"nothing was fitted: {error.detail}")
+    # what follows the teacher's order best need not be what is right: the student gets half a voice at most
+    fitted = replace(fitted, weight=min(settings.weight, fitted.weight))
     note = (
         "the teacher's first three of each held-out query, since nothing was judged: a probability says how likely the "
-        f"teacher would have the passage among them. The weight is the default of {settings.weight}, not measured"
+        f"teacher would have the passage among them, and the weight of {fitted.weight} is the one that follows the "
+        f"teacher best, {settings.weight} at most: whether it finds what people want was not measured"
     )
     return _Fitted(fitted, {}, note)
 

@@ -21,6 +21,7 @@ def load_classifier(folder: Path) -> PreTrainedModel:
     Raises:
         ModelFolderError: a file is missing, another architecture, or more than one label.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = _config(AutoConfig, folder)
@@ -32,7 +33,7 @@ def load_classifier(folder: Path) -> PreTrainedModel:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFolderError(f"{folder}: its weights can't be loaded: {str(error)[:300]}") from error
     if fresh := [name for name in report["missing_keys"] if "position_ids" not in name]:
         raise ModelFolderError(
@@ -65,6 +66,7 @@ def make_student(source: Path, layers: Sequence[int], *, seed: int) -> PreTraine
 
 
 def _whole(source: Path) -> PreTrainedModel:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
     if any((source / name).is_file() for name in _WEIGHTS):
@@ -74,7 +76,7 @@ def _whole(source: Path) -> PreTrainedModel:
             found: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, local_files_only=True, ignore_mismatched_sizes=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelFolderError(f"{source}: its weights can't be loaded: {str(error)[:300]}") from error
         return found
     if not (source / "model.onnx").is_file():

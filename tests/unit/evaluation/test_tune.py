@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from app.evaluation.scratch import Scratch
 from app.evaluation.tune import HELD_OUT, Tuned, tune
 from app.evaluation.where import Where
 from app.ingest.report import IngestReport
+from app.search.reranking import Reranker
 from app.search.weighting import model_for
 from app.store.client import StoreRequestError
 from app.tuning import SHIPPED, Bm25, Boosts, Tuning
@@ -59,11 +60,13 @@ class Bench:
 
     judged: JudgedSet
     cluster: CannedCluster
+    reranker: Reranker | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def tune(self, current: Tuning = FIXED, **options: Any) -> Tuned:
         self.said: list[str] = []
         encoder: Any = CannedEncoder(list(self.judged.queries.values()))
-        where = Where(self.cluster, "default", encoder, canned_settings(), 1)
+        where = Where(self.cluster, "default", encoder, canned_settings(**self.settings), 1, reranker=self.reranker)
         options.setdefault("scratch", None)
         return tune(self.judged, where, current, say=self.said.append, **options)
 

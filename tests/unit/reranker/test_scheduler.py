@@ -149,7 +149,7 @@ def test_a_large_call_is_overtaken_by_no_more_than_its_own_size(
 
 
 def test_a_newcomer_does_not_make_an_admitted_call_late(model: FakeModel, batcher: MicroBatcher, ask: Ask) -> None:
-    batcher._rate = 100.0  # tokens a second: 100 ms a pair
+    batcher._token_s, batcher._deviation_s = 0.01, 0.00125  # 125 ms a pair
     hold(model, ask)
     tight = ask(range(10), timeout_s=2)
     pending(batcher, 10)
@@ -176,7 +176,7 @@ def test_a_full_queue_refuses_at_once(model: FakeModel, batcher: MicroBatcher, a
 def test_a_call_that_could_not_be_answered_in_time_is_refused_when_it_comes(
     model: FakeModel, batcher: MicroBatcher, ask: Ask
 ) -> None:
-    batcher._rate = 100.0  # tokens a second
+    batcher._token_s = 0.01
     held = hold(model, ask)
     began = time.monotonic()
     with pytest.raises(Overloaded, match="ask again later") as refused:
