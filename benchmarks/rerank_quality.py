@@ -18,7 +18,7 @@ from app.config import load_settings
 from app.evaluation.check import shares_in_service
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.comparison import compare
-from app.evaluation.dataset import JudgedSet, load_set
+from app.evaluation.dataset import JudgedSet, load_set, sample_queries
 from app.evaluation.measures import Measured, measure
 from app.evaluation.ranking import prepare_all
 from app.evaluation.reranked import RerankedQuery, rerank_all
@@ -40,7 +40,7 @@ def gain(before: Measured, after: Measured) -> dict[str, Any]:
     """Means x 100, the difference in NDCG@10 with its 95 % interval and p, and how many queries won and lost."""
     found = compare(before, after, "NDCG@10", names=("fused", "reranked"), permutations=1999)
     return {
-        **{name: round(100 * after.means[name], 2) for name in NAMES},
+        **means(after),
         "gain": round(100 * found.mean_difference, 2),
         "interval": [round(100 * found.low, 2), round(100 * found.high, 2)],
         "p": round(found.p_randomization, 4),
@@ -64,38 +64,53 @@ def skipping(
 
 
 def one_set(
-    judged: JudgedSet, where: Where, legs: Mapping[str, QueryLegs], rerankers: Sequence[TextReranker]
+    judged: JudgedSet, where: Where, legs: Mapping[str, QueryLegs], rerankers: Sequence[TextReranker], most: int
 ) -> dict[str, Any]:
+    """Figures of one set: of late interaction over all queries, of cross-encoders over a sample of `most`."""
     shares = shares_in_service(SHIPPED, where, legs)
     fused = {query: item.ranking(shares[query]) for query, item in prepare_all(legs, SHIPPED.normalization).items()}
-    before = measure(judged.qrels, fused)
-    figures: dict[str, Any] = {
-        "queries": len(judged.queries),
-        "fused": {name: round(100 * before.means[name], 2) for name in NAMES},
-    }
+    figures: dict[str, Any] = {"queries": len(judged.queries), "fused": means(measure(judged.qrels, fused))}
     for reranker in rerankers:
-        done = rerank_all(judged.queries, legs, shares, where, reranker, SHIPPED, depth=max(DEPTHS), load=LOAD)
+        part = sample_queries(judged, most) if reranker.calibrated else judged
+        before = measure(part.qrels, {query: fused[query] for query in part.queries})
+        done = rerank_all(
+            part.queries,
+            {query: legs[query] for query in part.queries},
+            shares,
+            where,
+            reranker,
+            SHIPPED,
+            depth=max(DEPTHS),
+            load=LOAD,
+        )
         if done.failed:
             raise SystemExit(f"{len(done.failed)} queries could not be reranked: {next(iter(done.failed.values()))}")
         spent = [item.milliseconds for item in done.queries.values()]
         found: dict[str, Any] = {
+            "queries": len(part.queries),
+            "fused": means(before),
             "weight": reranker.weight,
             f"ms for {max(DEPTHS)} passages": round(statistics.median(spent), 2),
         }
         for depth in DEPTHS:
-            rankings = {
-                query: item.ranking(reranker.weight, depth, calibrated=reranker.calibrated)
-                for query, item in done.queries.items()
-            }
-            found[f"first {depth}"] = gain(before, measure(judged.qrels, rankings))
-        alone = {
-            query: item.ranking(1.0, max(DEPTHS), calibrated=reranker.calibrated)
-            for query, item in done.queries.items()
-        }
-        found["alone"] = round(100 * measure(judged.qrels, alone).means["NDCG@10"], 2)
-        found["spared by a lead of"] = skipping(judged, fused, rankings, done.queries)
+            found[f"first {depth}"] = gain(before, measure(part.qrels, rankings(done.queries, reranker, depth)))
+        alone = rankings(done.queries, reranker, max(DEPTHS), weight=1.0)
+        found["alone"] = means(measure(part.qrels, alone))
+        reranked = rankings(done.queries, reranker, max(DEPTHS))
+        found["spared by a lead of"] = skipping(part, fused, reranked, done.queries)
         figures[reranker.name] = found
     return figures
+
+
+def rankings(
+    found: Mapping[str, RerankedQuery], reranker: TextReranker, depth: int, weight: float | None = None
+) -> dict[str, list[str]]:
+    share = reranker.weight if weight is None else weight
+    return {query: item.ranking(share, depth, calibrated=reranker.calibrated) for query, item in found.items()}
+
+
+def means(measured: Measured) -> dict[str, float]:
+    return {name: round(100 * measured.means[name], 2) for name in NAMES}
 
 
 def plot(figures: Mapping[str, Any], path: Path) -> None:
@@ -131,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(fusion.SETS))
     parser.add_argument("--model", type=Path, nargs="*", default=[], help="folders of cross-encoders to measure beside")
+    parser.add_argument("--most", type=int, default=60, help="queries of a set that a cross-encoder is measured on")
     parser.add_argument("--data", type=Path, help="a folder to keep the indexes in, for another run")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
@@ -163,7 +179,7 @@ def main() -> None:
                 depth=SHIPPED.candidates,
                 load=LOAD,
             )
-            figures[name] = one_set(judged, where, found.legs, rerankers)
+            figures[name] = one_set(judged, where, found.legs, rerankers, arguments.most)
             print(name, figures[name], flush=True)
         for reranker in rerankers:
             reranker.close()
