@@ -121,6 +121,8 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr | None = None
     llm_timeout_s: float = Field(60.0, gt=0)
     llm_max_tokens: int = Field(512, ge=16)
+    context_size: int = Field(5, ge=1, le=50)
+    """Passages that an answer is made from."""
     llm_context_tokens: int = Field(3000, ge=256)
     """Rough bound on the tokens of the prompt's passages (counted by the embedding model's tokenizer)."""
 

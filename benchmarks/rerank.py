@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,9 @@ METHOD = (
     f"passages of the same set, cut to {SHORTEST}-{LONGEST} tokens (even, seed {SEED}), pairs cut at 256 tokens. "
     f"Clients send one request after the other, {ROUNDS} requests each; a cell ends early after its seconds are up. "
     "flashrank: its call imitated (pairs padded to the longest, one ONNX Runtime run with default options), its "
-    "package not installed. torch: sentence-transformers' CrossEncoder.predict, fp32, as it comes. Times in ms. "
+    "package not installed. in turn: one client, the same request to each of them one after the other, the order drawn "
+    "anew each time: the one comparison that a machine whose speed drifts leaves fair. torch: sentence-transformers' "
+    "CrossEncoder.predict, fp32, as it comes. Times in ms. "
     f"Overload: through the HTTP server, arrivals at random (Poisson) at twice the rate that 4 clients got in the "
     f"same run, for {OVERLOAD_S} s, 20 pairs each, timeout_ms {BUDGET_MS} (or three requests' time, if that is more)."
 )
@@ -112,7 +115,7 @@ def ours(folder: Path, requests: Sequence[Request], seconds: float) -> dict[str,
     return found
 
 
-def flashrank(folder: Path, requests: Sequence[Request], seconds: float) -> dict[str, Any]:
+def flashrank_call(folder: Path) -> Score:
     """As `flashrank.Ranker.rerank` does it (0.2): everything in one batch, padded to its longest pair."""
     session = ort.InferenceSession(str(folder / "model.onnx"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -128,6 +131,11 @@ def flashrank(folder: Path, requests: Sequence[Request], seconds: float) -> dict
         }
         return 1 / (1 + np.exp(-session.run(None, feed)[0].flatten()))
 
+    return score
+
+
+def flashrank(folder: Path, requests: Sequence[Request], seconds: float) -> dict[str, Any]:
+    score = flashrank_call(folder)
     return {
         f"{pairs} pairs, {clients} clients": cell(score, requests, pairs, clients, seconds)
         for pairs in PAIRS
@@ -135,38 +143,81 @@ def flashrank(folder: Path, requests: Sequence[Request], seconds: float) -> dict
     }
 
 
-def by_torch(python: str, folder: Path, requests: Sequence[Request], seconds: float, scratch: Path) -> dict[str, Any]:
-    weights = scratch / "weights.npz"
-    write_weights(folder, weights)
-    cells = [
-        {"pairs": pairs, "clients": clients, "rounds": ROUNDS[clients], "seconds": seconds}
-        for pairs in PAIRS
-        for clients in (1, 4)
-    ]
-    check = requests[0]
-    given = {
-        "model": str(folder),
-        "weights": str(weights),
-        "scratch": str(scratch),
-        "threads": os.cpu_count(),
-        "requests": requests,
-        "cells": cells,
-        "check": check,
-    }
-    side = Path(__file__).parent / "rerank_torch.py"
-    done = subprocess.run([python, str(side)], input=json.dumps(given), stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    logits = CrossEncoder(folder, provider="cpu").score(*check).logits
-    results = {
-        f"{one['pairs']} pairs, {one['clients']} clients": figures(
-            found["cells"][f"{one['pairs']} pairs, {one['clients']} clients"]["latencies"],
-            found["cells"][f"{one['pairs']} pairs, {one['clients']} clients"]["seconds"],
-            one["pairs"],
-        )
-        for one in cells
-    }
-    difference = float(np.abs(logits - np.array(found["check"]).flatten()).max())
-    return {**results, "largest_difference_of_logits": round(difference, 6), "versions": found["versions"]}
+class Torch:
+    """sentence-transformers in a process of its own, with the weights of `folder`."""
+
+    def __init__(self, python: str, folder: Path, requests: Sequence[Request], seconds: float, scratch: Path) -> None:
+        weights = scratch / "weights.npz"
+        write_weights(folder, weights)
+        cells = [
+            {"pairs": pairs, "clients": clients, "rounds": ROUNDS[clients], "seconds": seconds}
+            for pairs in PAIRS
+            for clients in (1, 4)
+        ]
+        given = {
+            "model": str(folder),
+            "weights": str(weights),
+            "scratch": str(scratch),
+            "threads": os.cpu_count(),
+            "requests": requests,
+            "cells": cells,
+            "check": requests[0],
+        }
+        side = Path(__file__).parent / "rerank_torch.py"
+        self._process = subprocess.Popen([python, str(side)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        found = self._ask(given)
+        logits = CrossEncoder(folder, provider="cpu").score(*requests[0]).logits
+        difference = float(np.abs(logits - np.array(found["check"]).flatten()).max())
+        self.figures = {
+            name: figures(found["cells"][name]["latencies"], found["cells"][name]["seconds"], one["pairs"])
+            for one in cells
+            for name in [f"{one['pairs']} pairs, {one['clients']} clients"]
+        } | {"largest_difference_of_logits": round(difference, 6), "versions": found["versions"]}
+
+    def milliseconds(self, number: int, pairs: int) -> float:
+        """Of one request."""
+        return float(self._ask([number, pairs]))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def _ask(self, what: object) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+def in_turn(contestants: dict[str, Callable[[int, int], float]], rounds: int) -> dict[str, Any]:
+    """Every contestant scores the same request, one after the other, in a new order each time; one client, ms."""
+    generator = random.Random(SEED)
+    found: dict[str, Any] = {}
+    for pairs in PAIRS:
+        spent: dict[str, list[float]] = {name: [] for name in contestants}
+        for number in range(rounds):
+            for name in generator.sample(sorted(contestants), len(contestants)):
+                spent[name].append(contestants[name](number, pairs))
+        found[f"{pairs} pairs"] = {name: harness.percentiles(values) for name, values in spent.items()}
+        if "torch fp32" in spent:
+            found[f"{pairs} pairs, times as fast as torch fp32, median of the rounds"] = {
+                name: round(statistics.median(np.array(spent["torch fp32"]) / np.array(values)), 2)
+                for name, values in spent.items()
+            }
+    return found
+
+
+def timed(score: Score, requests: Sequence[Request]) -> Callable[[int, int], float]:
+    def run(number: int, pairs: int) -> float:
+        query, documents = requests[number]
+        began = time.perf_counter()
+        score(query, documents[:pairs])
+        return (time.perf_counter() - began) * 1000
+
+    score(requests[0][0], requests[0][1])
+    return run
 
 
 def overload(folder: Path, requests: Sequence[Request]) -> dict[str, Any]:
@@ -226,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch-python", help="an interpreter with sentence-transformers and torch")
     parser.add_argument("--seconds", type=float, default=6, help="after which a cell takes no new request")
+    parser.add_argument("--rounds", type=int, default=11, help="of the comparison in turn")
     parser.add_argument("--layers", type=int, nargs="+", default=[6, 2])
     parser.add_argument("--try-out", action="store_true", help="leave the result file as it is")
     arguments = parser.parse_args()
@@ -251,8 +303,19 @@ def main() -> None:
         fp32, int8 = scratch / name, scratch / f"{name}-int8"
         note(f"{name} fp32, flashrank", flashrank(fp32, requests, seconds))
         note(f"{name} int8, flashrank", flashrank(int8, requests, seconds))
+        contestants = {
+            "ours fp32": timed(CrossEncoder(fp32, provider="cpu").score, requests),
+            "ours int8": timed(CrossEncoder(int8, provider="cpu").score, requests),
+            "flashrank fp32": timed(flashrank_call(fp32), requests),
+            "flashrank int8": timed(flashrank_call(int8), requests),
+        }
         if arguments.torch_python:
-            note(f"{name} fp32, torch", by_torch(arguments.torch_python, fp32, requests, seconds, scratch))
+            torch = Torch(arguments.torch_python, fp32, requests, seconds, scratch)
+            note(f"{name} fp32, torch", torch.figures)
+            note(f"{name}, in turn", in_turn({**contestants, "torch fp32": torch.milliseconds}, arguments.rounds))
+            torch.close()
+        else:
+            note(f"{name}, in turn", in_turn(contestants, arguments.rounds))
         note(f"overload, {name} int8", overload(int8, requests))
     took = round(time.perf_counter() - began)
     loads = {"load_average_before": load_before, "load_average_after": [round(x, 1) for x in os.getloadavg()]}

@@ -33,7 +33,7 @@ def export(source: Path, weights: Path, target: Path) -> None:
 
 
 def main() -> None:
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.readline())
     source, folder = Path(given["model"]), Path(given["scratch"]) / "hf"
     export(source, Path(given["weights"]), folder)
     torch.set_num_threads(given["threads"])
@@ -72,7 +72,12 @@ def main() -> None:
         seconds = time.perf_counter() - began
         cells[f"{cell['pairs']} pairs, {cell['clients']} clients"] = {"latencies": latencies, "seconds": seconds}
     versions = {name: version(name) for name in ("torch", "sentence-transformers", "transformers")}
-    print(json.dumps({"check": checked, "cells": cells, "versions": versions}))
+    print(json.dumps({"check": checked, "cells": cells, "versions": versions}), flush=True)
+    for line in sys.stdin:  # one request after the other, as the other side takes turns with others
+        number, pairs = json.loads(line)
+        began = time.perf_counter()
+        score(requests[number][0], requests[number][1][:pairs])
+        print(json.dumps((time.perf_counter() - began) * 1000), flush=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def answer() -> Response:
 
 
 def _context(request: AnswerRequest, found: SearchResult) -> Sequence[Hit]:
-    return found.hits[: request.context_size]
+    return found.hits[: request.context_size or services().settings.context_size]
 
 
 def _nearby(request: AnswerRequest, left: float) -> Fetch:

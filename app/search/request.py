@@ -189,4 +189,5 @@ class AnswerRequest(SearchRequest):
     max_per_document: Annotated[Integer, Field(ge=1, le=100)] | None = 3
     fold_duplicates: bool = True
     stream: bool = False
-    context_size: Annotated[Integer, Field(ge=1, le=50)] = 5
+    context_size: Annotated[Integer, Field(ge=1, le=50)] | None = None
+    """Passages that the answer is made from, best first. Default: the service's setting (5)."""

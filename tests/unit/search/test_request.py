@@ -22,7 +22,7 @@ def test_defaults() -> None:
 
 def test_an_answer_wants_variety() -> None:
     request = AnswerRequest.model_validate_json('{"query": "x"}')
-    assert (request.max_per_document, request.fold_duplicates, request.context_size) == (3, True, 5)
+    assert (request.max_per_document, request.fold_duplicates, request.context_size) == (3, True, None)
 
 
 @pytest.mark.parametrize(
