@@ -96,12 +96,15 @@ def pending(batcher: MicroBatcher, count: int) -> None:
         time.sleep(0.001)
 
 
-def test_callers_share_batches_and_get_their_own(model: FakeModel, ask: Ask) -> None:
+def test_callers_share_batches_and_get_their_own(model: FakeModel, batcher: MicroBatcher, ask: Ask) -> None:
+    held = hold(model, ask)
     calls = [ask([2 * number, 2 * number + 1]) for number in range(4)]
+    pending(batcher, 8)
+    model.gate.set()
     for number, call in enumerate(calls):
         assert call.result().logits.tolist() == [2 * number, 2 * number + 1]
-    assert max(len(batch) for batch in model.batches) == 4
-    assert len(model.batches) < 4
+    held.result()
+    assert [len(batch) for batch in model.batches] == [1, 4, 4]
 
 
 def test_no_batch_is_over_the_budget(model: FakeModel, ask: Ask) -> None:
@@ -178,15 +181,15 @@ def test_a_call_that_could_not_be_answered_in_time_is_refused_when_it_comes(
 ) -> None:
     batcher._token_s = 0.01
     held = hold(model, ask)
-    began = time.monotonic()
     with pytest.raises(Overloaded, match="ask again later") as refused:
         ask(range(10), timeout_s=0.5).result()
-    assert time.monotonic() - began < 0.4
+    assert not held.done()  # it was refused while the model was busy, not after it
     assert 0.1 <= refused.value.retry_after_s < 10
     model.gate.set()
     held.result()
     # with nothing in front it is let in: otherwise a wrong estimate would last for ever
-    assert len(ask(range(10), timeout_s=0.5).result().logits) == 10
+    batcher._token_s = 10.0
+    assert len(ask(range(10), timeout_s=10).result().logits) == 10
 
 
 def test_what_became_late_is_not_computed(model: FakeModel, batcher: MicroBatcher, ask: Ask) -> None:
@@ -223,7 +226,7 @@ def test_times_are_told_apart(model: FakeModel, batcher: MicroBatcher, ask: Ask)
     scored = waiting.result()
     held.result()
     assert scored.queue_ms >= 95
-    assert 15 < scored.compute_ms < 90
+    assert scored.compute_ms > 15
     assert scored.tokenize_ms == 0.5
     assert scored.tokens == TOKENS
 
