@@ -141,7 +141,7 @@ def test_passages_that_lack_token_vectors_are_encoded_on_the_way(client: httpx2.
         ({"query": "q", "documents": []}, 422, "documents"),
         ({"query": "q", "documents": ["a"] * 1001}, 422, "1000"),
         ({"query": " ", "documents": ["a"]}, 422, "query"),
-        ({"query": "q", "documents": [5]}, 422, "documents.0"),
+        ({"query": "q", "documents": [5]}, 422, "documents.0: Input should be a valid string (got 5)"),
         ({"query": "q", "documents": [{"title": "t"}]}, 422, "documents.0"),
         ({"query": "q", "documents": ["a"], "top_n": 0}, 422, "top_n"),
         ({"query": "q", "documents": ["a"], "model": "gpt"}, 422, "late-interaction"),
