@@ -46,7 +46,11 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
     problems = []
     for item in found:
         # a union's branch names are ours, not the caller's
-        loc = tuple(part for part in item["loc"] if part not in {"bool", "RerankRequest", "MmrRequest", "RerankText", "constrained-str"})
+        loc = tuple(
+            part
+            for part in item["loc"]
+            if part not in {"bool", "RerankRequest", "MmrRequest", "RerankText", "constrained-str"}
+        )
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown field"
