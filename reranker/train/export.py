@@ -121,7 +121,7 @@ def _write_graph(model: Any, path: Path) -> None:
     model.set_attn_implementation("eager")  # plain MatMul and Softmax, which every runtime and quantiser knows
     # the older, tracing exporter takes the mask of the example for a constant: its logits were off by 0.01
     torch.onnx.export(
-        Logits(),
+        Logits().eval(),
         example,
         str(path),
         input_names=names,
