@@ -221,7 +221,9 @@ def arrange(
     fused = min_max([item.fused for item in head])
     mixed = blend(fused[:done], scores[:done], weight, calibrated=calibrated)
     own = [item.fused for item in head[:done]]
-    low = max([min(own), *(item.fused for item in rest)])
+    # whoever was reranked stays in front of the rest, which may hold exact matches too
+    least = min(item.bonus for item in head[:done])
+    low = max([min(own), *(item.score - least for item in rest)])
     high = max([low, *own])
     span = max(high - low, _FLAT * max(1.0, abs(high)))
     ranked = [

@@ -78,7 +78,7 @@ class Searcher:
     _legs: dict[str, Scores] = field(default_factory=dict)
 
     def search(self, query: str, **body: Any) -> Answer:
-        status, found = self.post("/v1/search", {"query": query, "size": 100, **body})
+        status, found = self.post("/v1/search", {"query": query, "size": 100, "rerank": False, **body})
         assert status == 200, found
         assert found["degraded"] == []
         return found

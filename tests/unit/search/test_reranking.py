@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.deadline import Deadline
@@ -165,6 +165,13 @@ def test_the_top_is_the_same_as_without_early_exit(
     assert values(early) == pytest.approx(values(whole))
 
 
+@settings(max_examples=500, deadline=None)
+@example(
+    rows=[*[(0.0, 0.0, 0.2)] * 3, (0.0, 1.0, 0.2), (0.0, 0.0, 0.2), (3.0, 0.0, 0.0)],
+    done=5,
+    weight=1.0,
+    calibrated=False,
+)
 @given(
     st.lists(st.tuples(st.floats(-5, 5), st.floats(-10, 10), st.sampled_from([0.0, 0.0, 0.2, 1.0])), max_size=30),
     st.integers(0, 30),
