@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=400, help="a client, at most")
+    parser.add_argument("--result", default="search_overhead", help="name of the result file")
     arguments = parser.parse_args()
     texts = list(harness.queries("awsdocs")[0].values())
     figures: dict[str, Any] = {"passages": arguments.passages}
@@ -92,7 +93,7 @@ def main() -> None:
                     each = max(20, arguments.requests // clients)
                     figures[f"{name}, {clients} clients"] = load(up["url"], texts, clients, each, body)
             figures["worker_memory_mib"] = worker_memory(up["pid"])
-    harness.write_result("search_overhead", "benchmarks/search_overhead.md", figures)
+    harness.write_result(arguments.result, "benchmarks/search_overhead.md", figures)
 
 
 if __name__ == "__main__":
