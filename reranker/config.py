@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -10,10 +9,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reranker.errors import ConfigurationError
+from reranker.loopback import is_loopback
 from reranker.session import WantedProvider
 
 PREFIX = "BRAID_RERANKER_"
-_LOCAL_NAMES = frozenset({"localhost", "localhost."})
 
 
 class ServerSettings(BaseSettings):
@@ -71,17 +70,6 @@ def load_settings(**overrides: object) -> ServerSettings:
         return ServerSettings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(problem) for problem in error.errors(include_url=False))) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be reached from this machine."""
-    name = host.strip("[]").lower()
-    if name in _LOCAL_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _explain(problem: ErrorDetails) -> str:

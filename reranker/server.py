@@ -17,8 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from pydantic import BaseModel, ValidationError
 
 from reranker import problems, telemetry
-from reranker.config import ServerSettings, is_loopback
+from reranker.config import ServerSettings
 from reranker.cross_encoder import CrossEncoder, Scored
+from reranker.loopback import is_loopback
 from reranker.problems import InvalidInput, NotAuthenticated, UnsupportedMedia
 from reranker.scheduler import MicroBatcher
 from reranker.schemas import Document, RerankRequest, TeiRequest

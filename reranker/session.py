@@ -114,20 +114,26 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-def _options(threads: int) -> Any:
+def session_options(threads: int) -> Any:
+    """What every session of ours runs with, the embedding model's too."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # every batch has its own shape: plans kept per shape would only grow
+    # every batch has its own shape: plans kept per shape would only grow (benchmarks/encode.md)
     options.enable_mem_pattern = False
-    # others share these cores: waiting threads must not burn them
+    # OpenSearch and others share these cores: waiting threads must not burn them
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _options(threads: int) -> Any:
+    options = session_options(threads)
     # int8 weights that use the whole range saturate in AVX2's and AVX-512's u8 x s8 product where the CPU has no VNNI:
     # ONNX Runtime then turns them into u8 (weights of reduced range, as quantize.py makes, stay as they are). It would
     # also do so on a CPU with VNNI, which needs it not and takes twice as long
     options.add_session_config_entry("session.x64quantprecision", "0" if _has_vnni() else "1")
-    options.log_severity_level = 3
     return options
 
 

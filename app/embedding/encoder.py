@@ -14,10 +14,11 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from app.config import Settings
-from app.embedding.batching import plan_batches
 from app.embedding.model_folder import MODEL_FILE, NO_PREFIXES, TOKENIZER_FILE, Prefixes, model_folder, prefixes
-from app.embedding.session import RUNTIME_ERRORS, Provider, open_session
+from app.embedding.session import Provider, open_session
 from app.errors import ConfigurationError, EncoderError
+from reranker.batching import plan_batches
+from reranker.session import RUNTIME_ERRORS
 
 Vectors = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int64]

@@ -7,25 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort  # type: ignore[import-untyped]
-from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
 
 from app.errors import ConfigurationError
+from reranker.session import RUNTIME_ERRORS, first_line, session_options
 
 log = logging.getLogger(__name__)
 
 Provider = Literal["cuda", "openvino", "cpu"]
-
-RUNTIME_ERRORS: tuple[type[Exception], ...] = (
-    _state.EPFail,
-    _state.Fail,
-    _state.InvalidArgument,
-    _state.InvalidGraph,
-    _state.InvalidProtobuf,
-    _state.NoSuchFile,
-    _state.NotImplemented,
-    _state.RuntimeException,
-)
-"""What ONNX Runtime raises; its classes have no common base but `Exception`."""
 
 _NAMES: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
@@ -60,12 +48,12 @@ def open_session(
             continue
         try:
             session = ort.InferenceSession(
-                model, _options(threads), providers=[(_NAMES[candidate], _OPTIONS[candidate])]
+                model, session_options(threads), providers=[(_NAMES[candidate], _OPTIONS[candidate])]
             )
         except RUNTIME_ERRORS as error:
             if candidate == "cpu":
-                raise ConfigurationError(f"ONNX Runtime can't load {model.name}: {_first_line(error)}") from error
-            log.warning("the embedding model can't run on %s: %s", candidate, _first_line(error))
+                raise ConfigurationError(f"ONNX Runtime can't load {model.name}: {first_line(error)}") from error
+            log.warning("the embedding model can't run on %s: %s", candidate, first_line(error))
             continue
         if session.get_providers()[0] == _NAMES[candidate]:
             return session, candidate
@@ -73,20 +61,3 @@ def open_session(
         f"BRAID_EMBEDDING_PROVIDER={wanted} can't be used here (found: {', '.join(available)}): install "
         f"{_PACKAGES[candidates[0]]} in place of onnxruntime, with its drivers, or set it to auto or cpu"
     )
-
-
-def _options(threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # every batch has its own shape: plans kept per shape would only grow (benchmarks/encode.md)
-    options.enable_mem_pattern = False
-    # OpenSearch shares these cores: waiting threads must not burn them
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -7,25 +7,12 @@ whoever can reach the loopback address. The operator reads and writes the whole 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from urllib.parse import urlsplit
 
 from app.config import Settings
 from app.errors import ConfigurationError, NotAuthenticated
 from app.store.filters import Scope
-
-_LOCAL_NAMES = frozenset({"localhost", "localhost."})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be reached from this machine."""
-    name = host.strip("[]").lower()
-    if name in _LOCAL_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+from reranker.loopback import is_loopback
 
 
 def check_exposure(settings: Settings) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from app.config import load_settings
 from app.errors import ConfigurationError, NotAuthenticated
-from app.gateway.identity import check_exposure, identify, is_loopback
+from app.gateway.identity import check_exposure, identify
+from reranker.loopback import is_loopback
 
 OPEN = load_settings(api_key=None)
 LOCKED = load_settings(api_key="s3cret", tenant="acme")
