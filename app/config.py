@@ -26,6 +26,7 @@ Language = Literal[
 ]  # fmt: skip
 """The language analyzers of OpenSearch."""
 Precision = Literal["fp32", "fp16", "int8"]
+Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
 
 
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
 
     # the store
     opensearch_url: HttpUrl | None = None
+    """One address, or several of one cluster, separated by commas: when a node is away, the next is asked."""
     opensearch_user: str | None = None
     opensearch_password: SecretStr | None = None
     opensearch_ca_file: Path | None = None
@@ -57,6 +59,26 @@ class Settings(BaseSettings):
 
     # Redis
     redis_url: str | None = None
+
+    # caches; each can be switched off by its flag
+    response_cache_ttl_s: int = Field(600, ge=1, le=86_400)
+    cache_staleness_ms: int = Field(0, ge=0, le=60_000)
+    """How old a cached answer may be although documents were added or replaced since. 0: never older than the store.
+    Deletions and narrowed ACLs are never bridged."""
+    near_cache_threshold: float = Field(0.9, ge=0.5, le=1)
+    """Cosine similarity from which two queries are looked at as the same."""
+    near_cache_entries: int = Field(1000, ge=1, le=20_000)
+    """Queries that are compared with, for each scope and set of options."""
+    embedding_cache_entries: int = Field(4096, ge=0, le=1_000_000)
+    """Of each worker; Redis keeps more."""
+    cache_ttl_s: int = Field(3600, ge=1, le=604_800)
+    """How long Redis keeps embeddings of queries and scores of rerankers."""
+
+    # feature flags
+    flags_file: Path | None = None
+    """A flagd file, read again when it changes. None: the flags that ship with Braid."""
+    flagd: str | None = Field(None, pattern=r"^[^\s/:]+:\d{1,5}$")
+    """``host:port`` of a flagd server, in place of the file."""
 
     # the embedding model
     embedding_model: str = "all-MiniLM-L6-v2"
@@ -138,8 +160,36 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
     threads: int = Field(16, ge=1, le=512)
+    concurrency: int | None = Field(None, ge=1, le=512)
+    """Searches and answers that one process works on at once. None: 2 for each core, at least 4."""
+    queue: int = Field(32, ge=0, le=4096)
+    """Requests that may wait for their turn; more are told to come back (429)."""
+    worker_max_requests: int = Field(0, ge=0)
+    """A worker is replaced after about so many requests. 0: never."""
+    tenant: Tenant = "default"
+    """Of the operator (`api_key`, or loopback without any key), and of the command line."""
+    cors_origins: str | None = None
+    """Origins whose pages may call the service, separated by commas."""
+    audit_log: str = "stderr"
+    """``off``, ``stderr``, or a file that lines of JSON are appended to."""
+
+    # who may ask
     api_key: SecretStr | None = None
-    tenant: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """The operator's key: every role, every document of `tenant`."""
+    keys_secret: SecretStr | None = Field(None, min_length=32)
+    """What `braid keys` authenticates keys with; the same for all workers and hosts. Without it there are no keys."""
+    jwt_jwks_url: HttpUrl | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_algorithms: str = "RS256,PS256,ES256,EdDSA"
+    jwt_tenant_claim: str = "tenant"
+    jwt_groups_claim: str = "groups"
+    jwt_roles_claim: str = "roles"
+    jwt_leeway_s: int = Field(10, ge=0, le=300)
+    rate_limit_key: str | None = None
+    """Of each caller, such as ``600/minute;100000/day``; a key may have its own."""
+    rate_limit_tenant: str | None = None
+    """Of all callers of a tenant together."""
     max_body_bytes: int = Field(64 * 1024 * 1024, gt=0)
 
     # the command line as a client

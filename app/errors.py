@@ -6,6 +6,7 @@
     │   └── MalformedRequest      not JSON, not an object, wrong encoding       400
     ├── NotFound                  the named thing does not exist                404
     ├── NotAuthenticated          a key is required and none, or a wrong one    401
+    ├── Forbidden                 the key or token has not the role for it      403
     ├── PayloadTooLarge           body over the limit                           413
     ├── UnsupportedMedia          a content type or file type we don't read     415
     ├── DocumentRejected          a file or document can't be ingested          422
@@ -18,6 +19,7 @@
     ├── RerankerError             the reranker failed                           503
     │   └── RerankerUnavailable   its server can't be reached                   503
     ├── Overloaded                a bounded queue is full: come back later      429
+    │   └── RateLimited           the caller, or its tenant, asked too much     429
     ├── GenerationError           the language model failed or is away          502
     ├── DeadlineExceeded          the time budget ran out                       504
     └── ProvisioningError         the embedded node, Redis server or a model can't be set up (command line)
@@ -80,6 +82,12 @@ class NotAuthenticated(BraidError):
     status = 401
     title = "Not authenticated"
     kind = "not-authenticated"
+
+
+class Forbidden(BraidError):
+    status = 403
+    title = "Not allowed"
+    kind = "forbidden"
 
 
 class PayloadTooLarge(BraidError):
@@ -173,6 +181,12 @@ class Overloaded(BraidError):
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Overloaded):
+    """The caller's or the tenant's limit is used up for now."""
+
+    kind = "rate-limited"
 
 
 class GenerationError(BraidError):

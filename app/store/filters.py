@@ -21,6 +21,8 @@ class Scope:
 
     tenant: str
     principals: frozenset[str] | None = None
+    subject: str | None = None
+    """Who asks (``key:ID``, ``user:SUB``; None: the operator): not for filters, but for logs, feedback and limits."""
 
 
 @dataclass(frozen=True, slots=True)
