@@ -12,8 +12,8 @@ from flask import Blueprint, Response, g, stream_with_context
 
 from app import telemetry
 from app.api import problems, schemas
-from app.api.bodies import read_json, scope, services, write_json
-from app.api.search import log_query, search_fields
+from app.api.bodies import read_json, services, write_body
+from app.api.search import Asked, log_query, logged, search_fields
 from app.errors import BraidError
 from app.generation.answer import Answer, Event
 from app.generation.citations import Citation
@@ -21,6 +21,7 @@ from app.generation.context import Fetch
 from app.passage import Hit
 from app.search.request import AnswerRequest
 from app.search.service import SearchResult
+from app.serving.answers import Look, is_lasting, record_of
 from app.store.filters import clauses
 from app.store.neighbours import passages_at
 
@@ -36,50 +37,103 @@ _NEIGHBOURS_TIMEOUT_S = 1.0
 def answer() -> Response:
     """An answer from the passages that match, each claim cited."""
     request = read_json(AnswerRequest)
-    started = time.monotonic()
-    found = services().search.search(request, scope())
-    fields = search_fields(request, found)
-    if request.timeout_ms is None:
-        left = services().settings.llm_timeout_s
-    else:
-        left = max(0.1, request.timeout_ms / 1000 - (time.monotonic() - started))
+    asked = Asked.now(request)
+    look = asked.look("answer")
     if request.stream:
-        body = stream_with_context(_events(request, found, fields, left))
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return Response(body, content_type="text/event-stream; charset=utf-8", headers=headers)
-    nearby = _nearby(request, left)
-    made = services().generator.answer(request.query, _context(request, found), timeout_s=left, nearby=nearby)
-    _log_answer(request, found, fields, made)
-    return write_json(_whole(fields, made))
+        return _stream(request, asked, look)
+    record, timings = look.record, asked.timings
+    try:
+        if record is None:
+            found = asked.search(look)
+            left = _time_for(asked)
+            made = services().generator.answer(
+                request.query, _context(request, found), timeout_s=left, nearby=_nearby(request, look, left)
+            )
+            record, timings = _record(request, look, found, made), _timings(found, made)
+            if _is_lasting(found, made):
+                look.finish(record)
+    finally:
+        look.finish(None)
+    whole = record["answer"] | asked.volatile(look, timings)
+    log_query(request, whole, record["log"], route="answer")
+    return write_body(whole)
+
+
+def _stream(request: AnswerRequest, asked: Asked, look: Look) -> Response:
+    if look.record is not None:
+        whole = look.record["answer"] | asked.volatile(look, asked.timings)
+        events = _cached_events(request, whole, look.record["log"])
+    else:
+        # what fails before the first passage is there has a status of its own
+        events = _events(request, asked, look, _search(asked, look))
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    body = stream_with_context(events)
+    response = Response(body, content_type="text/event-stream; charset=utf-8", headers=headers)
+    response.call_on_close(lambda: look.finish(None))  # who goes away before the first byte never starts the stream
+    return response
+
+
+def _search(asked: Asked, look: Look) -> SearchResult:
+    try:
+        return asked.search(look)
+    except BaseException:
+        look.finish(None)
+        raise
 
 
 def _context(request: AnswerRequest, found: SearchResult) -> Sequence[Hit]:
     return found.hits[: request.context_size or services().settings.context_size]
 
 
-def _nearby(request: AnswerRequest, left: float) -> Fetch:
+def _time_for(asked: Asked) -> float:
+    """Seconds for the language model: what is left of a budget that the request names, else the setting's."""
+    if asked.request.timeout_ms is None:
+        return services().settings.llm_timeout_s
+    return max(0.1, asked.deadline.at - time.monotonic())
+
+
+def _nearby(request: AnswerRequest, look: Look, left: float) -> Fetch:
     """Reads passages beside the results, through the same filter as the search."""
-    cluster, filters = services().cluster, clauses(scope(), request.filter.passage_filter())
+    cluster, filters = services().cluster, clauses(look.scope, request.filter.passage_filter())
     limit = min(_NEIGHBOURS_TIMEOUT_S, left / 2)
     return lambda places: passages_at(cluster, places, filters, timeout_s=limit)
 
 
-def _log_answer(request: AnswerRequest, found: SearchResult, fields: dict[str, Any], made: Answer | None) -> None:
-    """`made` is None where the stream ended before its answer did."""
-    if made is None:
-        log_query(request, found, fields, route="answer")
-        return
-    degraded = [stage for stage, _ in made.degraded]
-    log_query(request, found, fields, route="answer", gen_ms=made.gen_ms, degraded=degraded, abstained=made.abstained)
+def _is_lasting(found: SearchResult, made: Answer) -> bool:
+    return is_lasting([*(item.reason for item in found.degraded), *(reason for _, reason in made.degraded)])
 
 
-def _events(request: AnswerRequest, found: SearchResult, fields: dict[str, Any], left: float) -> Iterator[bytes]:
+def _record(request: AnswerRequest, look: Look, found: SearchResult, made: Answer) -> dict[str, Any]:
+    """The whole answer as it may be cached."""
+    for stage, reason in made.degraded:
+        telemetry.DEGRADED_REQUESTS.labels(stage, reason.partition(":")[0]).inc()
+    fields = search_fields(request, found)
+    degraded = [schemas.DegradedItem(stage=stage, reason=reason) for stage, reason in made.degraded]
+    whole = schemas.AnswerResponse(
+        **{**fields, "degraded": [*fields["degraded"], *degraded]},
+        answer=made.text,
+        citations=[_citation(citation) for citation in made.citations],
+        abstained=made.abstained,
+        model=made.model,
+        usage=made.usage,
+    )
+    return record_of(look, whole.model_dump(mode="json"), log=logged(request, found, made.abstained))
+
+
+def _timings(found: SearchResult, made: Answer) -> dict[str, float]:
+    total = round(found.timings["total_ms"] + made.gen_ms, 3)
+    return {**found.timings, "gen_ms": made.gen_ms, "total_ms": total}
+
+
+def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult) -> Iterator[bytes]:
     """The stream; whatever goes wrong in it is its last event, since the status has been sent."""
-    made: Answer | None = None
+    own = asked.volatile(look, found.timings)
+    done = False
     try:
-        yield _event("retrieval", schemas.SearchResponse(**fields).model_dump_json().encode())
+        yield _event("retrieval", orjson.dumps(_searched(request, found) | own))
+        left = _time_for(asked)
         steps: Iterator[Event] = services().generator.stream(
-            request.query, _context(request, found), timeout_s=left, nearby=_nearby(request, left)
+            request.query, _context(request, found), timeout_s=left, nearby=_nearby(request, look, left)
         )
         for step in steps:
             if step.kind == "token":
@@ -87,16 +141,37 @@ def _events(request: AnswerRequest, found: SearchResult, fields: dict[str, Any],
             elif step.citation is not None:
                 yield _event("citation", _citation(step.citation).model_dump_json().encode())
             elif step.answer is not None:
-                made = step.answer
+                record = _record(request, look, found, step.answer)
+                if _is_lasting(found, step.answer):
+                    look.finish(record)
+                whole = record["answer"] | own | {"timings": _timings(found, step.answer)}
                 # before the caller has it, who may judge it at once
-                _log_answer(request, found, fields, made)
-                yield _event("done", _whole(fields, made).model_dump_json().encode())
+                log_query(request, whole, record["log"], route="answer")
+                done = True
+                yield _event("done", orjson.dumps(whole))
     except BraidError as error:
         _log.warning("request %s: %s: %s", g.request_id, error.kind, error.detail)
         yield _event("error", orjson.dumps(problems.from_error(error)))
     finally:
-        if made is None:  # it failed, or its reader went away
-            _log_answer(request, found, fields, None)
+        look.finish(None)
+        if not done:  # it failed, or its reader went away
+            log_query(request, _searched(request, found) | own, logged(request, found), route="answer")
+
+
+def _cached_events(request: AnswerRequest, whole: dict[str, Any], log: dict[str, Any]) -> Iterator[bytes]:
+    """The stream of an answer that was there already."""
+    searched = {name: value for name, value in whole.items() if name in schemas.SearchResponse.model_fields}
+    yield _event("retrieval", orjson.dumps(searched))
+    if whole["answer"]:
+        yield _event("token", orjson.dumps({"text": whole["answer"]}))
+    for citation in whole["citations"]:
+        yield _event("citation", orjson.dumps(citation))
+    log_query(request, whole, log, route="answer")
+    yield _event("done", orjson.dumps(whole))
+
+
+def _searched(request: AnswerRequest, found: SearchResult) -> dict[str, Any]:
+    return schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
 
 
 def _event(name: str, data: bytes) -> bytes:
@@ -110,20 +185,4 @@ def _citation(citation: Citation) -> schemas.CitationItem:
         document_id=citation.document_id,
         page=citation.page,
         quote=citation.quote,
-    )
-
-
-def _whole(fields: dict[str, Any], made: Answer) -> schemas.AnswerResponse:
-    for stage, reason in made.degraded:
-        telemetry.DEGRADED_REQUESTS.labels(stage, reason.partition(":")[0]).inc()
-    degraded = [schemas.DegradedItem(stage=stage, reason=reason) for stage, reason in made.degraded]
-    timings = {**fields["timings"], "gen_ms": made.gen_ms}
-    timings["total_ms"] = round(fields["timings"]["total_ms"] + made.gen_ms, 3)
-    return schemas.AnswerResponse(
-        **{**fields, "timings": timings, "degraded": [*fields["degraded"], *degraded]},
-        answer=made.text,
-        citations=[_citation(citation) for citation in made.citations],
-        abstained=made.abstained,
-        model=made.model,
-        usage=made.usage,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import orjson
 from flask import Response, current_app, g, request
 from pydantic import BaseModel, ValidationError
 
@@ -46,3 +47,8 @@ def read_json(model: type[Model]) -> Model:
 def write_json(body: BaseModel, status: int = 200) -> Response:
     """A response model as JSON."""
     return Response(body.model_dump_json(by_alias=True), status=status, content_type="application/json")
+
+
+def write_body(body: dict[str, Any], status: int = 200) -> Response:
+    """A response model that was made plain already, as JSON."""
+    return Response(orjson.dumps(body), status=status, content_type="application/json")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask import Blueprint, Response
 
 from app.api import schemas
-from app.api.bodies import read_json, scope, services, write_json
-from app.feedback.entries import Route, entry_of
+from app.api.bodies import read_json, scope, services, write_body
+from app.deadline import Deadline
+from app.features import Features
+from app.feedback.entries import Route, entry_of, logged_results
 from app.feedback.ids import new_query_id
 from app.passage import Hit
 from app.search.request import SearchRequest
 from app.search.service import SearchResult
+from app.serving.answers import Look, is_lasting, record_of
 
 blueprint = Blueprint("search", __name__)
 
@@ -23,39 +27,90 @@ blueprint = Blueprint("search", __name__)
 def search() -> Response:
     """Passages that match a query, best first."""
     request = read_json(SearchRequest)
-    found = services().search.search(request, scope())
-    fields = search_fields(request, found)
-    log_query(request, found, fields, route="search")
-    return write_json(schemas.SearchResponse(**fields))
+    asked = Asked.now(request)
+    look = asked.look("search")
+    record, timings = look.record, asked.timings
+    try:
+        if record is None:
+            found = asked.search(look)
+            body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
+            record, timings = record_of(look, body, log=logged(request, found)), found.timings
+            if is_lasting([item.reason for item in found.degraded]):
+                look.finish(record)
+    finally:
+        look.finish(None)
+    body = record["answer"] | asked.volatile(look, timings)
+    log_query(request, body, record["log"], route="search")
+    return write_body(body)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request for a search or an answer: its budget, which began when it came, and the flags that it goes by."""
+
+    request: SearchRequest
+    started: float
+    deadline: Deadline
+    features: Features
+
+    @classmethod
+    def now(cls, request: SearchRequest) -> Asked:
+        deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms)
+        return cls(request, time.perf_counter(), deadline, services().features(scope()))
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Of an answer that was there already."""
+        return {"total_ms": round((time.perf_counter() - self.started) * 1000, 3)}
+
+    def look(self, route: Route) -> Look:
+        """Whether the answer is there already; finish it in any case."""
+        return services().answers.look(route, self.request, scope(), self.features, self.deadline)
+
+    def search(self, look: Look) -> SearchResult:
+        """Search, when it is this request's turn. Raises as `SearchService.search`, and Overloaded."""
+        return services().search.search(self.request, look.scope, self.deadline)
+
+    def volatile(self, look: Look, timings: Mapping[str, float]) -> dict[str, Any]:
+        """The fields of an answer that are this request's own, wherever the rest came from."""
+        return {
+            "query_id": new_query_id(),
+            "timings": dict(timings),
+            "cache": look.outcome,
+            "cache_stale_ms": look.stale_ms,
+            "index_generation": look.generation,
+            "variants": dict(self.features.variants),
+        }
 
 
 def search_fields(request: SearchRequest, found: SearchResult) -> dict[str, Any]:
-    """The fields of a SearchResponse; an answer has them too."""
+    """The fields of a SearchResponse that may be cached, and places for the others; an answer has them too."""
     return {
-        "query_id": new_query_id(),
+        "query_id": "",
         "results": [result_item(hit, found) for hit in found.hits],
         "total": found.total,
-        "timings": found.timings,
+        "timings": {},
         "degraded": [schemas.DegradedItem(stage=item.stage, reason=item.reason) for item in found.degraded],
         "cache": "off",
-        "index_generation": services().generation.current(scope().tenant),
+        "index_generation": None,
         "explanation": _explanation(request, found) if request.explain else None,
     }
 
 
-def log_query(
-    request: SearchRequest,
-    found: SearchResult,
-    fields: dict[str, Any],
-    *,
-    route: Route,
-    gen_ms: float = 0.0,
-    degraded: Sequence[str] = (),
-    abstained: bool | None = None,
-) -> None:
+def logged(request: SearchRequest, found: SearchResult, abstained: bool | None = None) -> dict[str, Any]:
+    """What the query log keeps of an answer beside its fields; cached with it."""
+    return {
+        "fusion": request.fusion.method if found.plan.way in {"native", "legs"} else None,
+        "alpha": found.weight.alpha if found.weight is not None else None,
+        "results": logged_results(found.hits, request.from_ + 1),
+        "abstained": abstained,
+    }
+
+
+def log_query(request: SearchRequest, body: Mapping[str, Any], kept: Mapping[str, Any], *, route: Route) -> None:
     """Hand what was asked and shown to the query log; costs the request no waiting.
 
-    `fields` are those of `search_fields`; `gen_ms`, the further stages `degraded` and `abstained` are an answer's.
+    `body` is the answer as the caller gets it, `kept` is of `logged`.
     """
     log = services().query_log
     if not log.enabled:
@@ -63,20 +118,16 @@ def log_query(
     log.record(
         entry_of(
             services().settings,
-            query_id=fields["query_id"],
+            query_id=body["query_id"],
             scope=scope(),
             query=request.query,
             route=route,
             mode=request.mode,
-            fusion=request.fusion.method if found.plan.way in {"native", "legs"} else None,
-            alpha=found.weight.alpha if found.weight is not None else None,
-            total=found.total,
-            hits=found.hits,
-            first_rank=request.from_ + 1,
-            total_ms=round(found.timings["total_ms"] + gen_ms, 3),
-            degraded=[*(item.stage for item in found.degraded), *degraded],
-            index_generation=fields["index_generation"],
-            abstained=abstained,
+            total=body["total"],
+            total_ms=body["timings"]["total_ms"],
+            degraded=[item["stage"] for item in body["degraded"]],
+            index_generation=body["index_generation"],
+            **kept,
         )
     )
 

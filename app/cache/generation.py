@@ -1,59 +1,90 @@
-"""The index generation: a counter in Redis that every write of this service raises, so that caches know what is old."""
+"""The index generation: counters in Redis that every write raises, so that caches know what is old.
+
+Two a tenant, and two for all tenants together (another tuning, an index that takes another's place). `writes` counts
+everything that changed what searches find; `revocations` what took something away from somebody: a deletion, a
+narrower ACL, an alias swap. A counter that is not there begins at the time in milliseconds, so that one that Redis lost
+(evicted, flushed) never comes back to a number that it had before.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import redis
 
-from app.config import Settings
+from app.cache.connection import RedisConnection
 
-_PAUSE_S = 5.0
-"""How long a Redis that failed is left alone, so that its absence costs a request nothing."""
+_ALL = "*"
+"""No tenant's name can be this."""
+_KINDS = ("index-generation", "revocations")
 
 
-def _key(tenant: str) -> str:
-    return f"braid:{tenant}:index-generation"
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The counters as one request saw them; both only ever rise."""
+
+    writes: int
+    revocations: int
+
+
+def _keys(tenant: str) -> list[str]:
+    return [f"braid:{tenant}:{kind}" for kind in _KINDS]
 
 
 class IndexGeneration:
-    """Reads and raises the counter. Redis being away is not an error: the generation is then unknown (None)."""
+    """Reads and raises the counters. Redis being away is not an error: the generation is then unknown (None)."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._paused_until = 0.0
-        self._client: redis.Redis | None = None
-        if settings.redis_url is not None:
-            self._client = redis.Redis.from_url(
-                settings.redis_url, socket_timeout=0.25, socket_connect_timeout=0.25, retry=None
-            )
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
 
-    @property
-    def configured(self) -> bool:
-        return self._client is not None
+    def current(self, tenant: str) -> Generation | None:
+        """The generation now; None when Redis is away or not configured."""
+        return self._connection.ask(lambda client: _read(client, tenant), None)
 
-    def current(self, tenant: str) -> int | None:
-        """The generation now; 0 before the first write; None when Redis is away or not configured."""
-        return self._ask(lambda client: int(client.get(_key(tenant)) or 0))
+    def advance(self, tenant: str, *, revoking: bool) -> Generation | None:
+        """Raise it after a write became visible; None when Redis is away or not configured.
 
-    def advance(self, tenant: str) -> int | None:
-        """Raise it by one after a write became visible; None when Redis is away or not configured."""
-        return self._ask(lambda client: int(client.incr(_key(tenant))))
+        Args:
+            tenant: whose passages were written.
+            revoking: whether somebody may find less than before: passages were deleted, or have fewer readers.
+        """
+        return self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
 
-    def alive(self) -> bool:
-        """Whether Redis answers now."""
-        self._paused_until = 0.0
-        return self._ask(lambda client: int(bool(client.ping()))) == 1
+    def advance_all(self) -> None:
+        """Raise it for all tenants: what is searched, or how, became another."""
+        self._connection.ask(lambda client: _raise(client, _ALL, True), None)
 
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
 
-    def _ask(self, question: Callable[[redis.Redis], int]) -> int | None:
-        if self._client is None or time.monotonic() < self._paused_until:
-            return None
-        try:
-            return question(self._client)
-        except (redis.RedisError, ValueError):
-            self._paused_until = time.monotonic() + _PAUSE_S
-            return None
+def _read(client: redis.Redis, tenant: str) -> Generation | None:
+    keys = [*_keys(tenant), *_keys(_ALL)]
+    values = client.mget(keys)
+    if any(value is None for value in values):
+        now = int(time.time() * 1000)
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.set(key, now, nx=True)
+            pipe.mget(keys)
+            values = pipe.execute()[-1]
+    return _sum(values)
+
+
+def _raise(client: redis.Redis, tenant: str, revoking: bool) -> Generation | None:
+    now = int(time.time() * 1000)
+    writes, revocations = _keys(tenant)
+    with client.pipeline(transaction=True) as pipe:
+        for key in [writes, revocations] if revoking else [writes]:
+            pipe.set(key, now, nx=True)
+            pipe.incr(key)
+        pipe.execute()
+    return _read(client, tenant)
+
+
+def _sum(values: list[Any]) -> Generation | None:
+    """Of the tenant's and all tenants' counters; None where somebody put something else there."""
+    try:
+        numbers = [int(value) for value in values]
+    except (TypeError, ValueError):
+        return None
+    return Generation(numbers[0] + numbers[2], numbers[1] + numbers[3])

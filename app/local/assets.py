@@ -10,6 +10,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from app.cache.connection import RedisConnection
+from app.cache.generation import IndexGeneration
 from app.config import Settings
 from app.embedded.models import ensure_model
 from app.embedding.encoder import Encoder, load_encoder
@@ -41,10 +43,19 @@ class Store:
 
     def apply(self, console: Console) -> list[templates.Change]:
         """Apply the templates; print only what changed."""
-        changes = templates.apply(self.cluster, self.capabilities, self.rendered)
+        changes = self.put()
         for change in changes:
             if change.action != "unchanged":
                 console.print(f"{change.action} {change.kind} {change.name}", markup=False)
+        return changes
+
+    def put(self) -> list[templates.Change]:
+        """Apply the templates; answers that were cached before are old if anything changed."""
+        changes = templates.apply(self.cluster, self.capabilities, self.rendered)
+        if any(change.action != "unchanged" for change in changes):
+            connection = RedisConnection(self.settings)
+            IndexGeneration(connection).advance_all()
+            connection.close()
         return changes
 
     def describe(self) -> str:
@@ -72,7 +83,7 @@ def open_store(settings: Settings) -> Store:
 def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
     """`braid templates apply`."""
     store = open_store(settings)
-    changes = templates.apply(store.cluster, store.capabilities, store.rendered)
+    changes = store.put()
     if as_json:
         _json(console, [asdict(change) for change in changes])
         return 0

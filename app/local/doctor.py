@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from app.cache.generation import IndexGeneration
+from app.cache.connection import RedisConnection
 from app.config import Settings
 from app.deadline import Deadline
 from app.embedded.java import find_java
@@ -148,11 +148,11 @@ def _reranker(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    generation = IndexGeneration(settings)
-    if not generation.configured:
+    connection = RedisConnection(settings)
+    if not connection.configured:
         return Finding("Redis", "warning", "none is named", "set BRAID_REDIS_URL; `braid up` starts one")
-    alive = generation.alive()
-    generation.close()
+    alive = connection.alive()
+    connection.close()
     return Finding(
         "Redis",
         "ok" if alive else "warning",

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from app.cache.connection import RedisConnection
 from app.cache.generation import IndexGeneration
 from app.config import Settings
 from app.errors import InvalidInput
@@ -190,9 +191,9 @@ def _switch(store: Store, version: int, console: Console) -> Tuning:
         set_similarity(store.cluster, index, wanted.bm25)
     tunings.activate(store.cluster, version)
     _apply(store, rendered, console)
-    generation = IndexGeneration(store.settings)
-    generation.advance(store.settings.tenant)  # answers that were made by the tuning before are old
-    generation.close()
+    connection = RedisConnection(store.settings)
+    IndexGeneration(connection).advance_all()  # answers that were made by the tuning before are old
+    connection.close()
     console.print(f"tuning {version} is in force ({time.perf_counter() - began:.1f} s)", style="bold")
     return wanted
 

@@ -25,6 +25,8 @@ class StoreState:
     shards: int
     native_rrf_across_shards: bool
     tuning: Tuning = SHIPPED
+    identity: str = ""
+    """Of the indexes behind the alias: another one when an index took another's place."""
 
 
 class ReadinessGate:
@@ -38,6 +40,13 @@ class ReadinessGate:
         self._running: Future[StoreState] | None = None
         self._last: StoreState | None = None
         self._checked_at = float("-inf")
+        self._good: StoreState | None = None
+        self._good_at = float("-inf")
+
+    def known_good(self, within_s: float) -> bool:
+        """Whether the last check that came to a result found nothing, and began at most `within_s` seconds ago."""
+        with self._lock:
+            return self._good is not None and time.monotonic() - self._good_at <= within_s
 
     def begin(self) -> Future[StoreState]:
         """The check that the coming answer must wait for: the last one if it is recent, else a new or running one."""
@@ -56,12 +65,15 @@ class ReadinessGate:
     def state(self, check: Future[StoreState], timeout_s: float) -> StoreState:
         """The state to plan with: the last good one at once, else what `check` finds.
 
+        A cluster that could not be asked a moment ago is planned for as it was: whether it may be is settled by whoever
+        waits for `check` in the end.
+
         Raises:
             StoreNotReady: the cluster differs from this service.
             StoreError: the cluster can't be asked.
         """
         with self._lock:
-            last = self._last
+            last = self._last or self._good
         if last is None or last.differences:
             return require_ready(check.result(timeout_s))
         return last
@@ -75,6 +87,8 @@ class ReadinessGate:
         finally:
             with self._lock:
                 self._last, self._checked_at, self._running = found, started, None
+                if found is not None:
+                    self._good, self._good_at = (None if found.differences else found), started
 
 
 def require_ready(state: StoreState) -> StoreState:

@@ -1,0 +1,58 @@
+"""Scores that a reranker gave, by model, query and text."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+import redis
+
+from app import telemetry
+from app.cache.connection import RedisConnection
+
+_CACHE = "rerank"
+_SCORE = struct.Struct("<d")
+
+
+class ScoreCache:
+    """One hash in Redis for each query, with a score a text. Thread-safe; without Redis it is empty."""
+
+    def __init__(self, connection: RedisConnection, ttl_s: int) -> None:
+        self._connection = connection
+        self._ttl_s = ttl_s
+
+    def get(self, key: str, texts: Sequence[str]) -> dict[str, float]:
+        """The scores that are known of `texts` (digests of them), under the key of a model and query."""
+        if not texts:
+            return {}
+        nothing: Sequence[object] = [None] * len(texts)
+        values = self._connection.ask(lambda client: list[object](client.hmget(key, list(texts))), nothing)
+        found = {}
+        for text, value in zip(texts, values, strict=True):
+            score = _read(value)
+            if score is not None:
+                found[text] = score
+        telemetry.CACHE_REQUESTS.labels(_CACHE, "hit").inc(len(found))
+        telemetry.CACHE_REQUESTS.labels(_CACHE, "miss").inc(len(texts) - len(found))
+        return found
+
+    def put(self, key: str, scores: Mapping[str, float]) -> None:
+        """Keep `scores` of texts under the key of a model and query."""
+        if not scores:
+            return
+
+        def question(client: redis.Redis) -> None:
+            with client.pipeline(transaction=False) as pipe:
+                pipe.hset(key, mapping={text: _SCORE.pack(score) for text, score in scores.items()})
+                pipe.expire(key, self._ttl_s)
+                pipe.execute()
+
+        self._connection.ask(question, None)
+
+
+def _read(value: object) -> float | None:
+    """A finite number that `put` wrote, or None."""
+    if not isinstance(value, bytes) or len(value) != _SCORE.size:
+        return None
+    score: float = _SCORE.unpack(value)[0]
+    return score if abs(score) < float("inf") else None

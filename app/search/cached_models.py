@@ -1,0 +1,115 @@
+"""The models of a search with caches before them: vectors of queries, and scores of cross-encoders.
+
+Both are kept apart by what the caller may see (`partition`): what one caller asked must not show in the time that
+another's search takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.cache.entries import digest
+from app.cache.scores import ScoreCache
+from app.cache.vectors import VectorCache
+from app.deadline import Deadline
+from app.embedding.token_vectors import QueryTokens
+from app.passage import embedding_text
+from app.search.reranking import Reranker, Scores, Scoring, Subject
+
+Vector = npt.NDArray[np.float32]
+
+
+class QueryEncoder(Protocol):
+    """The part of the encoder that search needs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def encode_query(self, text: str) -> Vector:
+        """A normalised vector of shape (dimension,)."""
+        ...
+
+
+class QueryVectors:
+    """Embeds queries: by the reranker where it needs the same inference, else by the embedding model. Thread-safe."""
+
+    def __init__(self, encoder: QueryEncoder, reranker: Reranker | None, cache: VectorCache | None = None) -> None:
+        self._encoder = encoder
+        self._reranker = reranker
+        self._cache = cache
+
+    def encode(self, text: str, *, reranked: bool, partition: str | None) -> tuple[Vector, object | None]:
+        """The query's vector, and what the reranker needs of the same inference.
+
+        Args:
+            text: the query.
+            reranked: whether the reranker will be asked.
+            partition: names those who share what is cached; None: nothing is read from the cache or kept in it.
+
+        Raises:
+            EncoderError.
+        """
+        reranker = self._reranker if reranked else None
+        if self._cache is None or partition is None:
+            return self._encode(text, reranker)
+        names = [self._encoder.name, reranker.name if reranker is not None else None]
+        key = f"braid:embedding:{digest(partition, names, text)}"
+        if (found := self._cache.get(key)) is not None:
+            return (found[0], QueryTokens(found[1], found[2])) if len(found) == 3 else (found[0], None)
+        vector, encoded = self._encode(text, reranker)
+        self._cache.put(
+            key, [vector, encoded.vectors, encoded.weights] if isinstance(encoded, QueryTokens) else [vector]
+        )
+        return vector, encoded
+
+    def _encode(self, text: str, reranker: Reranker | None) -> tuple[Vector, object | None]:
+        encoded = reranker.encode_query(text) if reranker is not None else None
+        return encoded if encoded is not None else (self._encoder.encode_query(text), None)
+
+
+class CachedScoring:
+    """A cross-encoder's way through one query, which scores only what it has not scored before."""
+
+    def __init__(self, scoring: Scoring, cache: ScoreCache, key: str) -> None:
+        self._scoring = scoring
+        self._cache = cache
+        self._key = key
+
+    def blocks(self, subjects: Sequence[Subject]) -> list[int]:
+        """As the cross-encoder's."""
+        return self._scoring.blocks(subjects)
+
+    def score(self, subjects: Sequence[Subject], deadline: Deadline) -> Scores:
+        """Scores of a block, shape (n,). Raises as the cross-encoder's."""
+        texts = [_name_of(subject) for subject in subjects]
+        known = self._cache.get(self._key, texts)
+        missing = [place for place, text in enumerate(texts) if text not in known]
+        scores = np.array([known.get(text, np.nan) for text in texts], np.float64)
+        if missing:
+            fresh = self._scoring.score([subjects[place] for place in missing], deadline)
+            scores[missing] = fresh
+            made = zip(missing, fresh.tolist(), strict=True)
+            self._cache.put(self._key, {texts[place]: score for place, score in made if np.isfinite(score)})
+        return scores
+
+    def upper_bound(self, fused: float) -> float:
+        """As the cross-encoder's."""
+        return self._scoring.upper_bound(fused)
+
+
+def with_score_cache(
+    scoring: Scoring, cache: ScoreCache | None, reranker: Reranker, query: str, partition: str | None
+) -> Scoring:
+    """`scoring` with a cache before it, where that pays: late interaction costs less than a look into Redis."""
+    if cache is None or partition is None or reranker.reads_tokens or not reranker.calibrated:
+        return scoring
+    return CachedScoring(scoring, cache, f"braid:rerank:{digest(partition, reranker.name, query)}")
+
+
+def _name_of(subject: Subject) -> str:
+    hit = subject.hit
+    return digest(embedding_text(hit.title, hit.section_heading, hit.text))

@@ -1,0 +1,242 @@
+"""Whether an answer is there already: the cache of whole answers, by exact key and by near-identical query.
+
+The key names everything that an answer depends on: the query (white space and composed characters aside), all options,
+what the caller may see, the tenant's generation and what its passages look like, the indexes, the tuning, the models,
+the prompt, the settings and the flags. Nothing has to be deleted when something changes: what was cached before lies
+under a key that nobody asks for any more.
+
+With a bound on staleness (`cache_staleness_ms`) additions and replacements are left out of the key, and an answer made
+before the last of them is served while it is younger than the bound. Deletions and narrowed ACLs stay in the key.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from app import __version__, telemetry
+from app.cache.entries import Json, digest
+from app.cache.generation import Generation, IndexGeneration
+from app.cache.responses import ResponseCache
+from app.cache.single_flight import SingleFlight, Ticket
+from app.config import Settings
+from app.deadline import Deadline
+from app.errors import DeadlineExceeded, StoreError
+from app.features import Features
+from app.generation.prompt import PROMPT_VERSION
+from app.search.readiness import ReadinessGate
+from app.search.request import SearchRequest
+from app.serving.freshness import Freshness
+from app.store.filters import Scope
+from app.store.versions import TenantState
+
+Outcome = Literal["off", "miss", "exact", "near"]
+
+_WAIT_SHARE = 0.5
+"""Of what is left of the budget, for somebody else who computes the same."""
+_PASSING = frozenset({"query", "timeout_ms", "cache", "stream"})
+"""Fields of a request that its answer does not depend on; the query is taken apart."""
+_LASTING = ("switched-off", "query-cut", "no-model", "no-threshold", "not-configured")
+"""Reasons of `degraded` that lie in the request or the settings: the same request would fare the same."""
+_ELSEWHERE = frozenset(
+    """
+    host port workers threads concurrency queue worker_max_requests cors_origins audit_log url redis_url max_body_bytes
+    data_dir cache_dir java_home opensearch_home knn_lib opensearch_url opensearch_user opensearch_password
+    opensearch_ca_file opensearch_timeout_s api_key keys_secret rate_limit_key rate_limit_tenant jwt_jwks_url jwt_issuer
+    jwt_audience jwt_algorithms jwt_tenant_claim jwt_groups_claim jwt_roles_claim jwt_leeway_s query_log query_log_key
+    query_log_days reranker_key llm_api_key flags_file flagd tenant timeout_ms response_cache_ttl_s near_cache_entries
+    embedding_cache_entries cache_ttl_s
+    """.split()  # noqa: SIM905 - a list of words
+)
+"""Settings that no answer depends on. All others are part of the key, so that a new one is, until it is named here."""
+
+
+class NearIndex(Protocol):
+    """Finds queries that ask the same in other words."""
+
+    def find(self, bucket: str, query: str) -> Sequence[str]:
+        """Keys of answers to near-identical queries of the bucket, best first."""
+        ...
+
+    def add(self, bucket: str, query: str, key: str) -> None:
+        """Remember that the answer to `query` lies under `key`."""
+        ...
+
+
+@dataclass(slots=True)
+class Look:
+    """What a look into the cache found, and what has to be told when an answer was made after all.
+
+    `scope` is what to search with: as the caller's, less the caller's own name where no ACL names it, so that callers
+    with equal rights share answers. `stale_ms`: how old the answer is, if passages were added since. `finish` must be
+    called, whatever happens.
+    """
+
+    outcome: Outcome
+    scope: Scope
+    generation: int | None = None
+    record: Json | None = None
+    stale_ms: float | None = None
+    query: str = ""
+    key: str = ""
+    bucket: str = ""
+    near: bool = False
+    seen: Json = field(default_factory=dict)
+    ticket: Ticket = field(default_factory=Ticket)
+    _keep: Callable[[Look, Json], None] | None = None
+
+    def finish(self, record: Json | None) -> None:
+        """Keep the answer, or (None) say that there is none to keep. Only the first call counts."""
+        keep, self._keep = self._keep, None
+        if keep is not None and record is not None:
+            keep(self, record)
+        self.ticket.finish(record)
+
+
+class AnswerCache:
+    """Looks for answers, and keeps them. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        generation: IndexGeneration,
+        responses: ResponseCache,
+        flights: SingleFlight,
+        freshness: Freshness,
+        gate: ReadinessGate,
+        models: Callable[[], Sequence[str | None]],
+        near: NearIndex | None = None,
+    ) -> None:
+        """`models` names the models in use; a remote one may say its name late."""
+        self._generation = generation
+        self._responses = responses
+        self._flights = flights
+        self._freshness = freshness
+        self._gate = gate
+        self._models = models
+        self._near = near
+        self._staleness_ms = settings.cache_staleness_ms
+        plain = settings.model_dump(mode="json", exclude=set(_ELSEWHERE))
+        self._identity = digest(__version__, PROMPT_VERSION, plain)
+
+    def look(self, route: str, request: SearchRequest, scope: Scope, features: Features, deadline: Deadline) -> Look:
+        """Look for the answer to a request.
+
+        Args:
+            route: the call; each has answers of its own.
+            request: as asked.
+            scope: what the caller may see.
+            features: which caches are on, and what the answer is made with.
+            deadline: of the request; waiting for somebody who computes the same answer takes half of it at most.
+        """
+        generation = self._generation.current(scope.tenant)
+        writes = generation.writes if generation is not None else None
+        off = Look("off", scope, writes)
+        if not request.cache or not features.response_cache:
+            return off
+        if generation is None:
+            telemetry.CACHE_REQUESTS.labels("responses", "unavailable").inc()
+            return off
+        try:
+            state = self._freshness.current(scope.tenant, deadline.remaining_s("cache"))
+            store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
+        except (StoreError, DeadlineExceeded, TimeoutError):
+            return off  # the search says what is wrong
+        look = self._asked(route, request, scope, features, generation, state)
+        look.bucket = digest(look.bucket, store.identity, store.tuning.version)
+        look.key = self._key(look)
+        return self._find(look, deadline)
+
+    def _asked(
+        self,
+        route: str,
+        request: SearchRequest,
+        scope: Scope,
+        features: Features,
+        generation: Generation,
+        state: TenantState,
+    ) -> Look:
+        """The look with its bucket: all that the key names but the query and the store."""
+        scope = _effective(scope, state)
+        principals = None if scope.principals is None else sorted(scope.principals)
+        seen = {"writes": generation.writes, "state": state.fingerprint}
+        bucket = digest(
+            self._identity,
+            list(self._models()),
+            route,
+            request.model_dump(mode="json", exclude=set(_PASSING)),
+            scope.tenant,
+            principals,
+            generation.revocations,
+            None if self._staleness_ms else seen,
+            [features.lexical, features.vector, features.rerank, features.generation],
+            [features.early_exit, features.learned_fusion],
+        )
+        query = unicodedata.normalize("NFC", " ".join(request.query.split()))
+        near = self._near is not None and features.near_cache
+        return Look("miss", scope, generation.writes, query=query, bucket=bucket, near=near, seen=seen)
+
+    def _find(self, look: Look, deadline: Deadline) -> Look:
+        if (found := self._get(look.key, look)) is not None:
+            return self._hit(look, "exact", found)
+        if self._near is not None and look.near:
+            for key in self._near.find(look.bucket, look.query):
+                if (found := self._get(key, look)) is not None:
+                    return self._hit(look, "near", found)
+        wait_s = max(0.0, deadline.remaining_s("cache") * _WAIT_SHARE)
+        record, look.ticket = self._flights.join(look.key, lambda: self._get(look.key, look), wait_s)
+        if record is not None:
+            return self._hit(look, "exact", record)
+        telemetry.CACHE_REQUESTS.labels("responses", "miss").inc()
+        look._keep = self._keep
+        return look
+
+    def _hit(self, look: Look, outcome: Literal["exact", "near"], record: Json) -> Look:
+        telemetry.CACHE_REQUESTS.labels("near" if outcome == "near" else "responses", "hit").inc()
+        look.outcome, look.record = outcome, record
+        if record["seen"] != look.seen:
+            look.stale_ms = _age_ms(record)
+            telemetry.CACHE_REQUESTS.labels("responses", "stale").inc()
+        return look
+
+    def _get(self, key: str, look: Look) -> Json | None:
+        """The record under `key`, unless it is older than it may be."""
+        record = self._responses.get(key)
+        if record is None or not {"seen", "made_at", "answer"} <= record.keys():
+            return None
+        if record["seen"] != look.seen and _age_ms(record) > self._staleness_ms:
+            return None
+        return record
+
+    def _keep(self, look: Look, record: Json) -> None:
+        if self._responses.put(look.key, record) and self._near is not None and look.near:
+            self._near.add(look.bucket, look.query, look.key)
+
+    @staticmethod
+    def _key(look: Look) -> str:
+        return f"braid:response:{digest(look.bucket, look.query)}"
+
+
+def record_of(look: Look, answer: Json, **more: Any) -> Json:
+    """What is kept of an answer: the answer itself, when it was made, and the generation that it was made in."""
+    return {"answer": answer, "made_at": time.time(), "seen": look.seen, **more}
+
+
+def is_lasting(reasons: Sequence[str]) -> bool:
+    """Whether an answer that went without something may be kept: the same request would fare the same again."""
+    return all(reason.startswith(_LASTING) for reason in reasons)
+
+
+def _effective(scope: Scope, state: TenantState) -> Scope:
+    """The scope without the caller's own name where no document names it: it sees the same."""
+    if scope.principals is None or state.users is None:
+        return scope
+    own = frozenset(name for name in scope.principals if name.startswith("user:"))
+    return replace(scope, principals=scope.principals - (own - state.users))
+
+
+def _age_ms(record: Json) -> float:
+    return max(0.0, (time.time() - float(record["made_at"])) * 1000)
