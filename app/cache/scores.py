@@ -9,6 +9,7 @@ import redis
 
 from app import telemetry
 from app.cache.connection import RedisConnection
+from app.cache.entries import EntryCodec
 
 _CACHE = "rerank"
 _SCORE = struct.Struct("<d")
@@ -17,8 +18,9 @@ _SCORE = struct.Struct("<d")
 class ScoreCache:
     """One hash in Redis for each query, with a score a text. Thread-safe; without Redis it is empty."""
 
-    def __init__(self, connection: RedisConnection, ttl_s: int) -> None:
+    def __init__(self, connection: RedisConnection, codec: EntryCodec, ttl_s: int) -> None:
         self._connection = connection
+        self._codec = codec
         self._ttl_s = ttl_s
 
     def get(self, key: str, texts: Sequence[str]) -> dict[str, float]:
@@ -29,7 +31,7 @@ class ScoreCache:
         values = self._connection.ask(lambda client: list[object](client.hmget(key, list(texts))), nothing)
         found = {}
         for text, value in zip(texts, values, strict=True):
-            score = _read(value)
+            score = self._read(key, text, value)
             if score is not None:
                 found[text] = score
         telemetry.CACHE_REQUESTS.labels(_CACHE, "hit").inc(len(found))
@@ -38,21 +40,25 @@ class ScoreCache:
 
     def put(self, key: str, scores: Mapping[str, float]) -> None:
         """Keep `scores` of texts under the key of a model and query."""
-        if not scores:
+        sealed = {text: self._codec.seal(f"{key}/{text}", _SCORE.pack(score)) or b"" for text, score in scores.items()}
+        if not sealed:
             return
 
         def question(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipe:
-                pipe.hset(key, mapping={text: _SCORE.pack(score) for text, score in scores.items()})
+                pipe.hset(key, mapping=sealed)
                 pipe.expire(key, self._ttl_s)
                 pipe.execute()
 
         self._connection.ask(question, None)
 
-
-def _read(value: object) -> float | None:
-    """A finite number that `put` wrote, or None."""
-    if not isinstance(value, bytes) or len(value) != _SCORE.size:
-        return None
-    score: float = _SCORE.unpack(value)[0]
-    return score if abs(score) < float("inf") else None
+    def _read(self, key: str, text: str, value: object) -> float | None:
+        """The number that `put` wrote, or None."""
+        if value is None:
+            return None
+        payload = self._codec.open(f"{key}/{text}", value)
+        if payload is None or len(payload) != _SCORE.size:
+            telemetry.CACHE_REQUESTS.labels(_CACHE, "corrupt").inc()
+            return None
+        score: float = _SCORE.unpack(payload)[0]
+        return score

@@ -141,7 +141,7 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "unavailable").inc()
             return off
         try:
-            state = self._freshness.current(scope.tenant, deadline.remaining_s("cache"))
+            state = self._freshness.current(scope.tenant, generation.writes, deadline.remaining_s("cache"))
             store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
         except (StoreError, DeadlineExceeded, TimeoutError):
             return off  # the search says what is wrong

@@ -19,8 +19,10 @@ _TENANTS = 10_000
 class _Seen:
     lock: threading.Lock = field(default_factory=threading.Lock)
     value: TenantState | None = None
+    writes: int = -1
     asked_at: float = float("-inf")
     running: Future[TenantState] | None = None
+    running_writes: int = -1
 
 
 class Freshness:
@@ -34,8 +36,8 @@ class Freshness:
         self._lock = threading.Lock()
         self._tenants: LRUCache[str, _Seen] = LRUCache(_TENANTS)
 
-    def current(self, tenant: str, timeout_s: float) -> TenantState:
-        """The state, asked `max_age_s` ago or later.
+    def current(self, tenant: str, writes: int, timeout_s: float) -> TenantState:
+        """The state, asked `max_age_s` ago or later, and after `writes` of the tenant's generation.
 
         One that is half as old is asked anew beside the request, so that under load no request waits for it.
 
@@ -49,22 +51,26 @@ class Freshness:
                 seen = self._tenants[tenant] = _Seen()
         with seen.lock:
             age = time.monotonic() - seen.asked_at
-            if age > self._max_age_s / 2 and seen.running is None:
-                seen.running = self._executor.submit(self._run, tenant, seen)
-            if seen.value is not None and age <= self._max_age_s:
+            current = seen.writes >= writes and age <= self._max_age_s
+            asking = seen.running is not None and seen.running_writes >= writes
+            if not asking and (not current or age > self._max_age_s / 2):
+                seen.running = self._executor.submit(self._run, tenant, seen, writes)
+                seen.running_writes = writes
+            if current and seen.value is not None:
                 return seen.value
             running = seen.running
         assert running is not None  # noqa: S101 - started above
         return running.result(timeout_s)
 
-    def _run(self, tenant: str, seen: _Seen) -> TenantState:
+    def _run(self, tenant: str, seen: _Seen, writes: int) -> TenantState:
         started = time.monotonic()
+        found: TenantState | None = None
         try:
             found = self._ask(tenant)
-        except BaseException:
+            return found
+        finally:
             with seen.lock:
-                seen.running = None
-            raise
-        with seen.lock:
-            seen.value, seen.asked_at, seen.running = found, started, None
-        return found
+                if seen.running_writes == writes:  # else a later question is under way
+                    seen.running = None
+                if found is not None and started > seen.asked_at:
+                    seen.value, seen.writes, seen.asked_at = found, writes, started
