@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pybreaker
@@ -41,18 +41,28 @@ class Trial:
     that refuses the request is an answer.
     """
 
-    __slots__ = ("_outcome",)
+    __slots__ = ("_outcome", "_settle", "certain")
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[bool], None] | None = None) -> None:
         self._outcome: bool | None = None
+        self._settle = settle
+        self.certain = False
 
     def ok(self) -> None:
-        """The part answered."""
+        """The part answered. Others may call it from now on, even if this call goes on for long."""
         self._outcome = True
+        if self._settle is not None:
+            self._settle(True)
+            self._settle = None
 
     def failed(self) -> None:
         """The part is away."""
         self._outcome = False
+
+    def gone(self) -> None:
+        """Nobody is there at all: no need to look twice."""
+        self._outcome = False
+        self.certain = True
 
     @property
     def outcome(self) -> bool | None:
@@ -103,11 +113,16 @@ class Breaker:
             BreakerOpen: the part was away a moment ago, or another call is finding out whether it still is.
         """
         trial = self._begin_trial()
-        call = Trial()
+        call = Trial(self._settle if trial else None)
         try:
             yield call
         finally:
-            self._end(call.outcome, trial=trial)
+            if trial and call.outcome is not True:
+                self._settle(call.outcome)
+            elif not trial:
+                self._count(call.outcome)
+            if call.certain:
+                self.open()
 
     def open(self) -> None:
         """Leave the part alone at once, however few failures there were."""
@@ -128,13 +143,15 @@ class Breaker:
             self._breaker.half_open()
             return True
 
-    def _end(self, outcome: bool | None, *, trial: bool) -> None:
-        if trial:
-            with self._lock:
-                self._trying = False
-                if outcome is not None and self._breaker.current_state == pybreaker.STATE_HALF_OPEN:
-                    self._tell(outcome)
-        elif outcome is False or (outcome and self._breaker.fail_counter):
+    def _settle(self, outcome: bool | None) -> None:
+        """What the trial found; None: nothing, so that the next call is one."""
+        with self._lock:
+            self._trying = False
+            if outcome is not None and self._breaker.current_state == pybreaker.STATE_HALF_OPEN:
+                self._tell(outcome)
+
+    def _count(self, outcome: bool | None) -> None:
+        if outcome is False or (outcome and self._breaker.fail_counter):
             with self._lock:
                 if self.closed:  # what began before it opened tells nothing new
                     self._tell(outcome)

@@ -42,8 +42,9 @@ def _where(error: BraidError) -> str:
     """The address that did not answer: who has the command line may see it, callers of the service may not."""
     if not isinstance(error, StoreUnavailable):
         return ""
-    url = urlsplit(_settings().opensearch_url or "")
-    return f" (OpenSearch is expected at {url.scheme}://{url.hostname}:{url.port})" if url.hostname else ""
+    urls = [urlsplit(url) for url in _settings().opensearch_urls]
+    shown = ", ".join(f"{url.scheme}://{url.hostname}:{url.port}" for url in urls)
+    return f" (OpenSearch is expected at {shown})" if shown else ""
 
 
 def _settings(**overrides: object) -> Settings:
@@ -117,7 +118,9 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--tag", "tags", multiple=True, help="Topic tag for every document; may be given again.")
 @click.option("--source", help="Source id (default: the folder's name).")
-@click.option("--acl", multiple=True, help="Who may read the documents (default: public); may be given again.")
+@click.option(
+    "--acl", multiple=True, help="Who may read the documents (default: as before, new ones public); may be given again."
+)
 @click.option("--whole", is_flag=True, help="Rows of JSON Lines are passages already: do not cut them.")
 @click.option("--sync", is_flag=True, help="Remove documents of the source that are no longer in PATHS.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -134,9 +137,35 @@ def ingest(
     from app.ingest.run import IngestOptions
     from app.local.ingest import ingest_and_report
 
-    options = IngestOptions(tags=tags, source_id=source, acl=acl or ("public",), whole=whole, sync=sync)
+    options = IngestOptions(tags=tags, source_id=source, acl=acl or None, whole=whole, sync=sync)
     ok = ingest_and_report(_settings(), paths, options, as_json=as_json, console=_err)
     sys.exit(0 if ok else 1)
+
+
+@cli.command()
+@click.argument("document_id")
+@click.option("--reader", "readers", multiple=True, help="A group, user:SUB or public; may be given again.")
+@click.option("--nobody", is_flag=True, help="In place of --reader: only the operator and admins.")
+@click.option("--url", help="Of the service (BRAID_URL).")
+@click.option("--key", help="Its API key (BRAID_API_KEY).")
+@click.option("--json", "as_json", is_flag=True, help="The service's answer as it is.")
+def acl(
+    document_id: str, readers: tuple[str, ...], nobody: bool, url: str | None, key: str | None, as_json: bool
+) -> None:
+    """Change who may read a document of a running service; in force when the command ends.
+
+    Nothing is read or embedded again. Ingesting the source again keeps these readers, unless it names others.
+    """
+    from app.local.client import ServiceClient
+
+    if nobody == bool(readers):
+        raise click.UsageError("name each reader with --reader, or give --nobody")
+    changed = ServiceClient(_settings(url=url, api_key=key)).change_readers(document_id, readers)
+    if as_json:
+        _print_json(changed)
+        return
+    who = ", ".join(changed["acl"]) or "nobody but the operator and admins"
+    _out.print(_plain(f"{changed['document_id']} ({changed['passages']} passages): {who}"))
 
 
 def _service_options(command: Any) -> Any:
@@ -266,6 +295,63 @@ def templates_export(folder: Path) -> None:
     from app.local import assets
 
     sys.exit(assets.export(_settings(), folder, console=_out))
+
+
+@cli.group()
+def keys() -> None:
+    """API keys of callers: docs/access.md. They need BRAID_KEYS_SECRET."""
+
+
+@keys.command("create")
+@click.option("--name", required=True, help="What lists and logs call it.")
+@click.option("--tenant", help="Whose documents (default: BRAID_TENANT).")
+@click.option("--group", "groups", multiple=True, help="Of documents' ACLs, as it is; may be given again.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    default=["search"],
+    show_default=True,
+    help="search, ingest, feedback, metrics, admin; may be given again.",
+)
+@click.option("--expires", metavar="TIME", help="After so long, such as 12h, 30d, 52w (default: never).")
+@click.option("--rate", metavar="LIMITS", help="Its own limits, such as '100/minute;10000/day'.")
+@click.option("--json", "as_json", is_flag=True)
+def keys_create(as_json: bool, **options: Any) -> None:
+    """Make a key and show it, this once."""
+    from app.local.keys import create
+
+    sys.exit(create(_settings(), **options, as_json=as_json, console=_out))
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def keys_list(as_json: bool) -> None:
+    """All keys of all tenants, with what they may do; never the keys themselves."""
+    from app.local.keys import list_keys
+
+    sys.exit(list_keys(_settings(), as_json=as_json, console=_out))
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True)
+def keys_revoke(key_id: str, as_json: bool) -> None:
+    """End a key; all services refuse it within two seconds."""
+    from app.local.keys import revoke
+
+    sys.exit(revoke(_settings(), key_id, as_json=as_json, console=_out))
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--overlap", metavar="TIME", default="24h", show_default=True, help="How long the old one still works.")
+@click.option("--json", "as_json", is_flag=True)
+def keys_rotate(key_id: str, overlap: str, as_json: bool) -> None:
+    """Make a key with the same rights in the place of another, and show it, this once."""
+    from app.local.keys import rotate
+
+    sys.exit(rotate(_settings(), key_id, overlap=overlap, as_json=as_json, console=_out))
 
 
 @cli.group()
@@ -464,6 +550,47 @@ def distil(
     options = MineOptions(out, queries, source, most, candidates, seed, Load(workers, rate))
     training["threads"] = threads or os.cpu_count() or 1
     sys.exit(run(_settings(), options, None if mine_only else training, console=_out))
+
+
+@cli.group()
+def flags() -> None:
+    """Feature flags: what is on for whom; a change is live within seconds."""
+
+
+@flags.command("list")
+@click.option("--tenant", help="For whom (default: BRAID_TENANT).")
+@click.option("--json", "as_json", is_flag=True)
+def flags_list(tenant: str | None, as_json: bool) -> None:
+    """Each flag, its variant for a tenant, the rule behind it, and where the flags come from."""
+    from app.local.flags import show
+
+    sys.exit(show(_settings(), tenant, as_json=as_json, console=_out))
+
+
+@flags.command("set")
+@click.argument("flag")
+@click.argument("value", type=click.Choice(["on", "off"]))
+@click.option("--tenant", "tenants", multiple=True, help="Only for this tenant; may be given again.")
+@click.option("--percent", type=click.IntRange(0, 100), help="Only for so many of the callers.")
+@click.option("--force", is_flag=True, help="Even if it replaces targeting that was written by hand.")
+def flags_set(flag: str, value: str, tenants: tuple[str, ...], percent: int | None, force: bool) -> None:
+    """Switch a flag in the file of BRAID_FLAGS_FILE, or of the running `braid up`.
+
+    Without --tenant for everybody: what was set for single tenants ends.
+    """
+    from app.local.flags import switch
+
+    on = value == "on"
+    sys.exit(switch(_settings(), flag, on, tenants=tenants, percent=percent, force=force, console=_out))
+
+
+@flags.command("validate")
+@click.argument("file", type=click.Path(path_type=Path))
+def flags_validate(file: Path) -> None:
+    """Check a flagd file; exit code 1, and everything that is wrong, if a service would not take it."""
+    from app.local.flags import validate
+
+    sys.exit(validate(file, console=_out))
 
 
 @cli.group()

@@ -7,12 +7,13 @@ Each field is the environment variable ``BRAID_<NAME>``; the three that other so
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError
@@ -27,7 +28,24 @@ Language = Literal[
 """The language analyzers of OpenSearch."""
 Precision = Literal["fp32", "fp16", "int8"]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+JWT_ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+"""Signatures of tokens that can be taken; all are asymmetric."""
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
+_ADDRESS = re.compile(r"https?://[^\s/,]+(/[^\s,]*)?")
+
+
+def _addresses(value: str) -> str:
+    """Addresses separated by commas, each once, without blanks and slashes at their ends."""
+    parts = [part.strip() for part in value.split(",")]
+    for part in parts:
+        if not _ADDRESS.fullmatch(part):
+            raise ValueError(f"{part!r} is no address such as http://127.0.0.1:9200; several are separated by commas")
+    return ",".join(dict.fromkeys(part.rstrip("/") for part in parts))
+
+
+HttpUrls = Annotated[str, AfterValidator(_addresses)]
 
 
 def _folder(use: Literal["cache", "data"]) -> Path:
@@ -45,7 +63,7 @@ class Settings(BaseSettings):
     )
 
     # the store
-    opensearch_url: HttpUrl | None = None
+    opensearch_url: HttpUrls | None = None
     """One address, or several of one cluster, separated by commas: when a node is away, the next is asked."""
     opensearch_user: str | None = None
     opensearch_password: SecretStr | None = None
@@ -215,12 +233,43 @@ class Settings(BaseSettings):
             raise ValueError(
                 "BRAID_RERANKER=cross-encoder needs BRAID_RERANKER_MODEL (a folder) or BRAID_RERANKER_URL (a server)"
             )
+        self._check_credentials()
         if self.query_log == "hashed" and self.query_log_key is None:
             raise ValueError(
                 "BRAID_QUERY_LOG=hashed needs BRAID_QUERY_LOG_KEY, a secret of 16 characters or more that stays the "
                 "same (`openssl rand -hex 32` makes one): without it, who reads the log could try out guesses"
             )
         return self
+
+    @property
+    def opensearch_urls(self) -> tuple[str, ...]:
+        """The addresses in `opensearch_url`; none where it is None."""
+        return tuple(self.opensearch_url.split(",")) if self.opensearch_url else ()
+
+    def _check_credentials(self) -> None:
+        key = self.api_key.get_secret_value() if self.api_key is not None else "-"
+        if not all("!" <= ch <= "~" and ch != "," for ch in key):
+            raise ValueError(
+                "BRAID_API_KEY must be visible ASCII without spaces and commas: headers carry nothing else"
+            )
+        if self.jwt_jwks_url is not None and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError(
+                "BRAID_JWT_JWKS_URL needs BRAID_JWT_ISSUER and BRAID_JWT_AUDIENCE: without both, tokens that were made "
+                "for other services, or by others, would be taken"
+            )
+        if self.jwt_jwks_url is None and (self.jwt_issuer or self.jwt_audience):
+            raise ValueError("BRAID_JWT_ISSUER and BRAID_JWT_AUDIENCE need BRAID_JWT_JWKS_URL, the issuer's keys")
+        unknown = [name for name in self.jwt_algorithm_names if name not in JWT_ALGORITHMS]
+        if unknown or not self.jwt_algorithm_names:
+            raise ValueError(
+                f"BRAID_JWT_ALGORITHMS={self.jwt_algorithms!r}: there are {', '.join(JWT_ALGORITHMS)} (those with a "
+                "shared secret, and `none`, are never taken)"
+            )
+
+    @property
+    def jwt_algorithm_names(self) -> tuple[str, ...]:
+        """The signature algorithms that tokens may have."""
+        return tuple(name.strip() for name in self.jwt_algorithms.split(",") if name.strip())
 
     @property
     def embedding_id(self) -> str:

@@ -19,6 +19,11 @@ class Deadline:
     def after(cls, budget_ms: int) -> Deadline:
         return cls(time.monotonic() + budget_ms / 1000, budget_ms)
 
+    def part(self, share: float) -> Deadline:
+        """The earlier moment that leaves what comes afterwards `1 - share` of the time from now on."""
+        now = time.monotonic()
+        return Deadline(now + max(0.0, self.at - now) * share, self.budget_ms)
+
     def remaining_s(self, stage: str) -> float:
         """Seconds left, never 0 or less.
 

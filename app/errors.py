@@ -7,6 +7,8 @@
     ├── NotFound                  the named thing does not exist                404
     ├── NotAuthenticated          a key is required and none, or a wrong one    401
     ├── Forbidden                 the key or token has not the role for it      403
+    ├── SigningKeysUnavailable    the keys of tokens can't be had               503
+    ├── RequestTooSlow            the request did not arrive in time            408
     ├── PayloadTooLarge           body over the limit                           413
     ├── UnsupportedMedia          a content type or file type we don't read     415
     ├── DocumentRejected          a file or document can't be ingested          422
@@ -88,6 +90,22 @@ class Forbidden(BraidError):
     status = 403
     title = "Not allowed"
     kind = "forbidden"
+
+
+class SigningKeysUnavailable(BraidError):
+    """The identity provider can't be asked for the key that signed a token: neither let in nor refused."""
+
+    status = 503
+    title = "Tokens can't be checked"
+    kind = "signing-keys-unavailable"
+
+
+class RequestTooSlow(BraidError):
+    """The rest of a request's body did not arrive in time."""
+
+    status = 408
+    title = "The request came too slowly"
+    kind = "request-timeout"
 
 
 class PayloadTooLarge(BraidError):

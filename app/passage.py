@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -71,12 +72,18 @@ class Document:
     tags: tuple[str, ...] = ()
     tenant: str = "default"
     acl: tuple[str, ...] = ("public",)
+    keeps_acl: bool = False
+    """The source names no readers: `acl` is for a new document, one that is there keeps its own."""
     timestamp: datetime | None = None
     whole: bool = False
     """True for a ready passage that must be stored as one passage, whatever its length."""
 
     def content_hash(self, recipe: str) -> str:
-        """SHA-256 (hex) over everything that decides what is stored; `recipe` names chunking and embedding settings."""
+        """Names the version: SHA-256 (hex) over everything that decides what is stored, ``-``, the readers' hash.
+
+        In two parts, so that other readers make another version whose name follows from this one (`version_for`).
+        `recipe` names chunking and embedding settings.
+        """
         payload = {
             "format": PASSAGE_FORMAT,
             "recipe": recipe,
@@ -86,12 +93,17 @@ class Document:
             "source_id": self.source_id,
             "uri": self.uri,
             "tags": sorted(self.tags),
-            "acl": sorted(self.acl),
             "tenant": self.tenant,
             "timestamp": self.timestamp,
             "whole": self.whole,
         }
-        return hashlib.sha256(orjson.dumps(payload)).hexdigest()
+        return version_for(hashlib.sha256(orjson.dumps(payload)).hexdigest(), self.acl)
+
+
+def version_for(content_hash: str, acl: Iterable[str]) -> str:
+    """The name of the version that has the content of `content_hash` and the readers `acl`; their order is all one."""
+    readers = hashlib.sha256(orjson.dumps(sorted(set(acl)))).hexdigest()[:32]
+    return f"{content_hash.partition('-')[0]}-{readers}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +163,36 @@ def without_control_characters(value: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise ValueError(f"{value!r} holds control characters: leave them out")
     return value
+
+
+MOST_READERS = 1000
+"""Entries of one access list."""
+LONGEST_READER = 261
+"""Characters: a group's 256, and those of ``user:`` before a user's."""
+
+
+def reader(value: str) -> str:
+    """One entry of an access list as it is: names are compared code point by code point, never folded or trimmed.
+
+    Raises:
+        ValueError: it is blank, too long, or holds control characters, line separators or halves of characters.
+    """
+    if len(value) > LONGEST_READER:
+        raise ValueError(f"must have at most {LONGEST_READER} characters")
+    if any(unicodedata.category(character) in ("Zl", "Zp") for character in value):
+        raise ValueError(f"{value!r} holds line separators: leave them out")
+    return without_control_characters(not_blank(value))
+
+
+def readers(values: Sequence[str]) -> tuple[str, ...]:
+    """An access list; an empty one leaves the document to the operator and to admins.
+
+    Raises:
+        ValueError: more than 1000 entries, or as `reader`.
+    """
+    if len(values) > MOST_READERS:
+        raise ValueError(f"must have at most {MOST_READERS} entries")
+    return tuple(dict.fromkeys(reader(value) for value in values))
 
 
 def passage_id(tenant: str, document_id: str, content_hash: str, position: int) -> str:

@@ -19,6 +19,7 @@ from app.generation.answer import Answer, Event
 from app.generation.citations import Citation
 from app.generation.context import Fetch
 from app.passage import Hit
+from app.search.plan import ANSWER_SEARCH
 from app.search.request import AnswerRequest
 from app.search.service import SearchResult
 from app.serving.answers import Look, is_lasting, record_of
@@ -44,10 +45,14 @@ def answer() -> Response:
     record, timings = look.record, asked.timings
     try:
         if record is None:
-            found = asked.search(look)
+            found = asked.search(look, ANSWER_SEARCH)
             left = _time_for(asked)
             made = services().generator.answer(
-                request.query, _context(request, found), timeout_s=left, nearby=_nearby(request, look, left)
+                request.query,
+                _context(request, found),
+                timeout_s=left,
+                nearby=_nearby(request, look, left),
+                generate=asked.features.generation,
             )
             record, timings = _record(request, look, found, made), _timings(found, made)
             if _is_lasting(found, made):
@@ -75,7 +80,7 @@ def _stream(request: AnswerRequest, asked: Asked, look: Look) -> Response:
 
 def _search(asked: Asked, look: Look) -> SearchResult:
     try:
-        return asked.search(look)
+        return asked.search(look, ANSWER_SEARCH)
     except BaseException:
         look.finish(None)
         raise
@@ -133,7 +138,11 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
         yield _event("retrieval", orjson.dumps(_searched(request, found) | own))
         left = _time_for(asked)
         steps: Iterator[Event] = services().generator.stream(
-            request.query, _context(request, found), timeout_s=left, nearby=_nearby(request, look, left)
+            request.query,
+            _context(request, found),
+            timeout_s=left,
+            nearby=_nearby(request, look, left),
+            generate=asked.features.generation,
         )
         for step in steps:
             if step.kind == "token":

@@ -1,9 +1,15 @@
-"""``POST /v1/documents``, ``GET`` and ``DELETE /v1/documents/{document_id}``."""
+"""``POST /v1/documents``, ``GET``, ``PATCH`` and ``DELETE /v1/documents/{document_id}``.
+
+All of them see what the caller may read, and nothing else: a document that it may not read is answered as one that is
+not there, and is neither replaced nor removed.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from flask import Blueprint, Response, request
 from pydantic import ValidationError
@@ -12,7 +18,8 @@ from werkzeug.datastructures import FileStorage
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
 from app.api.problems import from_validation
-from app.errors import FieldProblem, InvalidInput
+from app.errors import DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.ingest.run import StoredDocument
 from app.passage import Document
 
 blueprint = Blueprint("documents", __name__)
@@ -22,8 +29,7 @@ blueprint = Blueprint("documents", __name__)
 def add() -> Response:
     """Add or replace one document; it is searchable when the answer comes."""
     document = _from_upload() if request.mimetype == "multipart/form-data" else _from_json()
-    stored = services().ingest(document)
-    services().generation.advance(scope().tenant)
+    stored = _write(lambda: services().ingest(document, scope()))
     return write_json(
         schemas.DocumentResponse(
             document_id=document.document_id,
@@ -40,12 +46,38 @@ def get(document_id: str) -> Response:
     return write_json(schemas.StoredDocument.model_validate(services().stored_document(scope(), document_id)))
 
 
+@blueprint.patch("/v1/documents/<path:document_id>")
+def change(document_id: str) -> Response:
+    """Change who may read a document; in force when the answer comes."""
+    asked = read_json(schemas.ReadersRequest)
+    acl = list(dict.fromkeys(asked.acl))
+    stored = _write(lambda: services().change_readers(scope(), document_id, acl))
+    status: Literal["updated", "unchanged"] = "unchanged" if stored.status == "unchanged" else "updated"
+    return write_json(
+        schemas.ReadersResponse(document_id=document_id, acl=acl, passages=stored.passages, status=status)
+    )
+
+
 @blueprint.delete("/v1/documents/<path:document_id>")
 def delete(document_id: str) -> Response:
     """Remove a document; it can't be found any more when the answer comes."""
-    services().delete_document(scope(), document_id)
-    services().generation.advance(scope().tenant)
+    _write(lambda: services().delete_document(scope(), document_id))
     return Response(status=204)
+
+
+def _write(write: Callable[[], StoredDocument]) -> StoredDocument:
+    """What `write` did; caches are told of it, also where it broke off half way."""
+    changed, revoking = True, True
+    try:
+        stored = write()
+        changed, revoking = stored.status != "unchanged" or stored.revoking, stored.revoking
+    except (NotFound, InvalidInput, DocumentRejected):
+        changed = False
+        raise
+    finally:
+        if changed:
+            services().generation.advance(scope().tenant, revoking=revoking)
+    return stored
 
 
 def _from_json() -> Document:
@@ -61,9 +93,10 @@ def _from_upload() -> Document:
         raise InvalidInput(message, problems=[FieldProblem(("body", "file"), message)])
     name = PurePosixPath(upload.filename.replace("\\", "/")).name
     fields: dict[str, object] = {key: value for key, value in request.form.items() if value}
-    for listed in ("topic_tags", "acl"):
-        if isinstance(value := fields.get(listed), str):
-            fields[listed] = [item.strip() for item in value.split(",") if item.strip()]
+    if isinstance(value := fields.get("topic_tags"), str):
+        fields["topic_tags"] = [item.strip() for item in value.split(",") if item.strip()]
+    if "acl" in request.form:
+        fields["acl"] = _readers(request.form.getlist("acl"))
     try:
         asked = schemas.UploadFields.model_validate({"document_id": name, **fields})
     except ValidationError as error:
@@ -73,3 +106,18 @@ def _from_upload() -> Document:
         path = Path(folder) / f"upload{PurePosixPath(name).suffix[:12].lower()}"
         upload.save(path)
         return services().file_document(path, name, asked.model_dump(exclude_unset=True), scope().tenant)
+
+
+def _readers(values: list[str]) -> list[str]:
+    """The field ``acl`` of a form: names separated by commas, or the field several times.
+
+    Raises:
+        InvalidInput: it names nobody: in a form that may be an oversight, and nobody could read the document.
+    """
+    # only the spaces that people put after commas: any other character may be part of a name
+    names = [name.strip(" ") for value in values for name in value.split(",")]
+    found = [name for name in names if name]
+    if not found:
+        message = "acl is empty: name who may read the document, or leave the field out (JSON takes an empty list)"
+        raise InvalidInput(message, problems=[FieldProblem(("body", "acl"), message)])
+    return found

@@ -11,13 +11,16 @@ from flask import Flask, Response, g, request
 
 from app import telemetry
 from app.api import answers, documents, feedback, models, openapi, ops, page, problems, rerank, search
+from app.api.hygiene import install_hygiene
 from app.api.services import Services
-from app.gateway.identity import check_exposure, identify
+from app.gateway.audit import install_audit
+from app.gateway.cors import install_cors
+from app.gateway.identity import authorize, check_exposure, refuse_keys_in_url
+from app.gateway.limits import install_limits
+from app.gateway.roles import OPEN_ENDPOINTS
 
 _log = logging.getLogger("braid.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_OPEN = frozenset({"ops.healthz", "ops.readyz", "page.index", "page.static_file", "openapi.docs", "openapi.document"})
-"""What needs no key: probes, the page's files and the description of the API carry nobody's data."""
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -41,6 +44,7 @@ def create_app(services: Services) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = 1024 * 1024
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # "a//b" and "a/b" are two documents
     app.extensions["braid"] = services
     problems.install(app)
 
@@ -49,13 +53,15 @@ def create_app(services: Services) -> Flask:
         g.started = time.perf_counter()
         given = request.headers.get("X-Request-ID", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        if request.endpoint not in _OPEN:
-            g.scope = identify(
-                services.settings,
-                request.headers.get("Authorization"),
-                request.headers.get("Host", ""),
-                request.headers.get("Origin"),
+        refuse_keys_in_url(request.args.keys(), request.query_string.decode("latin-1"))
+        # OPTIONS is answered by Flask from the routes alone, and browsers send it without credentials
+        if request.endpoint not in OPEN_ENDPOINTS and request.method != "OPTIONS":
+            g.caller = services.identity.identify(
+                request.headers.get("Authorization"), request.headers.get("Host", ""), request.headers.get("Origin")
             )
+            g.scope = g.caller.scope
+            if request.endpoint is not None:
+                authorize(g.caller, request.endpoint)
 
     @app.after_request
     def _leave(response: Response) -> Response:
@@ -74,6 +80,12 @@ def create_app(services: Services) -> Flask:
         if started is not None:
             response.call_on_close(_measure)
         return response
+
+    # in this order: these look at g.caller, which the function above has set
+    install_hygiene(app)
+    install_limits(app, services.settings)
+    install_audit(app, services.settings)
+    install_cors(app, services.settings)
 
     for blueprint in (
         search.blueprint,

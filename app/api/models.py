@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 
 from app.api import schemas
 from app.api.bodies import read_json, services, write_json
+from app.deadline import Deadline
 from app.errors import FieldProblem, InvalidInput
 
 blueprint = Blueprint("models", __name__)
@@ -32,7 +33,8 @@ def embeddings() -> Response:
         raise InvalidInput(message, problems=[FieldProblem(("body", "dimensions"), message)])
     texts = [request.input] if isinstance(request.input, str) else request.input
     encode = encoder.encode_queries if request.input_type == "query" else encoder.encode_passages
-    vectors = np.asarray(encode(texts), dtype="<f4")
+    with services().admission.enter(Deadline.after(services().settings.timeout_ms)):
+        vectors = np.asarray(encode(texts), dtype="<f4")
     items = [
         schemas.EmbeddingItem(
             index=index,

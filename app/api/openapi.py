@@ -61,7 +61,7 @@ _FILE: Json = {
                 "document_id": {"type": "string", "minLength": 1, "maxLength": 512},
                 "source_id": {"type": "string", "minLength": 1, "maxLength": 512},
                 "topic_tags": {"type": "string", "description": "comma-separated"},
-                "acl": {"type": "string", "description": "comma-separated"},
+                "acl": {"type": "string", "description": "comma-separated; without it a document keeps its readers"},
             },
         }
     }
@@ -76,6 +76,9 @@ _SSE: Json = {
 }
 _READ = (400, 401, 413, 415, 422, 500, 501, 502, 503, 504)
 _GET = (401, 404, 500, 502, 503)
+_DOOR = (400, 401, 403, 429, 503)
+"""What any call may get before it is looked at: a key in its address, no or a wrong one, not the role, too much, and a
+key that can't be looked up."""
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -93,6 +96,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "get", "/v1/documents/{document_id}", "getDocument", "A document's passages", "documents",
         answer=schemas.StoredDocument, problems=_GET, parameters=(_DOCUMENT_ID,),
+    ),
+    Operation(
+        "patch", "/v1/documents/{document_id}", "changeReaders", "Change who may read a document", "documents",
+        schemas.ReadersRequest, schemas.ReadersResponse, problems=(*_READ, 404), parameters=(_DOCUMENT_ID,),
     ),
     Operation(
         "delete", "/v1/documents/{document_id}", "deleteDocument", "Remove a document", "documents",
@@ -172,7 +179,7 @@ def _describe(operation: Operation, references: Any) -> Json:
     elif operation.status == 200:
         good["content"] = {"text/plain": {"schema": {"type": "string"}}}
     responses: Json = {str(operation.status): good}
-    for status in operation.problems:
+    for status in sorted({*operation.problems, *(_DOOR[:1] if operation.open else _DOOR)}):
         responses[str(status)] = {
             "description": "a problem document",
             "content": {"application/problem+json": {"schema": references[schemas.Problem, "validation"]}},

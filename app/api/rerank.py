@@ -17,6 +17,7 @@ blueprint = Blueprint("rerank", __name__)
 def rerank() -> Response:
     """The caller's own documents by relevance to a query, best first; at equal scores in the order they came."""
     request = read_json(schemas.RerankDocumentsRequest)
+    deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms)
     reranker = services().reranker
     if reranker is None:
         raise SwitchedOff(
@@ -30,8 +31,8 @@ def rerank() -> Response:
     warnings = []
     if request.top_n is not None and request.top_n > len(texts):
         warnings.append(f"top_n {request.top_n} is more than the {len(texts)} documents: all are returned")
-    deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms)
-    rated = reranker.score_texts(request.query, texts, deadline)
+    with services().admission.enter(deadline):
+        rated = reranker.score_texts(request.query, texts, deadline)
     order = np.argsort(-rated.scores, kind="stable")[: request.top_n]
     results = [
         schemas.RerankedDocument(

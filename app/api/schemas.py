@@ -7,12 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.feedback.ids import PATTERN as QUERY_ID
-from app.passage import without_control_characters
+from app.passage import LONGEST_READER, MOST_READERS, reader, without_control_characters
 from app.search.request import Integer, IsoDate, Query, Value
 from app.store.query_log import Label
 
 MAX_RERANKED_DOCUMENTS = 1000
 MAX_DOCUMENT_CHARACTERS = 4 * 1024 * 1024
+Acl = Annotated[
+    list[Annotated[str, AfterValidator(reader), Field(min_length=1, max_length=LONGEST_READER)]],
+    Field(max_length=MOST_READERS),
+]
+"""Who may read: groups, ``user:SUB``, ``public``, as they are; empty: the operator and admins."""
 Identifier = Annotated[Value, AfterValidator(without_control_characters)]
 
 
@@ -63,7 +68,13 @@ class SearchResponse(_Answer):
     timings: dict[str, float]
     degraded: list[DegradedItem]
     cache: Literal["miss", "exact", "near", "off"]
+    """Where the answer came from; ``near``: it was made for a query that asks the same in other words."""
+    cache_stale_ms: float | None = None
+    """How old the answer is, where passages were added or replaced since it was made (BRAID_CACHE_STALENESS_MS)."""
     index_generation: int | None
+    """Rises with every write to the tenant's passages; null where no Redis counts."""
+    variants: dict[str, str] = {}
+    """The feature flags that this request was answered with: flag -> variant."""
     explanation: dict[str, Any] | None = None
 
 
@@ -100,7 +111,8 @@ class DocumentRequest(BaseModel):
     uri: Annotated[str, Field(max_length=2048)] = ""
     timestamp: IsoDate | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
-    acl: Annotated[list[Value], Field(min_length=1, max_length=100)] = ["public"]
+    acl: Acl | None = None
+    """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
 
 
 class UploadFields(BaseModel):
@@ -111,7 +123,8 @@ class UploadFields(BaseModel):
     document_id: Identifier
     source_id: Identifier = "upload"
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
-    acl: Annotated[list[Value], Field(min_length=1, max_length=100)] = ["public"]
+    acl: Acl | None = None
+    """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
 
 
 class DocumentResponse(_Answer):
@@ -119,6 +132,21 @@ class DocumentResponse(_Answer):
     passages: int
     status: Literal["created", "updated", "unchanged"]
     warnings: list[str] = []
+
+
+class ReadersRequest(BaseModel):
+    """Another access list for a document that is there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    acl: Acl
+
+
+class ReadersResponse(_Answer):
+    document_id: str
+    acl: list[str]
+    passages: int
+    status: Literal["updated", "unchanged"]
 
 
 class PassageItem(_Answer):

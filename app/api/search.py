@@ -67,9 +67,15 @@ class Asked:
         """Whether the answer is there already; finish it in any case."""
         return services().answers.look(route, self.request, scope(), self.features, self.deadline)
 
-    def search(self, look: Look) -> SearchResult:
-        """Search, when it is this request's turn. Raises as `SearchService.search`, and Overloaded."""
-        return services().search.search(self.request, look.scope, self.deadline)
+    def search(self, look: Look, share: float = 1.0) -> SearchResult:
+        """Search in a share of the time that is left, when it is this request's turn.
+
+        Raises:
+            Overloaded, and as `SearchService.search`.
+        """
+        deadline = self.deadline.part(share)
+        with services().admission.enter(deadline):
+            return services().search.search(self.request, look.scope, deadline, self.features)
 
     def volatile(self, look: Look, timings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of an answer that are this request's own, wherever the rest came from."""

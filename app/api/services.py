@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.cache.connection import RedisConnection
+from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
+from app.cache.responses import ResponseCache
+from app.cache.scores import ScoreCache
+from app.cache.single_flight import SingleFlight
+from app.cache.vectors import VectorCache
 from app.config import Settings
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.features import Features
 from app.feedback.labels import LabelStore
 from app.feedback.log import QueryLog
+from app.gateway.admission import Admission
+from app.gateway.flags import Flags
+from app.gateway.identity import Identity
 from app.generation.answer import Generator
+from app.ingest.access import change_readers
 from app.ingest.documents import file_document
 from app.ingest.parse import ParserPool
 from app.ingest.records import ready_document
@@ -26,11 +37,14 @@ from app.passage import Document
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
+from app.serving.answers import AnswerCache
+from app.serving.freshness import Freshness
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
 from app.store.filters import Scope
 from app.store.rendering import Rendered, render
+from app.store.versions import tenant_state
 from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
@@ -51,9 +65,25 @@ class Services:
         # a request may have a readiness check and two legs under way at once
         self.executor = ThreadPoolExecutor(settings.threads * 3, thread_name_prefix="braid")
         self.gate = ReadinessGate(self._check, self.executor)
-        self.search = SearchService(settings, cluster, encoder, self.gate, self.executor, reranker)
+        self.redis = RedisConnection(settings)
+        codec = EntryCodec(settings)
+        entries, ttl_s = settings.embedding_cache_entries, settings.cache_ttl_s
+        self.search = SearchService(
+            settings,
+            cluster,
+            encoder,
+            self.gate,
+            self.executor,
+            reranker,
+            VectorCache(self.redis, codec, entries=entries, ttl_s=ttl_s),
+            ScoreCache(self.redis, codec, ttl_s),
+        )
+        self.admission = Admission.of(settings)
         self.generator = Generator(settings, encoder)
-        self.generation = IndexGeneration(settings)
+        self.generation = IndexGeneration(self.redis)
+        self.answers = self._answer_cache(codec)
+        self.identity = Identity(settings, cluster)
+        self.flags = Flags(settings)
         self.query_log = QueryLog(settings, cluster)
         self.labels = LabelStore(settings, cluster, self.query_log)
         self._lock = threading.Lock()
@@ -68,13 +98,13 @@ class Services:
         """The services that `settings` describe.
 
         Raises:
-            ConfigurationError: no cluster is named, or a model can't be loaded.
+            ConfigurationError: no cluster is named, a model can't be loaded, or the file of flags can't be used.
         """
         encoder = load_encoder(settings)
         return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
 
-    def readiness(self) -> dict[str, Any]:
-        """What ``/readyz`` says; never raises."""
+    def readiness(self, counted: str | None = None) -> dict[str, Any]:
+        """What ``/readyz`` says; never raises. `counted`: the tenant whose passages are counted; None: no count."""
         problems: list[str] = []
         found: dict[str, Any] = {}
         passages = None
@@ -90,15 +120,17 @@ class Services:
                 "tuning": state.tuning.version,
             }
             if not problems:
-                passages = documents.count(self.cluster, self.settings.tenant)
+                # a store that can't count can't search either; whose passages are counted is nobody else's business
+                count = documents.count(self.cluster, counted or self.settings.tenant)
+                passages = count if counted is not None else None
         except BraidError as error:
             problems.append(error.detail)
         except TimeoutError:
             problems.append(f"OpenSearch did not answer within {_CHECK_TIMEOUT_S:.0f} s")
-        warnings = []
-        if not self.generation.configured:
+        warnings = self.flags.warnings()
+        if not self.redis.configured:
             warnings.append("no Redis is named (BRAID_REDIS_URL): answers carry no index generation")
-        elif not self.generation.alive():
+        elif not self.redis.alive():
             warnings.append("Redis does not answer: answers carry no index generation")
         return {
             "ready": not problems,
@@ -134,15 +166,23 @@ class Services:
             tenant=tenant,
             source_id=source,
             tags=tuple(fields.get("topic_tags", ())),
-            acl=tuple(fields.get("acl", ("public",))),
+            acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
         )
         return file_document(file, parsed, defaults)
 
-    def ingest(self, document: Document) -> StoredDocument:
-        """Store one document; searchable on return. Raises StoreError, DocumentRejected, EncoderError."""
+    def ingest(self, document: Document, scope: Scope) -> StoredDocument:
+        """Store one document as `scope` may; searchable on return. Raises StoreError, DocumentRejected, EncoderError."""
         self._require_ready()
         with self._writing:
-            return ingest_document(document, settings=self.settings, cluster=self.cluster, encoder=self.encoder)
+            return ingest_document(
+                document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
+            )
+
+    def change_readers(self, scope: Scope, document_id: str, acl: Sequence[str]) -> StoredDocument:
+        """Let `acl` read a document, and nobody else; in force on return. Raises NotFound, StoreError."""
+        self._require_ready()
+        with self._writing:
+            return change_readers(self.cluster, scope, document_id, acl)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
@@ -156,24 +196,47 @@ class Services:
             "passages": [{name: passage.get(name) for name in shown} for passage in passages],
         }
 
-    def delete_document(self, scope: Scope, document_id: str) -> None:
-        """Remove a document. Raises NotFound."""
-        documents.refresh(self.cluster)
+    def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
+        """Remove a document, as far as the scope sees it. Raises NotFound, StoreError."""
         with self._writing:
-            if documents.delete_documents(self.cluster, scope.tenant, [document_id]) == 0:
-                raise NotFound(f"there is no document {document_id!r}")
+            deleted = documents.delete_documents(self.cluster, scope, [document_id])
+        if deleted == 0:
+            raise NotFound(f"there is no document {document_id!r}")
+        return StoredDocument(deleted, "updated", revoking=True)
 
     def close(self) -> None:
         """Let everything go; what is left of the query log is written first, for two seconds at most."""
         self.query_log.close()
+        self.flags.close()
         if self._parsers is not None:
             self._parsers.__exit__(None, None, None)
         if self.reranker is not None:
             self.reranker.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
         self.generator.close()
-        self.generation.close()
+        self.redis.close()
+        self.identity.close()
         self.cluster.close()
+
+    def features(self, scope: Scope) -> Features:
+        """What is switched on for this caller."""
+        return self.flags.features(scope)
+
+    def _answer_cache(self, codec: EntryCodec) -> AnswerCache:
+        settings = self.settings
+        return AnswerCache(
+            settings,
+            self.generation,
+            ResponseCache(self.redis, codec, settings.response_cache_ttl_s),
+            SingleFlight(self.redis),
+            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
+            self.gate,
+            models=lambda: (
+                self.encoder.name,
+                self.reranker.name if self.reranker is not None else None,
+                self.generator.model,
+            ),
+        )
 
     def _require_ready(self) -> None:
         self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
@@ -205,4 +268,5 @@ class Services:
             shards=live.shards,
             native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
             tuning=tuning,
+            identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
         )

@@ -40,13 +40,15 @@ class ScoreCache:
 
     def put(self, key: str, scores: Mapping[str, float]) -> None:
         """Keep `scores` of texts under the key of a model and query."""
-        sealed = {text: self._codec.seal(f"{key}/{text}", _SCORE.pack(score)) or b"" for text, score in scores.items()}
-        if not sealed:
+        items: list[str | bytes] = []
+        for text, score in scores.items():
+            items += [text, self._codec.seal(f"{key}/{text}", _SCORE.pack(score)) or b""]
+        if not items:
             return
 
         def question(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipe:
-                pipe.hset(key, mapping=sealed)
+                pipe.hset(key, items=items)
                 pipe.expire(key, self._ttl_s)
                 pipe.execute()
 

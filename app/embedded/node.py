@@ -63,6 +63,11 @@ class EmbeddedCluster:
         return self.urls[0]
 
     @property
+    def addresses(self) -> str:
+        """Of all nodes, separated by commas: what ``BRAID_OPENSEARCH_URL`` takes."""
+        return ",".join(self.urls)
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the nodes' Java processes."""
         return tuple(process.pid for process in self._processes)
@@ -73,13 +78,26 @@ class EmbeddedCluster:
         Raises:
             ProvisioningError: one has ended; carries the end of its log.
         """
-        for number, process in enumerate(self._processes, start=1):
-            if process.exit_code is not None:
-                folder = self.data_dir / f"node-{number}"
-                raise ProvisioningError(
-                    f"node {number} ended with exit code {process.exit_code}; the end of its log ({_log(folder)}):\n"
-                    f"{_tail(folder)}"
-                )
+        for number in self.ended:
+            raise ProvisioningError(self.obituary(number))
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """Numbers of the nodes, from 1, that run no more."""
+        return tuple(n for n, process in enumerate(self._processes, start=1) if process.exit_code is not None)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether more than half of the nodes run: fewer can't agree on anything."""
+        return 2 * (len(self._processes) - len(self.ended)) > len(self._processes)
+
+    def obituary(self, number: int) -> str:
+        """How a node ended, with the end of its log."""
+        folder = self.data_dir / f"node-{number}"
+        return (
+            f"node {number} ended with exit code {self._processes[number - 1].exit_code}; the end of its log "
+            f"({_log(folder)}):\n{_tail(folder)}"
+        )
 
     def stop(self) -> None:
         """End all nodes and wait for them; a second call does nothing."""

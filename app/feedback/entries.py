@@ -49,8 +49,7 @@ def entry_of(
     fusion: str | None,
     alpha: float | None,
     total: int,
-    hits: Sequence[Hit],
-    first_rank: int,
+    results: Sequence[dict[str, Any]],
     total_ms: float,
     degraded: Sequence[str],
     index_generation: int | None,
@@ -68,8 +67,7 @@ def entry_of(
         fusion: ``linear`` or ``rrf``; None where one leg ran alone.
         alpha: the dense share that was used; None where there was none.
         total: passages that matched.
-        hits: those that were shown, best first.
-        first_rank: of the first of them, from 1.
+        results: those that were shown, as `logged_results` gives them.
         total_ms: milliseconds of the whole.
         degraded: the stages that were skipped or gave less.
         index_generation: of the caches; None where it is not known.
@@ -94,7 +92,7 @@ def entry_of(
         "fusion": fusion,
         "alpha": alpha,
         "total": total,
-        "results": [_result(rank, hit) for rank, hit in enumerate(hits[:KEPT_RESULTS], start=first_rank)],
+        "results": list(results),
         "total_ms": total_ms,
         "degraded": list(dict.fromkeys(degraded)),
         "index_generation": index_generation,
@@ -104,8 +102,20 @@ def entry_of(
 
 
 def principals(scope: Scope) -> list[str] | None:
-    """Who asks, as the log writes it; None for the operator."""
-    return None if scope.principals is None else sorted(scope.principals)
+    """Who asks, as the log writes it; None for the operator.
+
+    With the subject, so that two keys with the same groups are two callers, and a key that sees all is not the
+    operator. Groups can't be named like a subject (`gateway.caller`).
+    """
+    if scope.principals is None and scope.subject is None:
+        return None
+    own = frozenset() if scope.subject is None else frozenset({scope.subject})
+    return sorted((scope.principals or frozenset()) | own)
+
+
+def logged_results(hits: Sequence[Hit], first_rank: int) -> list[dict[str, Any]]:
+    """What the log keeps of the results: ids, ranks (the first one's is `first_rank`, from 1) and scores."""
+    return [_result(rank, hit) for rank, hit in enumerate(hits[:KEPT_RESULTS], start=first_rank)]
 
 
 def _result(rank: int, hit: Hit) -> dict[str, Any]:

@@ -1,57 +1,166 @@
 """Who is asking, and what they may see.
 
-Until per-user keys and tokens exist, a service has one operator: whoever holds ``BRAID_API_KEY`` or, where none is set,
-whoever can reach the loopback address. The operator reads and writes the whole tenant.
+Three kinds of credentials, all sent as ``Authorization: Bearer``: the operator's key (``BRAID_API_KEY``), keys that
+`braid keys` makes, and tokens (JWT) of an identity provider. Where none of them is configured, whoever can reach the
+loopback address is the operator.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from app.config import Settings
-from app.errors import ConfigurationError, NotAuthenticated
+from app.errors import ConfigurationError, Forbidden, MalformedRequest, NotAuthenticated
+from app.gateway.caller import Caller, operator
+from app.gateway.cors import allowed_origins
+from app.gateway.keys import KEY, KeyRing
+from app.gateway.roles import ENDPOINT_ROLES
+from app.gateway.tokens import TokenVerifier
+from app.store.client import Cluster
 from app.store.filters import Scope
 from reranker.loopback import is_loopback
 
+__all__ = ["Caller", "Identity", "Scope", "authorize", "check_exposure", "refuse_keys_in_url"]
+
+_MAX_HEADER = 8192
+_BEARER = re.compile(r"bearer +([!-+\--~]+)", re.IGNORECASE)
+"""Visible ASCII without the comma: servers join several headers of a name with commas."""
+_URL_NAMES = frozenset({"key", "api_key", "apikey", "token", "access_token"})
+_REFUSED = "the key or token is unknown, expired or revoked; send a valid one as `Authorization: Bearer <key>`"
+
 
 def check_exposure(settings: Settings) -> None:
-    """Refuse to listen where strangers are without a key.
+    """Refuse to listen where strangers are without a credential that is asked for.
 
     Raises:
-        ConfigurationError: `host` is not loopback and no key is set.
+        ConfigurationError: `host` is not loopback and no kind of credential is configured.
     """
-    if settings.api_key is None and not is_loopback(settings.host):
+    if not _wants_credential(settings) and not is_loopback(settings.host):
         raise ConfigurationError(
             f"BRAID_HOST={settings.host!r} can be reached from other machines, and no key protects the service: "
-            "set BRAID_API_KEY, or listen on 127.0.0.1"
+            "set BRAID_API_KEY, BRAID_KEYS_SECRET or BRAID_JWT_JWKS_URL, or listen on 127.0.0.1"
         )
 
 
-def identify(settings: Settings, authorization: str | None, host_header: str, origin: str | None) -> Scope:
-    """The caller's scope.
+class Identity:
+    """Turns a request's headers into a caller. One a process, thread-safe."""
 
-    Without a key only requests that name a loopback host are taken (a page of another site could otherwise reach
-    the service through DNS rebinding), and none that a browser sent from another origin.
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self._tenant = settings.tenant
+        self._wanted = _wants_credential(settings)
+        self._origins = allowed_origins(settings)
+        self._operator_key = settings.api_key.get_secret_value().encode() if settings.api_key else None
+        self._keys = KeyRing(settings, cluster) if settings.keys_secret is not None else None
+        self._tokens = TokenVerifier(settings) if settings.jwt_jwks_url is not None else None
 
-    Raises:
-        NotAuthenticated: missing or wrong key, or a foreign host or origin where no key is set.
-    """
-    if settings.api_key is None:
+    def identify(self, authorization: str | None, host_header: str, origin: str | None) -> Caller:
+        """The caller of a request.
+
+        Where no credential is configured, only requests that name a loopback host are taken (a page of another site
+        could otherwise reach the service through DNS rebinding), and none that a browser sent from another origin.
+
+        Args:
+            authorization: the header, None without one; several joined by commas are refused.
+            host_header: ``Host``.
+            origin: ``Origin``, None without one.
+
+        Raises:
+            NotAuthenticated: no credential, or none that is valid; or a foreign host or origin where none is
+                configured. What was sent is never repeated.
+            StoreUnavailable, StoreError: OpenSearch can't be asked for a key.
+            SigningKeysUnavailable: the identity provider can't be asked for the key of a token.
+        """
+        if not self._wanted:
+            return self._on_this_machine(host_header, origin)
+        credential = _credential(authorization)
+        if self._operator_key is not None and hmac.compare_digest(credential.encode(), self._operator_key):
+            return operator(self._tenant)
+        if self._keys is not None and (key := KEY.fullmatch(credential)):
+            return self._keys.verify(key[1], key[2])
+        if self._tokens is not None and credential.count(".") == 2:
+            return self._tokens.verify(credential)
+        raise NotAuthenticated(_REFUSED)
+
+    def close(self) -> None:
+        """Let the connection to the identity provider go."""
+        if self._tokens is not None:
+            self._tokens.close()
+
+    def _on_this_machine(self, host_header: str, origin: str | None) -> Caller:
         if not is_loopback(_host_name(host_header)):
             raise NotAuthenticated(
                 f"host {host_header!r} is not a loopback name; without BRAID_API_KEY only this machine may ask"
             )
-        if origin is not None and urlsplit(origin).netloc != host_header:
+        listed = origin is not None and origin.lower() in self._origins
+        if origin is not None and not listed and _origin_host(origin) != host_header:
             raise NotAuthenticated(
                 f"origin {origin!r} is not this service; without BRAID_API_KEY browsers may ask from its own page only"
             )
-        return Scope(tenant=settings.tenant)
-    scheme, _, key = (authorization or "").partition(" ")
-    expected = settings.api_key.get_secret_value()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), expected.encode()):
-        raise NotAuthenticated("send the service's key as `Authorization: Bearer <key>`")
-    return Scope(tenant=settings.tenant)
+        return operator(self._tenant)
+
+
+def authorize(caller: Caller, endpoint: str) -> None:
+    """Let the caller through to an endpoint of the service, or not.
+
+    Raises:
+        Forbidden: the caller has not the role that the endpoint asks for, or the endpoint is in no table.
+    """
+    role = ENDPOINT_ROLES.get(endpoint)
+    if caller.is_operator:
+        return
+    if role is None:
+        raise Forbidden("this is the operator's alone: it needs BRAID_API_KEY's key")
+    if not caller.may(role):
+        has = ", ".join(sorted(caller.roles)) or "none"
+        raise Forbidden(f"this needs the role {role.value}; the key or token has: {has}")
+
+
+def refuse_keys_in_url(names: Iterable[str], query_string: str) -> None:
+    """Refuse a credential in the query string: proxies, logs and histories keep addresses.
+
+    Args:
+        names: of the query's parameters.
+        query_string: as it was sent.
+
+    Raises:
+        MalformedRequest: a parameter is named like a credential, or a key of ours is in it.
+    """
+    found = next((name for name in names if name.lower() in _URL_NAMES), None)
+    if found is None and KEY.search(query_string) is None:
+        return
+    where = f"the parameter {found.lower()!r}" if found is not None else "the query string"
+    raise MalformedRequest(
+        f"{where} carries a key or token: addresses end up in logs and histories, so it must be considered leaked; "
+        "revoke it (`braid keys revoke`), and send the next one as `Authorization: Bearer <key>`"
+    )
+
+
+def _wants_credential(settings: Settings) -> bool:
+    return not (settings.api_key is None and settings.keys_secret is None and settings.jwt_jwks_url is None)
+
+
+def _credential(authorization: str | None) -> str:
+    """What stands behind ``Bearer``; checked for length and characters before anything looks at it."""
+    if not authorization:
+        raise NotAuthenticated("a key or token is needed: send it as `Authorization: Bearer <key>`")
+    if len(authorization) > _MAX_HEADER:
+        raise NotAuthenticated(f"the Authorization header is longer than {_MAX_HEADER} characters")
+    found = _BEARER.fullmatch(authorization)
+    if found is None:
+        raise NotAuthenticated(
+            "the Authorization header is not one `Bearer <key>` (once, visible ASCII, nothing before or after it)"
+        )
+    return found[1]
+
+
+def _origin_host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # nothing that a browser sends
+        return None
 
 
 def _host_name(header: str) -> str:

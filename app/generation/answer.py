@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ EXTRACTIVE = "extractive"
 _SECOND_SHARE = 0.85
 """A further sentence is quoted when it scores at least so much of the best one."""
 _MOST_SENTENCES = 3
+_WAIT_SHARE = 0.1
+"""Of its time an answer waits for others to be written, before it is quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,23 @@ class Generator:
         self._settings = settings
         self._encoder = encoder
         self._model = LanguageModel(settings) if settings.llm_url else None
+        # each one holds a thread of the server for as long as the model talks
+        self._writing = threading.BoundedSemaphore(max(2, settings.threads // 2))
 
     @property
     def model(self) -> str:
         """What makes the answers: the connected model's name, or ``extractive``."""
         return self._model.name if self._model else EXTRACTIVE
 
-    def answer(self, question: str, hits: Sequence[Hit], *, timeout_s: float, nearby: Fetch | None = None) -> Answer:
+    def answer(
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        *,
+        timeout_s: float,
+        nearby: Fetch | None = None,
+        generate: bool = True,
+    ) -> Answer:
         """The whole answer. Never fails for the language model's sake: then it is quoted, and `degraded` says why.
 
         Args:
@@ -68,14 +81,21 @@ class Generator:
             hits: the passages to answer from, best first.
             timeout_s: seconds left for it.
             nearby: reads neighbours of the passages for the language model's context; None: it gets `hits` alone.
+            generate: False: the flag `generation` is off, so that the answer is quoted although a model is connected.
         """
-        for event in self.stream(question, hits, timeout_s=timeout_s, nearby=nearby):
+        for event in self.stream(question, hits, timeout_s=timeout_s, nearby=nearby, generate=generate):
             if event.answer is not None:
                 return event.answer
         raise AssertionError("a stream ends with its answer")
 
     def stream(
-        self, question: str, hits: Sequence[Hit], *, timeout_s: float, nearby: Fetch | None = None
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        *,
+        timeout_s: float,
+        nearby: Fetch | None = None,
+        generate: bool = True,
     ) -> Iterator[Event]:
         """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
         started = time.perf_counter()
@@ -88,10 +108,19 @@ class Generator:
         if not hits or (evidence is not None and not is_relevant(evidence)):
             yield from self._finish(UNKNOWN, hits, EXTRACTIVE, started, degraded, abstained=True)
             return
-        if self._model is None:
+        if self._model is not None and not generate:
+            degraded.append(("generation", "switched-off: the flag generation is off, the answer is quoted"))
+        if self._model is None or not generate:
             yield from self._quote(evidence, hits, started, degraded)
             return
-        yield from self._ask(self._model, question, hits, evidence, nearby, started, timeout_s, degraded)
+        if not self._writing.acquire(timeout=max(0.0, timeout_s) * _WAIT_SHARE):
+            degraded.append(("generation", "overloaded: too many answers are being written, this one is quoted"))
+            yield from self._quote(evidence, hits, started, degraded)
+            return
+        try:
+            yield from self._ask(self._model, question, hits, evidence, nearby, started, timeout_s, degraded)
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         if self._model is not None:

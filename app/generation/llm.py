@@ -13,10 +13,15 @@ import openai
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
+from app.breaker import Breaker, BreakerOpen, Trial
 from app.config import Settings
 from app.errors import GenerationError
 
 _CONNECT_S = 5.0
+_FAILURES, _REST_S = 2, 3.0
+_FAIR_S = 5.0
+"""Silence for less says nothing about the model: the caller had no more time."""
+_AWAY = frozenset({502, 503, 504})
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class LanguageModel:
             url += "/v1"
         self.name = settings.llm_model
         self._max_tokens = settings.llm_max_tokens
+        self._breaker = Breaker("the language model", failures=_FAILURES, rest_s=_REST_S, label="llm")
         # an endpoint without keys takes any; the library wants one
         key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
         self._client = OpenAI(base_url=url, api_key=key, max_retries=0)
@@ -65,14 +71,27 @@ class LanguageModel:
             usage: filled when the endpoint tells.
 
         Raises:
-            GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status), ``broken-off`` or
-                ``bad-answer``.
+            GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status), ``broken-off``,
+                ``bad-answer``, or ``unavailable`` (it was away a moment ago and was not asked).
         """
-        until = time.monotonic() + timeout_s
-        reading = _Reading(self._pieces(messages, timeout_s, usage))
         try:
-            yield from reading.pieces(until)
+            with self._breaker.calling() as call:
+                yield from self._watched(messages, timeout_s, usage, call)
+        except BreakerOpen as error:
+            raise GenerationError("the language model was away a moment ago", reason="unavailable") from error
+
+    def _watched(
+        self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage, call: Trial
+    ) -> Iterator[str]:
+        """The pieces, and what they tell of the endpoint: the first one is all that its being there needs."""
+        until = time.monotonic() + timeout_s
+        reading = _Reading(self._pieces(messages, timeout_s, usage, call))
+        try:
+            for piece in reading.pieces(until):
+                call.ok()
+                yield piece
         except queue.Empty:
+            _silent(call, timeout_s)
             raise GenerationError(
                 f"the language model did not end its answer within {timeout_s:.1f} s", reason="timeout"
             ) from None
@@ -80,7 +99,7 @@ class LanguageModel:
             reading.stop()
 
     def _pieces(
-        self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage
+        self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage, call: Trial
     ) -> Iterator[str | openai.Stream[ChatCompletionChunk]]:
         """First the open stream, so that it can be closed from outside, then the pieces of text."""
         typed: list[ChatCompletionMessageParam] = [
@@ -112,20 +131,24 @@ class LanguageModel:
             if not complete:
                 raise GenerationError("the language model's answer broke off", reason="broken-off")
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:
+            _silent(call, timeout_s)
             raise GenerationError(
                 f"the language model did not answer within {timeout_s:.1f} s", reason="timeout"
             ) from error
         except openai.APIStatusError as error:
+            (call.failed if error.status_code in _AWAY else call.ok)()
             raise GenerationError(
                 f"the language model's endpoint answered {error.status_code}; "
                 "check BRAID_LLM_URL, BRAID_LLM_MODEL and BRAID_LLM_API_KEY",
                 reason="refused",
             ) from error
         except openai.APIConnectionError as error:
+            call.failed()
             raise GenerationError(
                 "the language model can't be reached; check BRAID_LLM_URL", reason="unreachable"
             ) from error
         except (httpx2.HTTPError, httpx2.StreamError) as error:
+            _silent(call, _FAIR_S)  # unless something came before
             raise GenerationError("the language model's answer broke off", reason="broken-off") from error
         except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
             # endpoints that are not what they say they are: JSON that is none, fields of another shape
@@ -135,6 +158,12 @@ class LanguageModel:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _silent(call: Trial, timeout_s: float) -> None:
+    """Nothing at all came, in a time in which something should have."""
+    if call.outcome is None and timeout_s >= _FAIR_S:
+        call.failed()
 
 
 class _Reading:

@@ -17,6 +17,8 @@ from app.ingest.chunk import MAXIMUM, Draft, chunk
 from app.ingest.enrich import keyphrases, normalise_tags
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document, ParsedDocument, Passage, passage_id
+from app.store.documents import Versions
+from app.store.filters import PUBLIC
 
 _SPECIAL_TOKENS = 2
 """What a BERT-like model puts around a text."""
@@ -77,9 +79,20 @@ def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) 
         parsed=parsed,
         tags=normalise_tags((*defaults.tags, *parsed.tags, *file.folders)),
         tenant=defaults.tenant,
-        acl=defaults.acl,
+        acl=(PUBLIC,) if defaults.acl is None else defaults.acl,
+        keeps_acl=defaults.acl is None,
         timestamp=parsed.timestamp,
     )
+
+
+def with_its_readers(document: Document, stored: Versions) -> Document:
+    """The document with the readers that its newest stored version has, where its source names none.
+
+    A source knows nothing of who was let in or shut out since (`braid acl`): to ingest it again must not undo that.
+    """
+    if not document.keeps_acl or not stored:
+        return document
+    return replace(document, acl=tuple(sorted(next(reversed(stored.values())))))
 
 
 def to_passages(

@@ -15,7 +15,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.errors import DocumentRejected
 from app.ingest.enrich import normalise_tags
-from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType, not_blank, without_control_characters
+from app.passage import (
+    Block,
+    BlockKind,
+    Document,
+    ParsedDocument,
+    SourceType,
+    not_blank,
+    readers,
+    without_control_characters,
+)
+from app.store.filters import PUBLIC
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024
@@ -63,7 +73,7 @@ class _Record(BaseModel):
     uri: Annotated[str, Field(max_length=2048)] | None = None
     timestamp: Annotated[str, Field(min_length=8, max_length=40), AfterValidator(_iso)] | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] | None = None
-    acl: Annotated[list[_Value], Field(min_length=1, max_length=100)] | None = None
+    acl: Annotated[list[str], AfterValidator(readers)] | None = None
 
 
 def ready_document(
@@ -73,11 +83,13 @@ def ready_document(
     source_id: str,
     uri: str = "",
     tags: tuple[str, ...] = (),
-    acl: tuple[str, ...] = ("public",),
+    acl: tuple[str, ...] | None = None,
     whole: bool = False,
     title_is_enough: bool = False,
 ) -> Document:
     """The document that `fields` describe; the arguments are its defaults, and `tags` are added to its own.
+
+    Where neither names readers, the document keeps those that it has in the store; a new one is everybody's.
 
     With `title_is_enough` the title of a record without text is its text (the public collections hold such records).
     `_id` and `id` are understood as `document_id`, `metadata` is ignored, anything else unknown is refused.
@@ -107,6 +119,7 @@ def ready_document(
         blocks=(Block(BlockKind.PARAGRAPH, record.text.strip()),),
         source_type=SourceType.JSON,
     )
+    named = acl if record.acl is None else tuple(record.acl)
     return Document(
         document_id=record.document_id,
         source_id=record.source_id or source_id,
@@ -114,7 +127,8 @@ def ready_document(
         parsed=parsed,
         tags=normalise_tags((*(record.topic_tags or ()), *tags)),
         tenant=tenant,
-        acl=acl if record.acl is None else tuple(record.acl),
+        acl=(PUBLIC,) if named is None else named,
+        keeps_acl=named is None,
         timestamp=parse_timestamp(record.timestamp) if record.timestamp else None,
         whole=whole,
     )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -22,19 +22,33 @@ from typing import Literal
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
 from app.ingest.channel import Abort, Aborted, Channel
-from app.ingest.documents import Encoder, embed, file_document, recipe, to_passages, token_codec, version_of
+from app.ingest.documents import (
+    Encoder,
+    embed,
+    file_document,
+    recipe,
+    to_passages,
+    token_codec,
+    version_of,
+    with_its_readers,
+)
+from app.ingest.news import Announce, News
 from app.ingest.parse import ParserPool
 from app.ingest.progress import IngestProgress, Silent
 from app.ingest.records import is_records
 from app.ingest.report import IngestReport, Stage
 from app.ingest.sources import Defaults, Problem, Root, SourceFile, read_source, roots_of
-from app.ingest.writer import Writer
-from app.passage import Document, Passage
+from app.ingest.writer import Writer, takes_away
+from app.passage import Document, Passage, readers
 from app.store.client import Cluster
-from app.store.documents import document_ids
+from app.store.documents import Versions, document_ids
+from app.store.documents import refresh as refresh_store
+from app.store.filters import Scope
 
 _LOOKUP = 200
 """Documents whose versions are asked for at once."""
+_TELL_S = 1.0
+"""How often, at most, caches are told of new documents while a run goes on."""
 _SLICE = 128
 """Passages embedded and written at once: enough that texts of like length meet in a batch of the model."""
 
@@ -43,14 +57,15 @@ _SLICE = 128
 class IngestOptions:
     """What the caller says of a run.
 
-    `tags` are added to each document's own; `source_id` None means the name of each root folder; `whole` stores each
-    row of JSON Lines as one passage; `sync` removes the documents of the sources at hand that are no longer there;
+    `tags` are added to each document's own; `acl` None leaves documents their readers (new ones are everybody's), and
+    those that a record names are always its own; `source_id` None means the name of each root folder; `whole` stores
+    each row of JSON Lines as one passage; `sync` removes the documents of the sources at hand that are no longer there;
     `tagging` gives keyphrases to documents without tags; `patience_s` is how long a cluster may be away.
     """
 
     tags: tuple[str, ...] = ()
     source_id: str | None = None
-    acl: tuple[str, ...] = ("public",)
+    acl: tuple[str, ...] | None = None
     whole: bool = False
     sync: bool = False
     tenant: str | None = None
@@ -61,10 +76,11 @@ class IngestOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """What became of one document."""
+    """What became of one document. `revoking`: somebody who could read it before can't any more."""
 
     passages: int
     status: Literal["created", "updated", "unchanged"]
+    revoking: bool = False
 
 
 def ingest_paths(
@@ -75,20 +91,28 @@ def ingest_paths(
     encoder: Encoder,
     options: IngestOptions | None = None,
     progress: IngestProgress | None = None,
+    announce: Announce | None = None,
 ) -> IngestReport:
     """Bring files and folders into the store; what can't go in is reported, everything else goes in.
 
+    It writes as the operator of the tenant. `announce` is told of what was written, once searches can see it.
+
     Raises:
-        InvalidInput: a path that does not exist, two roots of one name, or `sync` for a lone file.
+        InvalidInput: a path that does not exist, two roots of one name, `sync` for a lone file, or an access list that
+            can't be one.
         StoreUnavailable: OpenSearch stayed away; the same call again finishes the work.
         StoreError: OpenSearch takes no writes.
         EncoderError: the embedding model failed.
     """
     options = options or IngestOptions()
+    try:
+        readers(options.acl or ())
+    except ValueError as error:
+        raise InvalidInput(f"--acl: {error}") from error
     roots = roots_of(paths)
     if options.sync and (lone := next((root.only for root in roots if root.only and not is_records(root.only)), None)):
         raise InvalidInput(f"sync needs the whole source, and {lone.name!r} is one file of it: name its folder")
-    run = _Run(roots, settings, cluster, encoder, options, progress or Silent())
+    run = _Run(roots, settings, cluster, encoder, options, progress or Silent(), announce or (lambda revoking: None))
     begun = time.perf_counter()
     try:
         run.go()
@@ -103,33 +127,46 @@ def ingest_paths(
 
 
 def ingest_document(
-    document: Document, *, settings: Settings, cluster: Cluster, encoder: Encoder, refresh: bool = True
+    document: Document,
+    *,
+    settings: Settings,
+    cluster: Cluster,
+    encoder: Encoder,
+    scope: Scope | None = None,
+    refresh: bool = True,
 ) -> StoredDocument:
     """Bring one document into the store, replacing an older version; searchable on return if `refresh`.
+
+    `scope` is the writer's (None: the operator of the document's tenant): versions that it may not see stay as they
+    are, beside the new one, and the answer is the same as if they were not there.
 
     Raises:
         DocumentRejected: ``empty``, or ``refused`` with OpenSearch's reason.
         StoreUnavailable, StoreError, EncoderError: as `ingest_paths`; OpenSearch is given 5 s to come back.
     """
-    writer = Writer(cluster, document.tenant, patience_s=5.0)
+    writer = Writer(cluster, scope or Scope(document.tenant), patience_s=5.0)
+    if refresh:
+        writer.refresh()  # two calls for one document, one right after the other
+    older = writer.versions([document.document_id])
+    had = older.get(document.document_id, {})
+    document = with_its_readers(document, had)
     version = version_of(document, recipe(settings, encoder))
     passages = to_passages(
         document, content_hash=version, settings=settings, encoder=encoder, written=datetime.now(UTC)
     )
-    if refresh:
-        writer.refresh()  # two calls for one document, one right after the other
-    older = writer.versions([document.document_id])
-    had = older.get(document.document_id, set())
     if version in had:
         writer.keep_only({document.document_id: version})
-        return StoredDocument(len(passages), "unchanged")
+        left = any(takes_away(before, document.acl) for before in had.values())
+        return StoredDocument(len(passages), "unchanged", revoking=left)
+    revoking = False
     for slice_ in _slices([_in_order(passages)]):
         written = writer.write(embed(slice_, encoder, token_codec(settings, encoder)), older)
         if reason := written.failed.get(document.document_id):
             raise DocumentRejected(f"OpenSearch refused it: {reason}", reason="refused")
+        revoking |= written.revoking
     if refresh:
         writer.refresh()
-    return StoredDocument(len(passages), "updated" if had else "created")
+    return StoredDocument(len(passages), "updated" if had else "created", revoking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +187,7 @@ class _Run:
         encoder: Encoder,
         options: IngestOptions,
         progress: IngestProgress,
+        announce: Announce,
     ) -> None:
         self._roots = roots
         self._settings = settings
@@ -157,6 +195,8 @@ class _Run:
         self._encoder = encoder
         self._options = options
         self._progress = progress
+        self._news = News(announce)
+        self._written = threading.Event()
         self._defaults = Defaults(
             tenant=options.tenant or settings.tenant,
             source_id=options.source_id,
@@ -164,12 +204,13 @@ class _Run:
             acl=options.acl,
             whole=options.whole,
         )
+        self._scope = Scope(self._defaults.tenant)
         self._recipe = recipe(settings, encoder, tagging=options.tagging)
         self._lock = threading.Lock()
         self._seen: dict[str, str] = {}  # document id -> place
         self._sources: set[str] = {options.source_id or root.name for root in roots}
         self._hidden: str | None = None
-        self._older: dict[str, set[str]] = {}
+        self._older: dict[str, Versions] = {}
         self.report = IngestReport()
         self.report.stages["parse"].workers = options.parse_workers
         abort = self._abort = Abort()
@@ -185,7 +226,7 @@ class _Run:
         workers = self._options.parse_workers
         with (
             ParserPool(self._settings, workers) as pool,
-            ThreadPoolExecutor(workers + 4, thread_name_prefix="ingest") as threads,
+            ThreadPoolExecutor(workers + 5, thread_name_prefix="ingest") as threads,
         ):
             stages = [
                 threads.submit(self._read),
@@ -194,6 +235,7 @@ class _Run:
                 threads.submit(self._encode),
                 threads.submit(self._write, writer),
             ]
+            threads.submit(self._tell_each_second)
             for stage in stages:
                 stage.add_done_callback(self._check)
             try:
@@ -201,16 +243,22 @@ class _Run:
             except KeyboardInterrupt as stop:
                 self._abort.set(stop)
                 raise
+            finally:
+                self._written.set()
         if self._abort.reason:
             raise self._abort.reason
         if self._options.sync:
             self._sync(writer)
-        writer.refresh()
+        self._news.tell(writer.refresh)
+
+    def _tell_each_second(self) -> None:
+        while not self._written.wait(_TELL_S):
+            self._news.tell(lambda: refresh_store(self._cluster))
 
     def _writer(self) -> Writer:
         return Writer(
             self._cluster,
-            self._defaults.tenant,
+            self._scope,
             patience_s=self._options.patience_s,
             on_retry=self._waiting,
         )
@@ -289,11 +337,16 @@ class _Run:
     def _chunk(self) -> None:
         writer = self._writer()
         while batch := self._documents.take(_LOOKUP):
+            stored = writer.versions([item.document.document_id for item in batch])
+            batch = [
+                replace(item, document=with_its_readers(item.document, stored.get(item.document.document_id, {})))
+                for item in batch
+            ]
             with self._busy("chunk"):
                 versions = {item.document.document_id: version_of(item.document, self._recipe) for item in batch}
-            stored = writer.versions(list(versions))
             current = {key: version for key, version in versions.items() if version in stored.get(key, ())}
-            writer.keep_only(current)  # what a killed run may have left of other versions
+            if writer.keep_only(current):  # what a killed run may have left of other versions
+                self._news.wrote(visible=True, revoking=True)
             self.report.unchanged += len(current)
             self._progress.done(len(current))
             for item in batch:
@@ -332,6 +385,7 @@ class _Run:
         for slice_ in self._embedded:
             with self._busy("bulk"):
                 written = writer.write(slice_, self._older)
+            self._news.wrote(visible=written.visible, revoking=written.revoking)
             changed = sum(key in self._older for key in written.complete)
             self.report.changed += changed
             self.report.new += len(written.complete) - changed
@@ -352,10 +406,11 @@ class _Run:
             self.report.sync_skipped = "the paths hold no documents at all (an unmounted folder?)"
             return
         for source in sorted(self._sources):
-            stored = list(document_ids(self._cluster, self._defaults.tenant, source))
+            stored = list(document_ids(self._cluster, self._scope, source))
             gone = [key for key in stored if key not in self._seen]
             if gone:
                 writer.delete(gone)
+                self._news.wrote(visible=True, revoking=True)
                 self.report.deleted += len(gone)
 
 

@@ -60,12 +60,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the caller says of every document."""
+    """What the caller says of every document. `acl` None: a document keeps its readers, a new one is everybody's."""
 
     tenant: str
     source_id: str | None = None
     tags: tuple[str, ...] = ()
-    acl: tuple[str, ...] = ("public",)
+    acl: tuple[str, ...] | None = None
     whole: bool = False
 
 

@@ -6,12 +6,15 @@ then position 0, which marks the version complete, then the new version is made 
 other versions are deleted. A run that is killed anywhere in between leaves the old version, or both, or a new one that
 is not complete: the next run sees that position 0 of the current hash is missing and writes the same passages again,
 or finds it there and deletes what is left of others.
+
+A writer sees what its caller's scope sees: versions that the caller may not read are neither replaced nor counted, nor
+is their presence shown by anything that comes back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,7 +24,15 @@ from app.errors import StoreError, StoreUnavailable
 from app.passage import Passage
 from app.store.bulk import bulk_index
 from app.store.client import Cluster
-from app.store.documents import complete_hashes, delete_documents, delete_stale, refresh
+from app.store.documents import (
+    Versions,
+    complete_versions,
+    delete_documents,
+    delete_incomplete,
+    delete_stale,
+    refresh,
+)
+from app.store.filters import PUBLIC, Scope
 
 Result = TypeVar("Result")
 
@@ -39,6 +50,16 @@ class Written:
     failed: dict[str, str] = field(default_factory=dict)
     """Document id -> reason."""
     passages: int = 0
+    visible: bool = False
+    """Whether searches see the slice already; else with the next refresh."""
+    revoking: bool = False
+    """Whether somebody who could read one of the documents before can't any more."""
+
+
+def takes_away(before: frozenset[str], after: Iterable[str]) -> bool:
+    """Whether an access list leaves out somebody whom the one before let read."""
+    allowed = frozenset(after)
+    return PUBLIC not in allowed and not before <= allowed
 
 
 class Writer:
@@ -47,36 +68,35 @@ class Writer:
     def __init__(
         self,
         cluster: Cluster,
-        tenant: str,
+        scope: Scope,
         *,
         patience_s: float = 60.0,
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
         self._cluster = cluster
-        self._tenant = tenant
+        self._scope = scope
         self._patience_s = patience_s
         self._on_retry = on_retry
         self._refused: dict[str, str] = {}
         self.busy_s = 0.0
 
-    def versions(self, document_ids: Sequence[str]) -> dict[str, set[str]]:
-        """The complete versions that the store has of each document."""
-        return self._patiently(lambda: complete_hashes(self._cluster, self._tenant, document_ids))
+    def versions(self, document_ids: Sequence[str]) -> dict[str, Versions]:
+        """The complete versions that the store has of each document, as far as the caller may see them."""
+        return self._patiently(lambda: complete_versions(self._cluster, self._scope, document_ids))
 
-    def keep_only(self, versions: Mapping[str, str]) -> None:
-        """Delete what there is of other versions than the one named, for each document."""
-        if versions:
-            self._patiently(lambda: delete_stale(self._cluster, self._tenant, versions))
+    def keep_only(self, versions: Mapping[str, str]) -> int:
+        """Delete what there is of other versions than the one named, for each document; how many passages went."""
+        return self._patiently(lambda: delete_stale(self._cluster, self._scope, versions)) if versions else 0
 
     def delete(self, document_ids: Sequence[str]) -> int:
         """Delete documents; how many passages went."""
-        return self._patiently(lambda: delete_documents(self._cluster, self._tenant, document_ids))
+        return self._patiently(lambda: delete_documents(self._cluster, self._scope, document_ids))
 
     def refresh(self) -> None:
         """Make all writes visible."""
         self._patiently(lambda: refresh(self._cluster))
 
-    def write(self, passages: Sequence[Passage], older: Mapping[str, set[str]]) -> Written:
+    def write(self, passages: Sequence[Passage], older: Mapping[str, Versions]) -> Written:
         """Write a slice of the run's passages, of one or more documents.
 
         Args:
@@ -93,20 +113,27 @@ class Writer:
         finally:
             self.busy_s += time.perf_counter() - begun
 
-    def _write(self, passages: Sequence[Passage], older: Mapping[str, set[str]]) -> Written:
+    def _write(self, passages: Sequence[Passage], older: Mapping[str, Versions]) -> Written:
         written = Written()
         written.passages += self._bulk([passage for passage in passages if passage.position])
         heads = [passage for passage in passages if not passage.position]
         written.passages += self._bulk(heads)
-        complete = {head.document_id: head.content_hash for head in heads if head.document_id not in self._refused}
+        complete = {head.document_id: head for head in heads if head.document_id not in self._refused}
         written.complete = list(complete)
         if any(older.get(document_id) for document_id in complete):
             self.refresh()
-        self.keep_only(complete)
+            written.visible = True
+        self.keep_only({document_id: head.content_hash for document_id, head in complete.items()})
+        written.revoking = any(
+            takes_away(readers, head.acl)
+            for document_id, head in complete.items()
+            for version, readers in older.get(document_id, {}).items()
+            if version != head.content_hash
+        )
         for head in heads:
             if (reason := self._refused.pop(head.document_id, None)) is not None:
                 written.failed[head.document_id] = reason
-                self._undo(head.document_id, older.get(head.document_id, set()) - {head.content_hash})
+                self._undo(head)
         return written
 
     def _bulk(self, passages: Sequence[Passage]) -> int:
@@ -120,13 +147,9 @@ class Writer:
             self._refused.setdefault(failure.document_id, failure.reason)
         return outcome.indexed
 
-    def _undo(self, document_id: str, older: set[str]) -> None:
+    def _undo(self, head: Passage) -> None:
         """Take back what went in of a version that can't become complete; the one before it stays."""
-        self.refresh()
-        if older:
-            self.keep_only({document_id: min(older)})
-        else:
-            self.delete([document_id])
+        self._patiently(lambda: delete_incomplete(self._cluster, head.tenant, head.document_id, head.content_hash))
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
         for attempt in stamina.retry_context(

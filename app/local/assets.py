@@ -60,7 +60,7 @@ class Store:
 
     def describe(self) -> str:
         faiss = "native FAISS" if self.capabilities.faiss_native else "no native FAISS"
-        return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url}, {faiss}"
+        return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url.replace(',', ', ')}, {faiss}"
 
 
 def _encoder(settings: Settings) -> Encoder:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -19,7 +20,7 @@ class ServiceProblem(BraidError):
 
 
 class ServiceClient:
-    """Calls ``POST /v1/search`` and ``POST /v1/answer`` of a running service."""
+    """Calls a running service: searches, answers, who may read a document."""
 
     def __init__(self, settings: Settings, timeout_s: float = 120.0) -> None:
         headers = {}
@@ -36,6 +37,18 @@ class ServiceClient:
         """
         try:
             response = self._client.post("/v1/search", json=body)
+        except httpx2.HTTPError as error:
+            raise self._away(error) from error
+        return self._read(response)
+
+    def change_readers(self, document_id: str, acl: Sequence[str]) -> dict[str, Any]:
+        """The answer of ``PATCH /v1/documents/{document_id}``; an empty `acl` leaves it to the operator and admins.
+
+        Raises:
+            ServiceProblem: as `search`.
+        """
+        try:
+            response = self._client.patch(f"/v1/documents/{quote(document_id, safe='')}", json={"acl": list(acl)})
         except httpx2.HTTPError as error:
             raise self._away(error) from error
         return self._read(response)

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
+from app.cache.connection import RedisConnection
 from app.cache.generation import IndexGeneration
 from app.config import Settings
 from app.ingest.progress import ProgressBar
@@ -40,7 +41,13 @@ def ingest_and_report(
     store = open_store(settings)
     drifts, live = templates.compare(store.cluster, store.rendered)
     require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
-    generation = IndexGeneration(settings)
+    connection = RedisConnection(settings)
+    generation = IndexGeneration(connection)
+    tenant = options.tenant or settings.tenant
+
+    def announce(revoking: bool) -> None:
+        generation.advance(tenant, revoking=revoking)
+
     try:
         with ProgressBar(console) as progress:
             report = ingest_paths(
@@ -50,11 +57,12 @@ def ingest_and_report(
                 encoder=store.encoder,
                 options=options,
                 progress=progress,
+                announce=announce,
             )
     finally:
-        # a run that broke off may have written too
-        generation.advance(settings.tenant)
-        generation.close()
+        # a run that broke off may have written what it told nobody of
+        generation.advance(tenant, revoking=True)
+        connection.close()
         store.cluster.close()
     if as_json:
         sys.stdout.write(orjson.dumps(report.as_dict()).decode() + "\n")

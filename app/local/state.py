@@ -21,6 +21,7 @@ class LocalState:
     opensearch_url: str
     redis_url: str
     pid: int
+    flags_file: str | None = None
 
 
 def write(data_dir: Path, state: LocalState) -> None:
@@ -48,11 +49,13 @@ def with_running(settings: Settings) -> Settings:
     state = read(settings.data_dir)
     if state is None:
         return settings
-    found: dict[str, str] = {}
+    found: dict[str, str | Path] = {}
     if settings.opensearch_url is None:
         found["opensearch_url"] = state.opensearch_url
     if settings.redis_url is None:
         found["redis_url"] = state.redis_url
     if "url" not in settings.model_fields_set:
         found["url"] = state.url
+    if settings.flags_file is None and settings.flagd is None and state.flags_file is not None:
+        found["flags_file"] = Path(state.flags_file)
     return settings.model_copy(update=found)

@@ -21,15 +21,23 @@ from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.process import ServerProcess
 from app.embedded.valkey import start_valkey
 from app.errors import ProvisioningError
+from app.gateway.cors import allowed_origins
+from app.gateway.flags import check_flags
 from app.gateway.identity import check_exposure
+from app.gateway.limits import check_limits
 from app.ingest.run import IngestOptions
 from app.local import state
 from app.local.assets import open_store
+from app.local.flags import own_file
 from app.local.ingest import ingest_and_report
+from app.local.server import drain_s
 from app.search.rerankers import check_reranker
 
 _POLL_S = 0.5
 _LOG = "service.log"
+_COPIES = 2
+"""Of each shard beside the first, where there are nodes enough and nothing else is set."""
+_AUDIT = "audit.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,10 @@ def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
         ConfigurationError: a setting is wrong.
     """
     check_exposure(settings)
+    check_limits(settings)
+    allowed_origins(settings)
+    if "audit_log" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"audit_log": str(settings.data_dir / _AUDIT)})
     running = state.read(settings.data_dir)
     if running is not None:
         raise ProvisioningError(
@@ -62,6 +74,7 @@ def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
             "stop it, or give another folder with --data"
         )
     check_reranker(settings)
+    check_flags(settings)
     settings = settings.model_copy(update={"port": _free_port(settings)})
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _raise_stop)
@@ -83,7 +96,8 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
     url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{settings.port}"
     _wait_until_ready(url, service, settings)
     opensearch_url, redis_url = settings.opensearch_url or "", settings.redis_url or ""
-    state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid()))
+    flags_file = str(settings.flags_file.resolve()) if settings.flags_file is not None else None
+    state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid(), flags_file))
     console.print(f"serving at [bold]{url}[/] (OpenSearch {opensearch_url}, data in {settings.data_dir})")
     if options.paths:
         ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
@@ -106,6 +120,8 @@ def _start_parts(
     def say(line: str) -> None:
         console.print(line, markup=False)
 
+    if settings.flags_file is None and settings.flagd is None:
+        found["flags_file"] = own_file(settings.data_dir)
     if settings.embedding_path is None:
         ensure_model(settings.embedding_model, settings.embedding_precision, settings)
     if settings.opensearch_url is None:
@@ -113,7 +129,9 @@ def _start_parts(
             settings, data_dir=settings.data_dir / "opensearch", nodes=options.nodes, on_progress=say
         )
         stack.callback(cluster.stop)
-        found["opensearch_url"] = cluster.url
+        found["opensearch_url"] = cluster.addresses
+        if options.nodes > 1 and "replicas" not in settings.model_fields_set:
+            found["replicas"] = min(options.nodes - 1, _COPIES)  # a node may then be lost
     if settings.redis_url is None:
         valkey = start_valkey(settings, data_dir=settings.data_dir / "valkey")
         stack.callback(valkey.stop)
@@ -135,7 +153,7 @@ def _service(settings: Settings) -> ServerProcess:
         log=settings.data_dir / _LOG,
         cwd=Path.cwd(),
         env=environment | settings.as_environment(),
-        grace_s=35.0,
+        grace_s=drain_s(settings) + 5.0,
     )
 
 
@@ -162,12 +180,17 @@ def _wait_until_ready(url: str, service: ServerProcess, settings: Settings, time
 
 
 def _watch(service: ServerProcess, cluster: EmbeddedCluster | None, settings: Settings, console: Console) -> int:
+    told: set[int] = set()
     while True:
         if service.exit_code is not None:
             console.print(f"the service ended with code {service.exit_code}: {_log_tail(settings)}", style="red")
             return 1
         if cluster is not None:
-            cluster.check_alive()
+            if not cluster.can_go_on:
+                cluster.check_alive()
+            for number in set(cluster.ended) - told:
+                told.add(number)
+                console.print(f"the others go on: {cluster.obituary(number)}", style="red", markup=False)
         time.sleep(_POLL_S)
 
 

@@ -19,8 +19,14 @@ from app.deadline import Deadline
 from app.embedding.token_vectors import QueryTokens
 from app.passage import embedding_text
 from app.search.reranking import Reranker, Scores, Scoring, Subject
+from app.store.filters import Scope
 
 Vector = npt.NDArray[np.float32]
+
+
+def partition_of(scope: Scope) -> str:
+    """Names those who see the same."""
+    return digest(scope.tenant, None if scope.principals is None else sorted(scope.principals))
 
 
 class QueryEncoder(Protocol):

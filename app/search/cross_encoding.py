@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import httpx2 as httpx
 import numpy as np
 import orjson
 
+from app.breaker import Breaker, BreakerOpen, Trial
 from app.config import Settings
 from app.deadline import Deadline
 from app.errors import ConfigurationError, DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable
@@ -32,8 +32,11 @@ _BLOCK = 5
 _REMOTE_BLOCK = 10
 _CONNECT_S = 0.25
 _REST_S = 2.0
-"""How long a server is left alone that could not be reached, or was silent `_SILENCES` times on end."""
-_SILENCES = 3
+"""How long a server is left alone that could not be reached, or failed `_FAILURES` times on end."""
+_FAILURES = 3
+_FAIR_S = 0.1
+"""Silence for less says nothing about the server: the caller had no more time."""
+_AWAY = frozenset({502, 503, 504})
 _LARGEST_ANSWER = 4 * 1024 * 1024
 
 
@@ -142,13 +145,11 @@ class RemoteCrossEncoder:
             headers["Authorization"] = f"Bearer {settings.reranker_key.get_secret_value()}"
         self._client = httpx.Client(base_url=(settings.reranker_url or "").rstrip("/"), headers=headers)
         self._lock = threading.Lock()
-        self._resting_until = 0.0
-        self._silences = 0
+        self._breaker = Breaker("the reranker's server", failures=_FAILURES, rest_s=_REST_S, label="reranker")
         self._info: ModelSettings | None = None
         self._asked = False
         with contextlib.suppress(RerankerUnavailable, httpx.TimeoutException):  # it may come later
-            self._learn(httpx.Timeout(_CONNECT_S))
-        self._resting_until = 0.0
+            self._learn(httpx.Timeout(_CONNECT_S), Trial())
 
     @property
     def name(self) -> str:
@@ -171,18 +172,22 @@ class RemoteCrossEncoder:
         Raises:
             DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable.
         """
-        if time.monotonic() < self._resting_until:
-            raise RerankerUnavailable("the reranker's server could not be reached a moment ago")
         left = deadline.remaining_s("rerank")
-        body: dict[str, Any] = {"query": query, "documents": list(texts), "return_documents": False}
-        timeout = httpx.Timeout(left, connect=min(left, _CONNECT_S))
         try:
-            self._learn(timeout)
-            if self._info is not None:  # our own server drops what would come too late
-                body["timeout_ms"] = max(1, int(left * 1000))
-            answer = self._send("POST", "/v1/rerank", timeout, orjson.dumps(body))
+            with self._breaker.calling() as call:
+                return self._score(query, texts, left, call)
+        except BreakerOpen as error:
+            raise RerankerUnavailable("the reranker's server could not be reached a moment ago") from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(f"timeout_ms={deadline.budget_ms} was spent in the reranker") from error
+
+    def _score(self, query: str, texts: Sequence[str], left: float, call: Trial) -> Rated:
+        body: dict[str, Any] = {"query": query, "documents": list(texts), "return_documents": False}
+        timeout = httpx.Timeout(left, connect=min(left, _CONNECT_S))
+        self._learn(timeout, call)
+        if self._info is not None:  # our own server drops what would come too late
+            body["timeout_ms"] = max(1, int(left * 1000))
+        answer = self._send("POST", "/v1/rerank", timeout, call, orjson.dumps(body))
         return _read_answer(answer, len(texts))
 
     def upper_bound(self, fused: float) -> float:
@@ -193,20 +198,23 @@ class RemoteCrossEncoder:
         """Let the connections go."""
         self._client.close()
 
-    def _send(self, method: str, path: str, timeout: httpx.Timeout, content: bytes | None = None) -> Any:
+    def _send(self, method: str, path: str, timeout: httpx.Timeout, call: Trial, content: bytes | None = None) -> Any:
         try:
             response = self._client.request(method, path, content=content, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            self._rest()
+            call.gone()
             raise RerankerUnavailable("the reranker's server can't be reached: see BRAID_RERANKER_URL") from error
         except httpx.TimeoutException:
-            self._silences += 1
-            if self._silences >= _SILENCES:
-                self._rest()
+            if (timeout.read or 0.0) >= _FAIR_S:
+                call.failed()
             raise
         except httpx.HTTPError as error:
+            call.failed()
             raise RerankerUnavailable("the connection to the reranker's server broke") from error
-        self._silences = 0
+        if response.status_code in _AWAY:
+            call.failed()
+        else:
+            call.ok()
         if response.status_code == 429:
             raise Overloaded("the reranker's queue is full", retry_after_s=_retry_after(response))
         if response.status_code != 200 or len(response.content) > _LARGEST_ANSWER:
@@ -216,18 +224,14 @@ class RemoteCrossEncoder:
         except orjson.JSONDecodeError as error:
             raise RerankerError("the reranker's server answered with something that is no JSON") from error
 
-    def _rest(self) -> None:
-        self._resting_until = time.monotonic() + _REST_S
-        self._silences = 0
-
-    def _learn(self, timeout: httpx.Timeout) -> None:
+    def _learn(self, timeout: httpx.Timeout, call: Trial) -> None:
         """What the server says of its model, asked once; another maker's server says nothing that we know."""
         with self._lock:
             if self._asked:
                 return
             self._asked = True
         try:
-            found = self._send("GET", "/info", timeout)
+            found = self._send("GET", "/info", timeout, call)
             self._info = ModelSettings(name=found["model"], weight=found["weight"], bound=found.get("bound"))
         except (RerankerUnavailable, httpx.TimeoutException):
             self._asked = False

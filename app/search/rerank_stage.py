@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from app import telemetry
+from app.cache.scores import ScoreCache
 from app.config import Settings
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, EncoderError, RerankerError
+from app.search.cached_models import with_score_cache
 from app.search.fusion import Fused
+from app.search.plan import RERANK
 from app.search.request import RerankRequest
 from app.search.reranking import Goal, Reranked, Reranker, Stop, Subject, decisive, rerank
 from app.search.retrieval import Retrieval, Run, timed
 from app.tuning import Tuning
 
-_SHARE = 0.8
-"""Of the time that is left when reranking begins: the page has still to be made."""
+_A_PASSAGE = "rerank of a passage"
+_A_FEW = 5
+"""Passages that are worth reranking alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +39,23 @@ class RerankOutcome:
 class RerankStage:
     """Reranks the candidates of searches. Thread-safe."""
 
-    def __init__(self, settings: Settings, reranker: Reranker | None, retrieval: Retrieval) -> None:
+    def __init__(
+        self, settings: Settings, reranker: Reranker | None, retrieval: Retrieval, scores: ScoreCache | None = None
+    ) -> None:
+        """`scores` are those that a cross-encoder gave before; None: none are kept."""
         self._settings = settings
+        self._scores = scores
         self._reranker = reranker
         self._retrieval = retrieval
 
     def wanted(self, run: Run) -> bool:
         """Whether the request is to be reranked, by its own word or by default."""
+        if not run.features.rerank:
+            return False
         asked = run.request.rerank
         if asked is None:
             return self._settings.rerank_default and run.request.mode == "hybrid"
         return asked is not False
-
-    def encode_query(self, run: Run) -> npt.NDArray[np.float32] | None:
-        """The query's vector, where the reranker needs the same inference; None: encode it without.
-
-        Raises:
-            EncoderError.
-        """
-        if self._reranker is None or not self.wanted(run):
-            return None
-        encoded = self._reranker.encode_query(run.request.query)
-        if encoded is None:
-            return None
-        run.encoded = encoded[1]
-        return encoded[0]
 
     def apply(self, run: Run, candidates: Sequence[Fused], top: int) -> tuple[Sequence[Fused], RerankOutcome | None]:
         """The candidates in the reranker's order, as far as it got; degraded where that was not as far as meant.
@@ -74,6 +68,8 @@ class RerankStage:
         Raises:
             StoreError, DeadlineExceeded: the passages could not be read.
         """
+        if not run.features.rerank and run.request.rerank:
+            run.degrade("rerank", "switched-off: the flag rerank is off, results keep their fused order")
         if not self.wanted(run) or not candidates:
             return candidates, None
         if self._reranker is None:
@@ -87,12 +83,17 @@ class RerankStage:
         margin = self._settings.rerank_skip_margin
         if margin is not None and run.request.rerank is None and decisive(candidates, margin):
             return candidates, outcome
+        if self._too_late(run, head):
+            return candidates, None
         with timed(run, "retrieve_ms"):
             self._retrieval.read(run, [item.id for item in head], tokens=self._reranker.reads_tokens)
         head = [item for item in head if item.id in run.passages]
         goal = Goal(top, weight, run.request.reranking.threshold)
         with timed(run, "rerank_ms", telemetry.RERANK.observe):
+            started = time.perf_counter()
             found = self._rerank(run, self._reranker, head, tail, goal)
+            if found.scored:
+                self._retrieval.times.note(_A_PASSAGE, (time.perf_counter() - started) / found.scored)
         for reason in _degradations(found, goal, self._reranker):
             run.degrade("rerank", reason)
         if found.stopped == "error":
@@ -103,13 +104,30 @@ class RerankStage:
         outcome = replace(outcome, reranker=self._reranker.name)
         return found.candidates, replace(outcome, scored=found.scored, of=found.of, stopped=found.stopped)
 
+    def _too_late(self, run: Run, head: Sequence[Fused]) -> bool:
+        """Whether too little time is left to read the passages and score a few of them; then it is stated."""
+        times = self._retrieval.times
+        expected = times.expected_s("fetch") + times.expected_s(_A_PASSAGE) * min(_A_FEW, len(head))
+        left = (run.deadline.at - time.monotonic()) * RERANK
+        if expected <= left or not expected:
+            return False
+        telemetry.RERANK_STOPS.labels("deadline").inc()
+        run.degrade(
+            "rerank",
+            f"deadline: {max(0, int(left * 1000))} ms were left for it, which is less than it has lately needed for "
+            "the first passages; results keep their fused order",
+        )
+        return True
+
     def _rerank(
         self, run: Run, reranker: Reranker, head: Sequence[Fused], tail: Sequence[Fused], goal: Goal
     ) -> Reranked:
         try:
-            left_ms = run.deadline.remaining_s("rerank") * _SHARE * 1000
+            left_ms = run.deadline.remaining_s("rerank") * RERANK * 1000
             budget = Deadline.after(max(1, int(min(left_ms, self._settings.rerank_budget_ms))))
-            scoring = reranker.begin(run.request.query, run.encoded)
+            partition = run.partition if run.features.rerank_cache else None
+            begun = reranker.begin(run.request.query, run.encoded)
+            scoring = with_score_cache(begun, self._scores, reranker, run.request.query, partition)
         except (DeadlineExceeded, EncoderError, RerankerError) as error:
             return Reranked([*head, *tail], 0, len(head), "error", error.kind)
         subjects = [Subject(run.passages[item.id], run.tokens.get(item.id)) for item in head]

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,15 +14,20 @@ from typing import Any, Protocol
 from app import telemetry
 from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
+from app.features import ALL_ON, Features
 from app.passage import Hit
 from app.querytext import QueryText
+from app.search.plan import STOP
 from app.search.request import SearchRequest
+from app.search.stage_times import StageTimes
 from app.search.words import KnownWords
 from app.store import queries
 from app.store.filters import Clause
 from app.store.highlights import highlight_body
 from app.store.responses import Leg, Retrieved, read_leg, read_outcome, read_response
 from app.tuning import Tuning
+
+_GRACE_S = 0.05
 
 
 class SearchCluster(Protocol):
@@ -57,6 +63,11 @@ class Run:
     deadline: Deadline
     filters: list[Clause]
     depth: int
+    features: Features = ALL_ON
+    partition: str | None = None
+    """Names those with whom this request shares vectors and scores; None: with nobody."""
+    legs: Deadline | None = None
+    """Of the legs: the page is still to be made after them. None: all the time that is left."""
     timings: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     corrected: tuple[str, ...] = ()
@@ -84,6 +95,10 @@ class Run:
     def window(self) -> int:
         return self.request.from_ + self.request.size
 
+    def deadline_of(self, stage: str) -> Deadline:
+        """The moment at which a stage has to end."""
+        return self.legs if self.legs is not None and stage != "fetch" else self.deadline
+
 
 @dataclass(frozen=True, slots=True)
 class Legs:
@@ -101,6 +116,8 @@ class Retrieval:
         self._cluster = cluster
         self._executor = executor
         self._words = KnownWords()
+        self.times = StageTimes()
+        """What the stages have lately taken."""
 
     def start_lexical(self, run: Run) -> Future[Leg]:
         """Begin the text leg; it runs while the query is embedded."""
@@ -118,7 +135,7 @@ class Retrieval:
     def dense(self, run: Run, vector: Sequence[float], *, count_outside: bool) -> Leg:
         """The vector leg. Raises StoreError."""
         counts = queries.outside_count(queries.lexical_match(run.query, run.filters)) if count_outside else {}
-        with timed(run, "vector_ms", telemetry.VECTOR_SEARCH.observe):
+        with timed(run, "vector_ms", telemetry.VECTOR_SEARCH.observe), lasting(self.times, "vector"):
             return self._leg(run, "vector", queries.vector_leg(vector, run.depth, run.filters), counts)
 
     def both(self, run: Run, lexical_job: Future[Leg], vector: Sequence[float]) -> Legs:
@@ -128,7 +145,7 @@ class Retrieval:
             StoreError, DeadlineExceeded: of the lexical leg, when both failed.
         """
         dense, dense_error = _attempt(lambda: self.dense(run, vector, count_outside=True))
-        lexical, lexical_error = _attempt(lexical_job.result)
+        lexical, lexical_error = _attempt(lambda: awaited(run, lexical_job))
         if lexical is None and dense is None:
             raise lexical_error or dense_error or StoreError("both legs failed")
         for stage, error in (("lexical", lexical_error), ("vector", dense_error)):
@@ -163,7 +180,7 @@ class Retrieval:
             ids, run.filters, timeout_ms=_left_ms(run, "fetch"), vectors=vectors, tokens=tokens, highlight=marks
         )
         noted = len(run.degraded)
-        with timed(run, "fetch_ms"):
+        with timed(run, "fetch_ms"), lasting(self.times, "fetch"):
             found = read_response(self._send(run, "fetch", body))
         if len(run.degraded) == noted:  # what a shard did not return may well be there
             run.vanished += len(set(ids)) - len(found.hits)
@@ -213,7 +230,8 @@ class Retrieval:
         body: queries.Body,
         params: dict[str, Any] | None = None,
     ) -> Any:
-        left = run.deadline.remaining_s(stage)
+        deadline = run.deadline_of(stage)
+        left = deadline.remaining_s(stage)
         if run.same_copies is not None:
             params = {**(params or {}), "preference": run.same_copies}
         with counted(stage):
@@ -222,7 +240,7 @@ class Retrieval:
                     "POST", f"/{self._cluster.read_alias}/_search", params=params, body=body, timeout_s=left
                 )
             except StoreUnavailable:
-                run.deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage
+                deadline.remaining_s(stage)  # a spent budget is the caller's timeout, not an outage
                 raise
             outcome = read_outcome(raw)
         took = run.timings.get("opensearch_took_ms", 0.0)
@@ -244,8 +262,19 @@ def _attempt(job: Callable[[], Leg]) -> tuple[Leg | None, StoreError | DeadlineE
         return None, error
 
 
+def awaited(run: Run, job: Future[Leg]) -> Leg:
+    """The lexical leg, as soon as it is there. Raises StoreError, DeadlineExceeded."""
+    try:
+        # its own requests end in time; this bounds the wait for a thread that could send them
+        return job.result(run.deadline_of("lexical").remaining_s("lexical") + _GRACE_S)
+    except FutureTimeout as error:
+        job.cancel()
+        raise DeadlineExceeded(f"timeout_ms={run.deadline.budget_ms} was spent in the lexical leg") from error
+
+
 def _left_ms(run: Run, stage: str) -> int:
-    return max(1, int(run.deadline.remaining_s(stage) * 1000))
+    """What OpenSearch gets: a little less than we wait for, so that what it found by then still comes."""
+    return max(1, int(run.deadline_of(stage).remaining_s(stage) * STOP * 1000))
 
 
 def milliseconds(started: float) -> float:
@@ -275,3 +304,11 @@ def counted(stage: str) -> Iterator[None]:
         outcome = "ok"
     finally:
         telemetry.STAGE_REQUESTS.labels(stage, outcome).inc()
+
+
+@contextmanager
+def lasting(times: StageTimes, stage: str) -> Iterator[None]:
+    """Note how long the block took, if it ended well."""
+    started = time.perf_counter()
+    yield
+    times.note(stage, time.perf_counter() - started)

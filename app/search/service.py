@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from app import telemetry
+from app.cache.scores import ScoreCache
+from app.cache.vectors import VectorCache
 from app.config import Settings
 from app.deadline import Deadline
 from app.errors import (
@@ -23,15 +25,28 @@ from app.errors import (
     StoreError,
     StoreUnavailable,
 )
+from app.features import ALL_ON, Features
 from app.passage import Hit
 from app.querytext import is_distinctive, read_query
 from app.search import fusion, plan
+from app.search.cached_models import QueryEncoder, QueryVectors, partition_of
 from app.search.fusion import Fused
-from app.search.readiness import ReadinessGate, require_ready
+from app.search.readiness import ReadinessGate, StoreState, require_ready
 from app.search.request import SearchRequest
 from app.search.rerank_stage import RerankOutcome, RerankStage
 from app.search.reranking import Reranker
-from app.search.retrieval import Degradation, Legs, Retrieval, Run, SearchCluster, counted, milliseconds, timed
+from app.search.retrieval import (
+    Degradation,
+    Legs,
+    Retrieval,
+    Run,
+    SearchCluster,
+    awaited,
+    counted,
+    lasting,
+    milliseconds,
+    timed,
+)
 from app.search.shaping import Shape, Shaped, shape
 from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
@@ -42,6 +57,10 @@ from app.tuning import Tuning, WeightModel
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
 
 _AS_IT_IS = Shape()
+_BELIEVED_S = 60.0
+"""For so long a cluster that can't be asked is taken to be as it was found last, which the answer states."""
+_LEAST_CONFIRM_S, _CONFIRM_S = 0.005, 0.5
+"""How long an answer that is ready waits for the check, at least and (where the last one was good) at most."""
 _REREADS = 2
 """How often a page is read anew, at most, while documents are replaced under it."""
 _AHEAD = 20
@@ -50,17 +69,6 @@ _DISTINCTIVE_BONUS = 1.0
 """For a passage with an identifier that can only mean one thing: more than any fused score, so that it stands first."""
 _OTHER_BONUS, _OTHER_MOST = 0.2, 5
 """For any other identifier, where at most so many passages hold it."""
-
-
-class QueryEncoder(Protocol):
-    """The part of the encoder that search needs."""
-
-    @property
-    def name(self) -> str: ...
-
-    def encode_query(self, text: str) -> npt.NDArray[np.float32]:
-        """A normalised vector of shape (dimension,)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +116,31 @@ class SearchService:
         gate: ReadinessGate,
         executor: Executor,
         reranker: Reranker | None = None,
+        vectors: VectorCache | None = None,
+        scores: ScoreCache | None = None,
     ) -> None:
+        """`vectors` of queries and `scores` of cross-encoders are kept there; None: they are made anew each time."""
         self._settings = settings
         self._encoder = encoder
         self._gate = gate
         self._retrieval = Retrieval(cluster, executor)
-        self._rerank = RerankStage(settings, reranker, self._retrieval)
+        self._rerank = RerankStage(settings, reranker, self._retrieval, scores)
+        self._vectors = QueryVectors(encoder, reranker, vectors)
 
-    def search(self, request: SearchRequest, scope: Scope, deadline: Deadline | None = None) -> SearchResult:
+    def search(
+        self, request: SearchRequest, scope: Scope, deadline: Deadline | None = None, features: Features = ALL_ON
+    ) -> SearchResult:
         """Run `request` within `scope`.
+
+        Args:
+            request: as asked.
+            scope: what the caller may see.
+            deadline: of the whole; None: `timeout_ms` from now on.
+            features: what is switched on for this request.
 
         Raises:
             InvalidInput: the page lies past the candidates.
+            SwitchedOff: the flags leave nothing that could be searched.
             StoreNotReady, StoreUnavailable, StoreError, EncoderError (mode dense only), DeadlineExceeded.
         """
         started = time.perf_counter()
@@ -134,6 +155,8 @@ class SearchService:
                 deadline=budget,
                 filters=clauses(scope, request.filter.passage_filter()),
                 depth=request.candidates or self._settings.candidates or state.tuning.candidates,
+                features=features,
+                partition=partition_of(scope) if request.cache else None,
             )
             _check_window(run)
             if run.query.cut:
@@ -146,15 +169,34 @@ class SearchService:
                 native_linear=self._native_linear(run),
                 exact=run.query.exact,
                 shaped=_shape_of(request) != _AS_IT_IS,
+                features=features,
+                query=run.query,
             )
+            for stage, reason in chosen.stated:
+                run.degrade(stage, reason)
             result = self._read(run, chosen)
-            require_ready(check.result(budget.remaining_s("readiness")))
+            self._confirm(run, check)
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget; is it overloaded?") from error
         run.timings["total_ms"] = milliseconds(started)
         for item in run.degraded:
             telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.split(":")[0]).inc()
         return replace(result, degraded=tuple(run.degraded), timings=run.timings)
+
+    def _confirm(self, run: Run, check: Future[StoreState]) -> None:
+        """See that the store was our own while it was searched; stated where nobody could say.
+
+        Raises:
+            StoreNotReady: it was not.
+        """
+        left = max(_LEAST_CONFIRM_S, run.deadline.at - time.monotonic())
+        believed = self._gate.known_good(_BELIEVED_S)
+        try:
+            require_ready(check.result(min(left, _CONFIRM_S) if believed else left))
+        except (StoreUnavailable, FutureTimeout):
+            if not believed:
+                raise
+            run.degrade("readiness", "unchecked: the cluster did not say in time whether it is as it was a moment ago")
 
     def _read(self, run: Run, chosen: plan.Plan) -> SearchResult:
         """The page; read anew where passages were deleted after they were ranked: a replaced document has others."""
@@ -176,12 +218,14 @@ class SearchService:
         return result
 
     def _read_once(self, run: Run, chosen: plan.Plan) -> SearchResult:
+        run.legs = run.deadline.part(plan.LEGS)
         with timed(run, "retrieve_ms"):
             way, ranked = self._rank(run, chosen)
         # a page that is shaped may show any of the candidates
         top = run.window if _shape_of(run.request) == _AS_IT_IS else len(ranked.candidates)
-        candidates, outcome = self._rerank.apply(run, ranked.candidates, top)
-        ranked = replace(ranked, candidates=candidates, rerank=outcome)
+        if not way.early:
+            candidates, outcome = self._rerank.apply(run, ranked.candidates, top)
+            ranked = replace(ranked, candidates=candidates, rerank=outcome)
         with timed(run, "retrieve_ms"):
             return self._page(run, way, ranked)
 
@@ -189,10 +233,15 @@ class SearchService:
         if chosen.way == "lexical":
             return chosen, _single(lexical=self._retrieval.lexical(run))
         lexical = self._retrieval.start_lexical(run) if chosen.way == "legs" else None
-        vector = self._encode(run)
-        if vector is None:
-            found = self._retrieval.lexical(run) if lexical is None else lexical.result()
-            return plan.Plan("lexical", "the query could not be embedded"), _single(lexical=found)
+        if lexical is not None and chosen.exit == "code" and (ended := self._exit(run, chosen, lexical)):
+            return ended
+        vector = self._encode(run, chosen)
+        if lexical is not None and chosen.exit == "lead" and (ended := self._exit(run, chosen, lexical)):
+            return ended
+        if vector is None or (chosen.way != "dense" and self._too_late(run, "vector")):
+            found = self._retrieval.lexical(run) if lexical is None else awaited(run, lexical)
+            reason = "the query could not be embedded" if vector is None else "too little time was left"
+            return plan.Plan("lexical", reason), _single(lexical=found)
         if lexical is None and chosen.way == "dense":
             return chosen, _single(dense=self._retrieval.dense(run, vector, count_outside=False))
         with timed(run, "hybrid_ms", telemetry.HYBRID_SEARCH.observe):
@@ -200,18 +249,50 @@ class SearchService:
                 return chosen, self._native(run, vector)
             return chosen, self._fuse(run, self._retrieval.both(run, lexical, vector))
 
-    def _encode(self, run: Run) -> list[float] | None:
-        """The query's vector; None (and degraded) when the encoder fails in a mode that can go on without it."""
+    def _exit(self, run: Run, chosen: plan.Plan, job: Future[Leg]) -> tuple[plan.Plan, _Ranked] | None:
+        """The end of a search whose lexical leg says enough; None: go on, with whatever came of it."""
+        try:
+            found = awaited(run, job)
+        except (StoreError, DeadlineExceeded):
+            return None  # the other leg may answer; this error is found again there
+        scores = [item.score for item in found.candidates]
+        ended = plan.after_lexical(chosen, run.query, scores, exact_matches(found)[1])
+        return (ended, _single(lexical=found)) if ended is not None else None
+
+    def _too_late(self, run: Run, *stages: str) -> bool:
+        """Whether the dense side is left out since it has lately taken more than is left; then it is stated."""
+        expected = sum(self._retrieval.times.expected_s(stage) for stage in stages)
+        left = run.deadline_of("vector").at - time.monotonic()
+        if expected <= left or not expected:
+            return False
+        run.degrade(
+            "vector",
+            f"deadline: {max(0, int(left * 1000))} ms were left, and it has lately taken {int(expected * 1000)} ms; "
+            "only the lexical leg ran",
+        )
+        return True
+
+    def _encode(self, run: Run, chosen: plan.Plan) -> list[float] | None:
+        """The query's vector; None (and degraded) when a way that can go on without it has no time, or it fails."""
+        needed = chosen.way == "dense"
+        if not needed and self._too_late(run, "query_encode", "vector"):
+            return None
         run.deadline.remaining_s("query_encode")
         try:
-            with timed(run, "query_encode_ms", telemetry.QUERY_ENCODE.observe), counted("query_encode"):
-                vector = self._rerank.encode_query(run)
-                if vector is None:
-                    vector = self._encoder.encode_query(run.request.query)
+            with (
+                timed(run, "query_encode_ms", telemetry.QUERY_ENCODE.observe),
+                lasting(self._retrieval.times, "query_encode"),
+                counted("query_encode"),
+            ):
+                vector, run.encoded = self._vectors.encode(
+                    run.request.query,
+                    reranked=self._rerank.wanted(run),
+                    partition=run.partition if run.features.embedding_cache else None,
+                )
                 found: list[float] = vector.tolist()
                 return found
         except EncoderError:
-            if run.request.mode == "dense":
+            if needed:
                 raise
             run.degrade("vector", "encoder-failed: only the lexical leg ran")
             return None
@@ -225,7 +306,10 @@ class SearchService:
         weight = self._fixed_weight(run)
         model = self._model(run)
         if model is None and run.request.fusion.learned:
-            run.degrade("fusion", "no-model: no weight model fits the embedding model and normalisation")
+            reason = "no-model: no weight model fits the embedding model and normalisation"
+            if not run.features.learned_fusion:
+                reason = "switched-off: the flag learned_fusion is off, the weight is fixed"
+            run.degrade("fusion", reason)
         if model is not None:
             weight = learned_weight(model, weight, run.query, left, right)
         telemetry.FUSION_WEIGHTS.labels(weight.source).inc()
@@ -316,7 +400,12 @@ class SearchService:
         asked = run.request.fusion
         fixed = asked.alpha is not None or self._settings.alpha is not None
         wanted = asked.learned if asked.learned is not None else self._settings.learned_fusion and not fixed
-        if not wanted or asked.method == "rrf" or asked.normalization not in (None, run.tuning.normalization):
+        if (
+            not run.features.learned_fusion
+            or not wanted
+            or asked.method == "rrf"
+            or asked.normalization not in (None, run.tuning.normalization)
+        ):
             return None
         return model_for(run.tuning, self._encoder.name)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from opensearchpy import OpenSearch
+import stamina
+import urllib3
 from opensearchpy.exceptions import (
     ConnectionError as ClientConnectionError,
 )
@@ -17,19 +20,36 @@ from opensearchpy.exceptions import (
     SerializationError,
     TransportError,
 )
-from opensearchpy.serializer import JSONSerializer
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from app.breaker import BreakerOpen, Trial
 from app.config import Settings
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
+from app.store.hosts import Host, Hosts
 from app.store.reasons import safe_reason
 
 # every failure becomes an exception of ours: the library's own lines, with a traceback for each retry, say it twice
 logging.getLogger("opensearch").setLevel(logging.CRITICAL)
+# a retry is counted (stamina_retries_total), and not worth a line each
+logging.getLogger("stamina").setLevel(logging.ERROR)
 
 READ_ALIAS = "braid-passages"
 WRITE_ALIAS = "braid-passages-write"
 
 _AWAY = frozenset({429, 502, 503, 504})
+_GATEWAY = frozenset({502, 504})
+_ELSEWHERE = frozenset({502, 503})
+_READING = frozenset({"_search", "_count", "_mget"})
+_ATTEMPTS = 3
+_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
+"""Before a request is sent again; as much jitter comes on top."""
+_FIRST_SHARE, _FIRST_S = 0.35, 1.5
+"""Of the time that is left, and at most, what one of several hosts gets before another is asked."""
+_FAIR_S = 1.0
+"""Silence for less says nothing about the cluster: the caller had no more time."""
+_CONNECT_S = 2.0
+_SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
+_RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"
 _NOT_A_CLUSTER = "{} answered with something that is not JSON; check that BRAID_OPENSEARCH_URL is a cluster's address"
 
 
@@ -52,18 +72,22 @@ class StoreBusy(StoreRequestError, StoreUnavailable):
     status = 503
 
 
-class _Json(JSONSerializer):
-    """orjson in place of json: a page of 100 hits is read in a third of the time."""
+class _Elsewhere(Exception):
+    """The same request may be sent again: `error` is what came, or `answer` where only some shards answered."""
 
-    def loads(self, s: str) -> Any:
-        try:
-            return orjson.loads(s)
-        except ValueError as error:
-            raise SerializationError("not JSON", error) from error
+    def __init__(self, error: StoreError | None = None, answer: Any = None) -> None:
+        super().__init__(error.detail if error is not None else "some shards failed")
+        self.error = error
+        self.answer = answer
 
 
 class Cluster:
-    """One cluster, and the aliases through which passages are read and written there."""
+    """One cluster, and the aliases through which passages are read and written there.
+
+    Where several addresses are given, each has a connection pool and a breaker of its own (opensearch-py's own list of
+    dead hosts knows nothing of hosts that hang). What only reads is sent again elsewhere when a host is away, breaks
+    off, hangs, or when shards fail; what writes is sent again only where nothing had been sent yet.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Prepare the connection; nothing is sent yet.
@@ -75,7 +99,7 @@ class Cluster:
             raise ConfigurationError(
                 "no OpenSearch is named: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
             )
-        self.url = settings.opensearch_url.rstrip("/")
+        self.url = settings.opensearch_url
         self.read_alias, self.write_alias = READ_ALIAS, WRITE_ALIAS
         self._timeout_s = settings.opensearch_timeout_s
         options: dict[str, Any] = {}
@@ -86,19 +110,11 @@ class Cluster:
             options["ca_certs"] = str(settings.opensearch_ca_file)
             if not settings.opensearch_ca_file.is_file():
                 raise ConfigurationError(f"BRAID_OPENSEARCH_CA_FILE={options['ca_certs']}: there is no such file")
+        options |= {"pool_maxsize": settings.threads * 3, "timeout": self._timeout_s}
         try:
-            client = OpenSearch(
-                self.url,
-                max_retries=0,
-                pool_maxsize=settings.threads * 3,
-                timeout=self._timeout_s,
-                serializer=_Json(),
-                **options,
-            )
+            self._hosts = Hosts([Host(url, number, **options) for number, url in enumerate(settings.opensearch_urls)])
         except ImproperlyConfigured as error:
             raise ConfigurationError(f"BRAID_OPENSEARCH_URL={self.url}: {error}") from error
-        self._client = client
-        self._transport = client.transport
 
     def request(
         self,
@@ -109,46 +125,59 @@ class Cluster:
         body: Any = None,
         timeout_s: float | None = None,
     ) -> Any:
-        """Send one request and return the parsed answer; nothing is retried.
+        """Send one request and return the parsed answer.
+
+        Searches are cancelled in the cluster when their time is over. What only reads is sent again, at another
+        address where there is one, with what is left of the time.
 
         Args:
             method: of HTTP.
             path: with a leading slash, already percent-encoded.
             params: of the query string.
             body: anything JSON, or bytes that are sent as they are (NDJSON for ``_bulk``).
-            timeout_s: None: the setting's.
+            timeout_s: of all attempts together; None: the setting's.
 
         Raises:
-            StoreUnavailable: no connection, no answer in time, or an overloaded cluster (StoreBusy).
+            StoreUnavailable: no connection, no answer in time, an overloaded cluster (StoreBusy), or one that was away
+                a moment ago.
             StoreRequestError: any other answer that is not a success.
             StoreError: an answer that is not JSON.
         """
-        headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         if body is not None and not isinstance(body, bytes):
             body = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            content_type = "application/json"
+        else:
+            content_type = "application/json" if body is None else "application/x-ndjson"
+        sending = _Sending(
+            method, path, dict(params or {}), body, content_type, self._hosts, timeout_s or self._timeout_s
+        )
         try:
-            answer = self._transport.perform_request(
-                method,
-                path,
-                params=dict(params or {}),
-                body=body,
-                headers=headers or {"content-type": "application/json"},
-                timeout=timeout_s or self._timeout_s,
-            )
-        except ConnectionTimeout as error:
-            raise StoreUnavailable(
-                f"OpenSearch did not answer within {timeout_s or self._timeout_s:.1f} s; is it overloaded?"
-            ) from error
-        except ClientConnectionError as error:
-            raise StoreUnavailable(
-                "OpenSearch can't be reached; check that it runs, BRAID_OPENSEARCH_URL and BRAID_OPENSEARCH_CA_FILE"
-            ) from error
-        except TransportError as error:
-            raise _request_error(error) from error
-        except SerializationError as error:
-            raise StoreError(_NOT_A_CLUSTER.format(self.url)) from error
-        if isinstance(answer, str):  # a page of a proxy or of another service
-            raise StoreError(_NOT_A_CLUSTER.format(self.url))
+            for attempt in stamina.retry_context(
+                on=_Elsewhere,
+                attempts=sending.attempts,
+                timeout=sending.timeout_s,
+                wait_initial=_PAUSE_S,
+                wait_max=_LONGEST_PAUSE_S,
+                wait_jitter=_PAUSE_S,
+            ):
+                with attempt:
+                    return sending.send(attempt.num)
+        except _Elsewhere as last:
+            if last.error is not None:
+                raise last.error from last
+            return last.answer
+        raise AssertionError("there is at least one attempt")
+
+    def whole(self, path: str, body: Any, *, timeout_s: float | None = None) -> Any:
+        """The answer of all shards to a POST of ``_search`` or ``_count``; what only some say is no answer.
+
+        Raises:
+            StoreUnavailable: shards failed or ran out of time, too. StoreError: as `request`.
+        """
+        answer = self.request("POST", path, body=body, timeout_s=timeout_s)
+        failed = _failed_shards(answer)
+        if failed or (isinstance(answer, dict) and answer.get("timed_out")):
+            raise StoreUnavailable(f"OpenSearch answered only in part ({failed} shards failed); ask again")
         return answer
 
     def within(self, name: str) -> Cluster:
@@ -159,7 +188,120 @@ class Cluster:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._hosts.close()
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One request on its way, perhaps more than once."""
+
+    method: str
+    path: str
+    params: dict[str, Any]
+    body: bytes | None
+    content_type: str
+    hosts: Hosts
+    timeout_s: float
+    until: float = field(init=False)
+    tried: list[Host] = field(default_factory=list)
+    hung: list[Host] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.until = time.monotonic() + self.timeout_s
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing, so that sending it twice does no harm."""
+        return self.method in {"GET", "HEAD"} or self.path.rpartition("/")[2] in _READING
+
+    @property
+    def attempts(self) -> int:
+        several = len(self.hosts) > 1
+        if not self.reads and self.path.rpartition("/")[2] != "_refresh":
+            return min(_ATTEMPTS, len(self.hosts))  # only where nothing had been sent
+        return _ATTEMPTS if several else 2
+
+    def send(self, number: int) -> Any:
+        """The answer. Raises _Elsewhere where it may be sent again, else StoreError."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise StoreUnavailable(_SILENT.format(self.timeout_s))
+        host = self.hosts.choose(self.tried)
+        self.tried.append(host)
+        patient = number >= self.attempts or not self.reads or not self.hosts.others(host)
+        limit = left if patient else min(left * _FIRST_SHARE, _FIRST_S)
+        try:
+            with host.breaker.calling() as call:
+                answer = self._send(host, call, number, limit)
+        except BreakerOpen as error:  # another request is the trial
+            raise StoreUnavailable(_RESTING.format(error.retry_after_s)) from error
+        for silent in self.hung:  # it was that host, not the request
+            if silent is not host:
+                silent.breaker.open()
+        failed = _failed_shards(answer) if self.reads else 0
+        if failed and number == 1 and len(self.hosts) > 1:
+            raise _Elsewhere(answer=answer)
+        return answer
+
+    def _send(self, host: Host, call: Trial, number: int, limit: float) -> Any:
+        timeout: Any = urllib3.Timeout(connect=min(limit, _CONNECT_S), read=limit)  # goes through to urllib3
+        try:
+            answer = host.transport.perform_request(
+                self.method,
+                self.path,
+                params=self._params(number, limit),
+                body=self.body,
+                headers={"content-type": self.content_type},
+                timeout=timeout,
+            )
+        except ConnectionTimeout as error:
+            if limit >= _FAIR_S:
+                call.failed()
+            silent = StoreUnavailable(_SILENT.format(self.timeout_s))
+            if self.reads and len(self.hosts) > 1:
+                self.hung.append(host)
+                raise _Elsewhere(silent) from error
+            raise silent from error
+        except ClientConnectionError as error:
+            call.failed()
+            away = StoreUnavailable(
+                "OpenSearch can't be reached; check that it runs, BRAID_OPENSEARCH_URL and BRAID_OPENSEARCH_CA_FILE"
+            )
+            if self.reads or isinstance(error.info, NewConnectionError | ConnectTimeoutError):
+                raise _Elsewhere(away) from error
+            raise away from error
+        except TransportError as error:
+            found = _request_error(error)
+            if error.status_code in _GATEWAY or (error.status_code == 503 and found.error_type == "unknown"):
+                call.failed()  # a gateway in front of a node that is away
+            else:
+                call.ok()
+            if found.error_type == "task_cancelled_exception":
+                raise StoreUnavailable(_SILENT.format(limit)) from error
+            if self.reads and error.status_code in _ELSEWHERE and len(self.hosts) > 1:
+                raise _Elsewhere(found) from error
+            raise found from error
+        except SerializationError as error:
+            raise StoreError(_NOT_A_CLUSTER.format(host.url)) from error
+        if isinstance(answer, str):  # a page of a proxy or of another service
+            raise StoreError(_NOT_A_CLUSTER.format(host.url))
+        call.ok()
+        return answer
+
+    def _params(self, number: int, limit: float) -> dict[str, Any]:
+        if not self.path.endswith("/_search"):
+            return dict(self.params)
+        found = {**self.params, "cancel_after_time_interval": f"{max(1, int(limit * 1000))}ms"}
+        if number > 1:  # the node that is asked shall not wait for the one that is away
+            found["preference"] = "_local"
+        elif self.hosts.some_away:
+            found.setdefault("preference", "_local")
+        return found
+
+
+def _failed_shards(answer: Any) -> int:
+    shards = answer.get("_shards") if isinstance(answer, dict) else None
+    return int(shards.get("failed", 0)) if isinstance(shards, dict) else 0
 
 
 def connect(settings: Settings) -> Cluster:

@@ -18,6 +18,7 @@ from app.tuning import SHIPPED, Tuning
 FIRST_INDEX = "braid-passages-000001"
 INDEX_TEMPLATE = "braid-passages"
 QUERY_LOG_TEMPLATE = "braid-queries"
+KEYS_TEMPLATE = "braid-keys"
 _TUNED = 1000
 """Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
 INGEST_PIPELINE = "braid-passages"
@@ -92,6 +93,7 @@ def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SH
         ("component template", "mappings", f"component_templates/{TOKEN_VECTORS}.json"),
         ("index template", "mappings", f"{template}/braid-passages.json"),
         ("index template", "mappings", "index_templates/braid-queries.json"),
+        ("index template", "mappings", "index_templates/braid-keys.json"),
     ]
     resources = []
     for kind, folder, file in files:

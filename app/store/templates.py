@@ -21,6 +21,7 @@ from app.store.rendering import (
     INDEX_TEMPLATE,
     INGEST_PIPELINE,
     IVFPQ_MODEL,
+    KEYS_TEMPLATE,
     QUERY_LOG_TEMPLATE,
     VARIANTS,
     Json,
@@ -157,8 +158,10 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
     templates that would win over ours are named.
     """
     problems: list[str] = []
-    log = rendered.body("index template", QUERY_LOG_TEMPLATE)["template"]
-    for name, whole in ((INDEX_TEMPLATE, composed(rendered)), (QUERY_LOG_TEMPLATE, log)):
+    whole_bodies = {INDEX_TEMPLATE: composed(rendered)}
+    for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE):
+        whole_bodies[name] = rendered.body("index template", name)["template"]
+    for name, whole in whole_bodies.items():
         body = {"index_patterns": [f"{name}-simulated-*"], "priority": 1, "template": whole}
         try:
             cluster.request("POST", "/_index_template/_simulate", body=body)
@@ -166,7 +169,12 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
             problems.append(f"index template {name}: {error.detail}")
     problems += _simulate_ingest(cluster, rendered)
     others = cluster.request("GET", "/_index_template")["index_templates"]
-    for name, index in ((INDEX_TEMPLATE, FIRST_INDEX), (QUERY_LOG_TEMPLATE, f"{QUERY_LOG_TEMPLATE}-2026.01")):
+    examples = {
+        INDEX_TEMPLATE: FIRST_INDEX,
+        QUERY_LOG_TEMPLATE: f"{QUERY_LOG_TEMPLATE}-2026.01",
+        KEYS_TEMPLATE: KEYS_TEMPLATE,
+    }
+    for name, index in examples.items():
         problems += _overruled(others, name, index, rendered.body("index template", name)["priority"])
     return problems
 

@@ -1,6 +1,6 @@
 """Metric names, in one documented place. No logic lives here."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (
     0.001,
@@ -56,6 +56,16 @@ RERANK_STOPS = Counter(
     "Rerank stages by why they ended: complete, deadline, bound, threshold, error.",
     ["reason"],
 )
+RATE_LIMITED = Counter("rate_limited_total", "Requests refused by a rate limit: of the caller or the tenant.", ["of"])
+RATE_LIMIT_CHECKS = Counter(
+    "rate_limit_checks_total", "Requests counted against a rate limit: in redis, or in this process alone.", ["store"]
+)
+AUDIT_LINES = Counter("audit_lines_total", "Lines of the audit log: written, failed.", ["outcome"])
+SLOW_CLIENTS = Counter(
+    "slow_clients_total",
+    "Connections cut off: idle, head, body or answer took too long; uploads: too many slow ones at once.",
+    ["phase"],
+)
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])
 QUERY_LOG = Counter(
     "query_log_total",
@@ -63,3 +73,28 @@ QUERY_LOG = Counter(
     ["outcome"],
 )
 DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"])
+BREAKER_STATE = Gauge(
+    "breaker_state",
+    "Circuit breakers of the parts: 0 closed, 0.5 trying, 1 open; the worst of the workers.",
+    ["part"],
+    multiprocess_mode="livemax",
+)
+BREAKER_OPENED = Counter("breaker_opened_total", "How often a part was found to be away.", ["part"])
+ADMISSION_IN_FLIGHT = Gauge(
+    "admission_in_flight", "Requests that are being worked on.", ["work"], multiprocess_mode="livesum"
+)
+ADMISSION_WAITING = Gauge(
+    "admission_waiting", "Requests that wait for their turn.", ["work"], multiprocess_mode="livesum"
+)
+ADMISSION_REFUSED = Counter(
+    "admission_refused_total", "Requests that were told to come back: queue-full, too-late.", ["work", "reason"]
+)
+ADMISSION_WAIT = Histogram(
+    "admission_wait_seconds", "How long requests waited for their turn.", ["work"], buckets=_SECONDS
+)
+FLAG_SETS = Counter(
+    "flag_sets_total",
+    "Sets of feature flags: applied, refused (broken; those before stay), unreachable (flagd did not answer).",
+    ["outcome"],
+)
+FLAG_ERRORS = Counter("flag_errors_total", "Flags whose targeting failed; their default counted.", ["flag"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.config import load_settings
 from app.errors import ConfigurationError
-from app.feedback.entries import KEPT_RESULTS, normalised, query_hash
+from app.feedback.entries import KEPT_RESULTS, normalised, principals, query_hash
 from app.feedback.ids import made_at, new_query_id
 from app.store.filters import Scope
 from app.store.query_log import month_index
@@ -85,6 +85,27 @@ def test_the_operator_has_no_principals_and_only_the_first_results_are_kept() ->
     source = entry(hits=[hit(f"p{n}") for n in range(50)], alpha=None, fusion=None).source
     assert len(source["results"]) == KEPT_RESULTS == 20
     assert not {"principals", "alpha", "fusion", "abstained"} & source.keys()
+
+
+def test_callers_are_told_apart_by_their_subject_too() -> None:
+    staff = frozenset({"staff"})
+    scopes = [
+        Scope("t"),  # the operator
+        Scope("t", None, "key:1"),  # an admin key
+        Scope("t", None, "key:2"),
+        Scope("t", None, "user:ann"),
+        Scope("t", staff, "key:3"),
+        Scope("t", staff, "key:4"),
+        Scope("t", staff | {"user:bob"}, "user:bob"),
+        Scope("t", frozenset({"user:eve"}), "user:eve"),
+        Scope("t", frozenset(), "key:5"),
+    ]
+    found = [principals(scope) for scope in scopes]
+    assert found[0] is None
+    assert found[1] == ["key:1"]
+    assert found[4] == ["key:3", "staff"]
+    assert found[6] == ["staff", "user:bob"]
+    assert all(one != other for n, one in enumerate(found) for other in found[n + 1 :])
 
 
 def test_hashed_keeps_no_text() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from app.errors import DocumentRejected
+from app.ingest.documents import with_its_readers
 from app.ingest.records import BadLine, read_records, ready_document
-from app.passage import Document
+from app.passage import Document, version_for
 
 
 def ready(**fields: Any) -> Document:
@@ -27,6 +28,30 @@ def test_the_fields_of_the_api_and_of_beir() -> None:
     assert ready(id=7, text="x").document_id == "7"
 
 
+def test_readers_are_taken_as_they_are_and_kept_where_none_are_named() -> None:
+    alike = ["HR", "hr", "\uff28\uff32", "h\u200br", " hr", "e\u0301quipe", "\u00e9quipe"]
+    named = ready(document_id="d", text="x", acl=alike)
+    assert (named.acl, named.keeps_acl) == (tuple(alike), False)
+    assert ready(document_id="d", text="x", acl=[]).acl == ()
+    unnamed = ready(document_id="d", text="x")
+    assert (unnamed.acl, unnamed.keeps_acl) == (("public",), True)
+    by_default = ready_document({"_id": "d", "text": "x"}, tenant="t", source_id="s", acl=("hr",))
+    assert (by_default.acl, by_default.keeps_acl) == (("hr",), False)
+    stored = {"v1": frozenset({"public"}), "v2": frozenset({"legal", "hr"})}
+    assert with_its_readers(unnamed, stored).acl == ("hr", "legal")
+    assert with_its_readers(unnamed, {}).acl == ("public",)
+    assert with_its_readers(named, stored).acl == tuple(alike)
+
+
+def test_the_versions_of_one_content_differ_by_their_readers_alone() -> None:
+    first, second = (ready(document_id="d", text="x", acl=acl).content_hash("r") for acl in (["a", "b"], ["c"]))
+    assert first != second
+    assert version_for(first, ["c"]) == second
+    assert version_for(second, ["b", "a", "b"]) == first
+    other = ready(document_id="d", text="y", acl=["c"]).content_hash("r")
+    assert other.partition("-")[0] != second.partition("-")[0]
+
+
 def test_a_title_alone_is_text_where_that_is_wanted() -> None:
     assert ready(_id="b", title="Only a title", text="").parsed.blocks[0].text == "Only a title"
     with pytest.raises(DocumentRejected) as caught:
@@ -43,7 +68,11 @@ def test_a_title_alone_is_text_where_that_is_wanted() -> None:
         ({"document_id": "d", "text": 5}, "text"),
         ({"document_id": "d", "text": "x", "timestamp": "yesterday"}, "timestamp"),
         ({"document_id": "d\x07", "text": "x"}, "document_id"),
-        ({"document_id": "d", "text": "x", "acl": []}, "acl"),
+        ({"document_id": "d", "text": "x", "acl": [" "]}, "acl"),
+        ({"document_id": "d", "text": "x", "acl": ["hr", "a\nb"]}, "acl"),
+        ({"document_id": "d", "text": "x", "acl": ["a\u2028b"]}, "acl"),
+        ({"document_id": "d", "text": "x", "acl": ["g" * 262]}, "acl"),
+        ({"document_id": "d", "text": "x", "acl": [f"g{n}" for n in range(1001)]}, "acl"),
         ({"document_id": "d" * 513, "text": "x"}, "document_id"),
     ],
 )

@@ -1,0 +1,23 @@
+"""What every request and answer keeps to, whatever it is about."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from app.errors import UnsupportedMedia
+
+
+def install_hygiene(app: Flask) -> None:
+    """Refuse compressed bodies (a small one could become a huge one), and keep answers out of shared caches."""
+
+    @app.before_request
+    def _plain_bodies() -> None:
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise UnsupportedMedia("Content-Encoding is not read here: send the body uncompressed")
+
+    @app.after_request
+    def _uncached(response: Response) -> Response:
+        if request.path.startswith("/v1/"):
+            response.headers["Cache-Control"] = "no-store"
+        return response

@@ -1,0 +1,191 @@
+"""Who did what, as lines of JSON: one a request, without what was asked, found or sent.
+
+Lines are pure ASCII (everything else is escaped), so no name can end a line, or begin another one. Each is one
+``write`` to a file opened for appending, so several processes may share the file; a file that was moved away, as log
+rotation does, is opened anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, g, has_request_context, request
+
+from app import telemetry
+from app.config import Settings
+from app.errors import ConfigurationError
+from app.gateway.roles import OPEN_ENDPOINTS
+
+_log = logging.getLogger("braid.audit")
+
+_ACTIONS = {
+    "search.search": "search",
+    "answers.answer": "answer",
+    "rerank.rerank": "rerank",
+    "models.embeddings": "embed",
+    "documents.get": "read-document",
+    "documents.add": "ingest",
+    "documents.change": "change",
+    "documents.delete": "delete",
+    "feedback.feedback": "feedback",
+}
+_UNSAID = frozenset({"models.models", "ops.metrics"}) | OPEN_ENDPOINTS
+"""What carries nobody's data is not said unless it is refused."""
+_DENIED = frozenset({401, 403})
+_CUT = 512
+"""Characters of one name; ids of documents are 512 at most."""
+
+
+class AuditLog:
+    """Where the lines go. Thread-safe; a line that can't be written never fails a request."""
+
+    def __init__(self, target: str) -> None:
+        """Open it.
+
+        Args:
+            target: ``off``, ``stderr``, or the path of a file.
+
+        Raises:
+            ConfigurationError: the file can't be opened for appending.
+        """
+        self._path = None if target in {"off", "stderr"} else Path(target)
+        self._off = target == "off"
+        self._lock = threading.Lock()
+        self._file = 2
+        self._identity: tuple[int, int] | None = None
+        self._broken = False
+        self._torn = False
+        if self._path is not None:
+            try:
+                self._open(self._path)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"BRAID_AUDIT_LOG={target!r} can't be opened for appending: {error.strerror}; "
+                    "name a file in a folder that exists, or stderr, or off"
+                ) from error
+
+    @property
+    def enabled(self) -> bool:
+        """Whether lines are written."""
+        return not self._off
+
+    def write(self, fields: dict[str, Any]) -> None:
+        """Append one line."""
+        if self._off:
+            return
+        line = json.dumps(fields, ensure_ascii=True, separators=(",", ":"), default=str).encode() + b"\n"
+        with self._lock:
+            try:
+                if self._path is not None:
+                    self._follow(self._path)
+                if self._torn:  # a disk that was full took a part of the line before: end it
+                    line = b"\n" + line
+                written = os.write(self._file, line)
+            except OSError as error:
+                self._fail(error.strerror or str(error))
+                return
+            self._torn = written < len(line)
+            if self._torn:
+                self._fail("only a part of a line was written")
+                return
+            if self._broken:
+                self._broken = False
+                _log.warning("the audit log is written again")
+        telemetry.AUDIT_LINES.labels("written").inc()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._path is not None and self._identity is not None:
+                os.close(self._file)
+                self._identity = None
+
+    def _open(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o600)
+        found = os.fstat(self._file)
+        self._identity = (found.st_dev, found.st_ino)
+
+    def _follow(self, path: Path) -> None:
+        """Go to the file that has the name now."""
+        try:
+            found = path.stat()
+            now: tuple[int, int] | None = (found.st_dev, found.st_ino)
+        except FileNotFoundError:
+            now = None
+        if now is not None and now == self._identity:
+            return
+        before, held = self._file, self._identity is not None
+        self._open(path)
+        self._torn = False
+        if held:
+            os.close(before)
+
+    def _fail(self, why: str) -> None:
+        telemetry.AUDIT_LINES.labels("failed").inc()
+        if not self._broken:
+            self._broken = True
+            _log.error("the audit log can't be written (%s); requests go on without it, lines are lost", why)
+
+
+def note(**fields: str | int | None) -> None:
+    """Add to this request's line: ids and counts only, never what was asked or found. Does nothing outside a request.
+
+    Args:
+        fields: such as ``query_id``, ``document_id``, ``results``, ``documents``.
+    """
+    if has_request_context():
+        g.setdefault("audit", {}).update(fields)
+
+
+def install_audit(app: Flask, settings: Settings) -> AuditLog:
+    """Write a line for each request, before its answer leaves.
+
+    Raises:
+        ConfigurationError: the file of ``BRAID_AUDIT_LOG`` can't be opened.
+    """
+    log = AuditLog(settings.audit_log)
+    app.extensions["braid_audit"] = log
+    if not log.enabled:
+        return log
+
+    @app.after_request
+    def _write(response: Response) -> Response:
+        fields = _fields(response.status_code)
+        if fields is not None:
+            log.write(fields)
+        return response
+
+    return log
+
+
+def _fields(status: int) -> dict[str, Any] | None:
+    """The line of this request; None for one that is not said."""
+    endpoint = request.endpoint
+    denied = status in _DENIED
+    if not denied and (endpoint is None or endpoint in _UNSAID or request.method == "OPTIONS"):
+        return None
+    action = _ACTIONS.get(endpoint or "", endpoint)
+    caller = g.get("caller")
+    fields: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "request_id": g.get("request_id", ""),
+        "action": "denied" if denied else action,
+        "status": status,
+        "tenant": caller.scope.tenant if caller is not None else None,
+        "subject": caller.scope.subject if caller is not None else None,
+        "name": caller.name if caller is not None else None,
+        "remote": request.remote_addr,
+    }
+    if denied:
+        fields["asked"] = action
+    document = (request.view_args or {}).get("document_id")
+    if document is not None:
+        fields["document_id"] = document
+    fields |= g.get("audit", {})
+    return {name: value[:_CUT] if isinstance(value, str) else value for name, value in fields.items()}

@@ -1,0 +1,59 @@
+"""Which other sites' pages may call the service from a browser: exactly those that are listed."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask
+from flask_cors import CORS
+
+from app.config import Settings
+from app.errors import ConfigurationError
+
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_ANSWERS = ("X-Request-ID", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
+
+def allowed_origins(settings: Settings) -> frozenset[str]:
+    """The origins of ``BRAID_CORS_ORIGINS``, in lower case as browsers send them.
+
+    Raises:
+        ConfigurationError: one is not scheme://host or scheme://host:port; ``*`` and ``null`` are none.
+    """
+    found = set()
+    for part in (settings.cors_origins or "").split(","):
+        origin = part.strip()
+        if not origin:
+            continue
+        if not _ORIGIN.fullmatch(origin.lower()):
+            raise ConfigurationError(
+                f"BRAID_CORS_ORIGINS: {origin!r} is no origin: write https://host or https://host:port, without a "
+                "path and without wildcards, several separated by commas"
+            )
+        found.add(origin.lower())
+    return frozenset(found)
+
+
+def install_cors(app: Flask, settings: Settings) -> None:
+    """Answer the browsers of the listed origins with the headers they ask for, under ``/v1/`` alone.
+
+    Cookies play no part here (callers send ``Authorization``), so credentials mode stays off.
+
+    Raises:
+        ConfigurationError: an origin is none.
+    """
+    origins = allowed_origins(settings)
+    if not origins:
+        return
+    CORS(
+        app,
+        # whole and escaped: given as texts, the library takes some for regular expressions, and matches beginnings
+        origins=[re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in sorted(origins)],
+        resources=r"/v1/.*",
+        methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+        expose_headers=list(_ANSWERS),
+        supports_credentials=False,
+        always_send=False,
+        max_age=600,
+    )

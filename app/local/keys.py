@@ -1,0 +1,160 @@
+"""`braid keys`: make, list, revoke and replace API keys, straight in the store."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.config import Settings
+from app.errors import InvalidInput
+from app.gateway.keys import KeyRecord, KeyRing
+from app.store.client import Cluster
+
+_DURATION = re.compile(r"([0-9]{1,9}) *(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def create(
+    settings: Settings,
+    *,
+    name: str,
+    tenant: str | None,
+    groups: Sequence[str],
+    roles: Sequence[str],
+    expires: str | None,
+    rate: str | None,
+    as_json: bool,
+    console: Console,
+) -> int:
+    """`braid keys create`; the exit code.
+
+    Raises:
+        ConfigurationError, InvalidInput, StoreError: as `KeyRing.create`.
+    """
+    lifetime = None if expires is None else parse_duration(expires, "--expires")
+    with _ring(settings) as ring:
+        record, key = ring.create(
+            name=name, tenant=tenant or settings.tenant, groups=groups, roles=roles, lifetime=lifetime, rate=rate
+        )
+    _show_new(record, key, as_json=as_json, console=console)
+    return 0
+
+
+def rotate(settings: Settings, key_id: str, *, overlap: str, as_json: bool, console: Console) -> int:
+    """`braid keys rotate`; the exit code. Raises as `KeyRing.rotate`, and InvalidInput for a wrong `overlap`."""
+    span = parse_duration(overlap, "--overlap")
+    with _ring(settings) as ring:
+        record, key = ring.rotate(key_id, span)
+    _show_new(record, key, as_json=as_json, console=console)
+    if not as_json:
+        console.print(f"key {key_id} ends within {overlap}", markup=False)
+    return 0
+
+
+def revoke(settings: Settings, key_id: str, *, as_json: bool, console: Console) -> int:
+    """`braid keys revoke`; the exit code. Raises as `KeyRing.revoke`."""
+    with _ring(settings) as ring:
+        record = ring.revoke(key_id)
+    if as_json:
+        _json(as_dict(record))
+    else:
+        console.print(f"key {record.id} is revoked; services refuse it within two seconds", markup=False)
+    return 0
+
+
+def list_keys(settings: Settings, *, as_json: bool, console: Console) -> int:
+    """`braid keys list`; the exit code. Raises StoreError."""
+    with _ring(settings) as ring:
+        records = ring.all_keys()
+    if as_json:
+        _json([as_dict(record) for record in records])
+        return 0
+    if not records:
+        console.print("there are no keys; `braid keys create --name NAME` makes one", markup=False)
+        return 0
+    now = datetime.now(UTC)
+    table = Table("id", "name", "tenant", "roles", "groups", "rate", "state", "expires")
+    for record in records:
+        cells = (
+            record.id,
+            record.name,
+            record.tenant,
+            ", ".join(record.roles),
+            ", ".join(record.groups),
+            record.rate or "",
+            record.state(now),
+            record.expires_at.isoformat() if record.expires_at is not None else "never",
+        )
+        table.add_row(*(_plain(cell) for cell in cells))
+    console.print(table, soft_wrap=False)
+    return 0
+
+
+def parse_duration(text: str, what: str) -> timedelta:
+    """A length of time such as ``90s``, ``30m``, ``24h``, ``30d`` or ``2w``.
+
+    Raises:
+        InvalidInput: it is none; `what` is the option's name.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(f"{what} {text[:40]!r} is no length of time: write it such as 90s, 30m, 24h, 30d or 2w")
+    try:
+        return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    except OverflowError as error:
+        raise InvalidInput(f"{what} {text!r} is longer than calendars reach: give less") from error
+
+
+def as_dict(record: KeyRecord) -> dict[str, object]:
+    """A key as ``--json`` writes it, without anything secret."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "tenant": record.tenant,
+        "groups": list(record.groups),
+        "roles": list(record.roles),
+        "rate": record.rate,
+        "state": record.state(datetime.now(UTC)),
+        "created_at": record.created_at.isoformat(),
+        "expires_at": record.expires_at and record.expires_at.isoformat(),
+        "revoked_at": record.revoked_at and record.revoked_at.isoformat(),
+        "rotated_from": record.rotated_from,
+    }
+
+
+@contextmanager
+def _ring(settings: Settings) -> Iterator[KeyRing]:
+    cluster = Cluster(settings)
+    try:
+        yield KeyRing(settings, cluster)
+    finally:
+        cluster.close()
+
+
+def _show_new(record: KeyRecord, key: str, *, as_json: bool, console: Console) -> None:
+    if as_json:
+        _json({**as_dict(record), "key": key})
+        return
+    console.print(key, markup=False)
+    ends = "never expires" if record.expires_at is None else f"expires {record.expires_at.isoformat()}"
+    shown = f"key {record.id} ({record.name}): tenant {record.tenant}, roles {', '.join(record.roles)}, {ends}"
+    console.print(_plain(shown))
+    console.print("It is shown this once and kept nowhere: store it now.", markup=False)
+
+
+def _plain(text: str) -> str:
+    """Names may come from anybody who can write to the index: no markup, no control sequences."""
+    return escape("".join(ch for ch in text if ch.isprintable()))
+
+
+def _json(value: object) -> None:
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()

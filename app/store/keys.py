@@ -1,0 +1,107 @@
+"""The API keys in OpenSearch: every request that writes or reads them. What a record means is `gateway.keys`' affair.
+
+One hidden index, one document a key; its `_id` is the key's id, so a look-up is one realtime GET, which sees what was
+written a moment ago without a refresh. Where there is no index, there are no keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from app.assets import asset_folder
+from app.errors import InvalidInput
+from app.store.client import Cluster, StoreRequestError
+from app.store.rendering import KEYS_TEMPLATE, read_file
+
+INDEX = "braid-keys"
+_PAGE = 500
+_LOOKUP_TIMEOUT_S = 2.0
+_CONFLICT = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it lies in the index, and the place in its history that a change must still find it at."""
+
+    id: str
+    source: dict[str, Any]
+    seq_no: int
+    primary_term: int
+
+
+def get(cluster: Cluster, key_id: str) -> Stored | None:
+    """The record of a key, or None.
+
+    Args:
+        cluster: of the service.
+        key_id: hexadecimal digits.
+
+    Raises:
+        StoreUnavailable: OpenSearch is away, or did not answer within two seconds.
+        StoreError: it answered with a failure.
+    """
+    try:
+        found = cluster.request("GET", f"/{INDEX}/_doc/{key_id}", timeout_s=_LOOKUP_TIMEOUT_S)
+    except StoreRequestError as error:
+        if error.status_code == 404:
+            return None
+        raise
+    return Stored(key_id, found["_source"], int(found["_seq_no"]), int(found["_primary_term"]))
+
+
+def create(cluster: Cluster, key_id: str, source: dict[str, Any]) -> None:
+    """Write a new record; the index is made if it is not there. Raises StoreError, also where the id is taken."""
+    _ensure_index(cluster)
+    cluster.request("PUT", f"/{INDEX}/_create/{key_id}", params={"refresh": "true"}, body=source)
+
+
+def replace(cluster: Cluster, known: Stored, source: dict[str, Any]) -> None:
+    """Write a record in the place of `known`.
+
+    Raises:
+        InvalidInput: somebody else changed it meanwhile.
+        StoreError: OpenSearch is away or refused.
+    """
+    params = {"refresh": "true", "if_seq_no": str(known.seq_no), "if_primary_term": str(known.primary_term)}
+    try:
+        cluster.request("PUT", f"/{INDEX}/_doc/{known.id}", params=params, body=source)
+    except StoreRequestError as error:
+        if error.status_code == _CONFLICT:
+            raise InvalidInput(f"key {known.id} was changed by somebody else meanwhile: do it again") from error
+        raise
+
+
+def every(cluster: Cluster) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All records: pairs of (id, what it holds). Raises StoreError."""
+    after: list[Any] | None = None
+    while True:
+        # not by _id, which clusters may refuse to sort by; a record that was copied by hand has the id of another
+        order = [{"id": "asc"}, {"_seq_no": "asc"}]
+        body: dict[str, Any] = {"size": _PAGE, "sort": order, "query": {"match_all": {}}}
+        if after is not None:
+            body["search_after"] = after
+        try:
+            found = cluster.request(
+                "POST", f"/{INDEX}/_search", params={"allow_partial_search_results": "false"}, body=body
+            )
+        except StoreRequestError as error:
+            if error.status_code == 404:
+                return
+            raise
+        hits = found["hits"]["hits"]
+        yield from ((hit["_id"], hit["_source"]) for hit in hits)
+        if len(hits) < _PAGE:
+            return
+        after = hits[-1]["sort"]
+
+
+def _ensure_index(cluster: Cluster) -> None:
+    """Make the index as its template says, so that it is right even where templates were never applied."""
+    body = read_file(asset_folder("mappings") / "index_templates" / f"{KEYS_TEMPLATE}.json")["template"]
+    try:
+        cluster.request("PUT", f"/{INDEX}", body=body)
+    except StoreRequestError as error:
+        if error.error_type != "resource_already_exists_exception":
+            raise

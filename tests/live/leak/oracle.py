@@ -1,0 +1,225 @@
+"""What each caller may see, told apart from the service: plain sets, no code of the service's own.
+
+Every version of every document carries canaries: made-up words that stand nowhere else. A canary in an answer to
+somebody who sees no version that holds it is a leak, whatever way it took.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+PUBLIC = "public"
+CANARY = re.compile(r"zq[bcfhjkmnpqrtvwx]{10}|zk-\d{9}", re.IGNORECASE)
+"""Words without vowels, which no stemmer changes, and identifiers."""
+_LETTERS = "bcfhjkmnpqrtvwx"
+
+LOOK_ALIKES = (
+    "hr",
+    "HR",
+    "\uff28\uff32",  # fullwidth
+    "h\u200br",  # a zero-width space in it
+    "hr\u00a0",
+    "\u0440hr",
+    "\u00e9quipe",  # one code point
+    "e\u0301quipe",  # two that look the same
+    "stra\u00dfe",
+    "strasse",
+    "\u0130stanbul",
+    "istanbul",
+    "a,b",
+    "*",
+    '"quoted"',
+)
+"""Groups that some system somewhere takes for each other; here no two are the same."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who asks. `principals` None: an admin, who sees the whole tenant."""
+
+    name: str
+    tenant: str
+    principals: frozenset[str] | None
+    roles: frozenset[str]
+    token: str = field(repr=False, compare=False)
+    key_id: str | None = None
+
+    def may(self, role: str) -> bool:
+        return role in self.roles or "admin" in self.roles
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a document, as it was written; equal ones are one."""
+
+    tenant: str
+    document_id: str
+    acl: frozenset[str]
+    title: str
+    text: str
+    """Of a JSON document its text, of an upload the whole file."""
+    source_id: str
+    uri: str
+    tags: tuple[str, ...]
+    timestamp: str | None
+    upload: bool
+
+    @property
+    def canaries(self) -> frozenset[str]:
+        said = " ".join((self.document_id, self.title, self.text, self.source_id, self.uri, *self.tags))
+        return canaries_in(said)
+
+    def seen_by(self, caller: Caller) -> bool:
+        if self.tenant != caller.tenant:
+            return False
+        return caller.principals is None or bool(self.acl & (caller.principals | {PUBLIC}))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A passage as it lies in the store, and the version that it is of."""
+
+    id: str
+    version: Version
+    title: str
+    heading: str
+    text: str
+    source_type: str
+    words: frozenset[str]
+
+
+def canaries_in(text: str) -> frozenset[str]:
+    """The canaries in a text, in lower case."""
+    return frozenset(found.lower() for found in CANARY.findall(text))
+
+
+class Canaries:
+    """Makes canaries, each once; the same for the same salt."""
+
+    def __init__(self, salt: str) -> None:
+        self._salt = salt
+        self._count = 0
+
+    def _number(self) -> int:
+        self._count += 1
+        return int.from_bytes(hashlib.sha256(f"{self._salt}:{self._count}".encode()).digest()[:8], "big")
+
+    def word(self) -> str:
+        """A word of twelve letters."""
+        number, letters = self._number(), []
+        for _ in range(10):
+            number, index = divmod(number, len(_LETTERS))
+            letters.append(_LETTERS[index])
+        return "zq" + "".join(letters)
+
+    def code(self) -> str:
+        """An identifier, as manuals have them."""
+        return f"ZK-{self._number() % 10**9:09d}"
+
+
+class Oracle:
+    """All versions that there are, oldest writing first, and what writes make of them."""
+
+    def __init__(self) -> None:
+        self.versions: list[Version] = []
+        self.passages: dict[str, Stored] = {}
+        self.known_ids: set[str] = set()
+        """Of all passages that there ever were, in this example."""
+
+    def visible(self, caller: Caller) -> list[Version]:
+        return [version for version in self.versions if version.seen_by(caller)]
+
+    def hidden(self, caller: Caller) -> list[Version]:
+        return [version for version in self.versions if not version.seen_by(caller)]
+
+    def passages_for(self, caller: Caller) -> list[Stored]:
+        return [passage for passage in self.passages.values() if passage.version.seen_by(caller)]
+
+    def of_id(self, caller: Caller, document_id: str) -> list[Version]:
+        return [version for version in self.visible(caller) if version.document_id == document_id]
+
+    def post(self, caller: Caller, given: Version, *, names_readers: bool) -> tuple[str, Version]:
+        """The status that must come back, and the version that is then there."""
+        before = self.of_id(caller, given.document_id)
+        version = given if names_readers or not before else replace(given, acl=before[-1].acl)
+        if version in before:
+            self._remove(before, version)
+            return "unchanged", version
+        self._remove(before, None)
+        self._write(version)
+        return ("updated" if before else "created"), version
+
+    def patch(self, caller: Caller, document_id: str, acl: Iterable[str]) -> tuple[str, Version] | None:
+        before = self.of_id(caller, document_id)
+        if not before:
+            return None
+        version = replace(before[-1], acl=frozenset(acl))
+        if version == before[-1]:
+            self._remove(before, version)
+            return "unchanged", version
+        self._remove(before, None)
+        self._write(version)
+        return "updated", version
+
+    def delete(self, caller: Caller, document_id: str) -> bool:
+        before = self.of_id(caller, document_id)
+        self._remove(before, None)
+        return bool(before)
+
+    def take(self, passages: Iterable[tuple[str, str, str, frozenset[str], str, str, str, str]], tenant: str) -> None:
+        """Learn what lies in the store for a tenant, which must be exactly the versions that there should be.
+
+        Args:
+            passages: id, document id, version's name, ACL, title, heading, text, source type.
+            tenant: whose.
+        """
+        mine = [version for version in self.versions if version.tenant == tenant]
+        self.passages = {key: item for key, item in self.passages.items() if item.version.tenant != tenant}
+        named: dict[str, Version] = {}
+        for key, document_id, content_hash, acl, title, heading, text, source_type in passages:
+            held = canaries_in(f"{title} {heading} {text}")
+            fitting = [
+                version
+                for version in mine
+                if (version.document_id, version.acl) == (document_id, acl) and held <= version.canaries
+            ]
+            assert len(fitting) == 1, f"the store holds a passage of {document_id!r} for {sorted(acl)} out of nowhere"
+            assert named.setdefault(content_hash, fitting[0]) == fitting[0]
+            words = frozenset(re.findall(r"[a-z0-9-]+", f"{title} {heading} {text}".lower()))
+            self.passages[key] = Stored(key, fitting[0], title, heading, text, source_type, words)
+            self.known_ids.add(key)
+        order = {
+            key: (item.version.document_id, item.text, sorted(item.version.acl)) for key, item in self.passages.items()
+        }
+        self.passages = {key: self.passages[key] for key in sorted(self.passages, key=order.__getitem__)}
+        missing = set(mine) - set(named.values())
+        assert not missing, f"the store lacks {[(item.document_id, sorted(item.acl)) for item in missing]}"
+
+    def _remove(self, versions: list[Version], keep: Version | None) -> None:
+        self.versions = [version for version in self.versions if version not in versions or version == keep]
+
+    def _write(self, version: Version) -> None:
+        """The newest; the same, written by somebody who could not see it, is the same still."""
+        self.versions = [other for other in self.versions if other != version] + [version]
+
+
+def typo(word: str) -> str:
+    """The word with two letters in its middle in the wrong order, or one doubled where they are the same."""
+    first, second = word[5], word[6]
+    return word[:5] + (second + first if first != second else first + first + first) + word[7:]
+
+
+def each_string(value: object) -> Iterator[str]:
+    """All strings of a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from each_string(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from each_string(item)

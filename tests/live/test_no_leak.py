@@ -1,0 +1,40 @@
+"""Nobody learns of what it may not see, by any way: random people, documents and requests against the real service.
+
+`BRAID_LEAK_CASES` requests (300), from `BRAID_LEAK_SEED` (0), the same each time; ``benchmarks/leaks.py`` asks 10,000.
+A failure is made small by hypothesis, and told with the steps that lead to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.live.leak.run import LeakRun, run_machine
+from tests.live.leak.world import World, open_world
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def world(addresses: Any, request: pytest.FixtureRequest) -> Iterator[World]:
+    if addresses.test_opensearch_url and addresses.test_redis_url:
+        urls = addresses.test_opensearch_url, addresses.test_redis_url
+    else:
+        up = request.getfixturevalue("braid_up")
+        urls = up["opensearch_url"], up["redis_url"]
+    with open_world(*urls) as found:
+        yield found
+
+
+@pytest.mark.timeout(900)
+def test_nobody_learns_of_what_it_may_not_see(world: World) -> None:
+    run = LeakRun()
+    run_machine(world, run)
+    tally = world.tally
+    assert tally.total >= run.leak_cases
+    # a test in which nothing is ever found, changed or cached would find no leak
+    assert tally.shown > tally.total / 10
+    assert sum(tally.changes.values()) > tally.total / 50
+    assert tally.cache["exact"] > 0

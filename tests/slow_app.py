@@ -1,0 +1,63 @@
+"""The real server and worker around an application that takes its time: what draining and replacing is tried with."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from flask import Flask, Response, request
+
+from app.config import settings
+from app.local.server import Server
+
+
+class SlowServer(Server):
+    """Serves `/healthz`, `/pid`, `/stream?seconds=N` (a line a fifth of a second) and `/busy?seconds=N`."""
+
+    def load(self) -> Flask:
+        """The application."""
+        app = Flask("slow")
+        nothing = SimpleNamespace(close=lambda: None)
+        app.extensions |= {"braid": nothing, "braid_audit": nothing}
+
+        @app.get("/healthz")
+        def healthz() -> str:
+            return "ok"
+
+        @app.get("/pid")
+        def pid() -> str:
+            return str(os.getpid())
+
+        @app.get("/stream")
+        def stream() -> Response:
+            count = int(float(request.args["seconds"]) * 5)
+
+            def lines() -> Iterator[bytes]:
+                yield b"pid %d\n" % os.getpid()
+                for number in range(count):
+                    time.sleep(0.2)
+                    yield b"line %d\n" % number
+                yield b"end\n"
+
+            return Response(lines(), content_type="text/plain")
+
+        @app.get("/busy")
+        def busy() -> str:
+            until = time.monotonic() + float(request.args["seconds"])
+            while time.monotonic() < until:
+                sum(range(10_000))  # holds the interpreter, as parsing a large body does
+            return "done"
+
+        @app.get("/large")
+        def large() -> Response:
+            return Response(b"x" * (64 * 1024 * 1024))
+
+        return app
+
+
+if __name__ == "__main__":
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # `braid serve` does it for several workers
+    SlowServer(settings()).run()

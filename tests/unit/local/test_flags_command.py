@@ -1,0 +1,272 @@
+"""`braid flags`: what it writes is flagd's own, and does what it says for real callers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from app.cli import cli
+from app.config import load_settings
+from app.errors import ConfigurationError, InvalidInput
+from app.gateway.flag_file import FLAGS, SHIPPED
+from app.gateway.flags import Flags
+from app.local import flags as command
+from app.local import state
+from app.local.flag_rules import Rule, read_rule, write_rule
+from app.store.filters import Scope
+
+SHIPPED_FLAG: dict[str, Any] = json.loads(SHIPPED.read_bytes())["flags"]["rerank"]
+BY_HAND = {"if": [{"ends_with": [{"var": "tenant"}, "-test"]}, "off", None]}
+
+
+def set_flag(path: Path, flag: str, value: str, *tenants: str, percent: int | None = None, force: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    settings = load_settings(flags_file=path)
+    command.switch(settings, flag, value == "on", tenants=tenants, percent=percent, force=force, console=console)
+    return console.file.getvalue()
+
+
+def is_on(path: Path, flag: str, tenant: str, subject: str | None = None) -> bool:
+    flags = Flags(load_settings(flags_file=path))
+    found: bool = getattr(flags.features(Scope(tenant, subject=subject)), flag)
+    flags.close()
+    return found
+
+
+def share(path: Path, flag: str, tenant: str) -> set[int]:
+    """Of 200 callers, those for whom it is on."""
+    flags = Flags(load_settings(flags_file=path))
+    found = {n for n in range(200) if getattr(flags.features(Scope(tenant, subject=f"key:{n}")), flag)}
+    flags.close()
+    return found
+
+
+def test_the_first_set_makes_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    assert "made" in set_flag(path, "rerank", "off")
+    assert not is_on(path, "rerank", "a")
+    assert is_on(path, "vector", "a")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [entry.name for entry in tmp_path.iterdir()] == ["flags.json"]
+
+
+def test_tenants_are_exceptions_until_everybody_is_set(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    set_flag(path, "rerank", "off", "a", "b")
+    set_flag(path, "rerank", "on", "b")
+    assert [is_on(path, "rerank", tenant) for tenant in ("a", "b", "c")] == [False, True, True]
+    assert set_flag(path, "rerank", "off") == "rerank: off (before: on; b: on; a: off)\n"
+    assert [is_on(path, "rerank", tenant) for tenant in ("a", "b", "c")] == [False, False, False]
+
+
+def test_a_percentage_grows_and_keeps_the_exceptions_of_tenants(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    set_flag(path, "early_exit", "on", percent=20)
+    few = share(path, "early_exit", "a")
+    assert 15 < len(few) < 70
+    set_flag(path, "early_exit", "on", percent=60)
+    assert few < share(path, "early_exit", "a")
+    set_flag(path, "early_exit", "off", "a")
+    set_flag(path, "early_exit", "off", "b", percent=90)
+    assert share(path, "early_exit", "a") == set()
+    assert 0 < len(share(path, "early_exit", "b")) < 60
+    assert 80 < len(share(path, "early_exit", "c")) < 160
+
+
+def test_what_else_is_in_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    data = json.loads(SHIPPED.read_bytes()) | {"metadata": {"owner": "søk"}, "x-note": [1, {"a": None}]}
+    data["flags"]["rerank"] |= {"variants": {"no": False, "yes": True}, "defaultVariant": "no", "metadata": {"v": 2}}
+    data["flags"]["vector"]["targeting"] = BY_HAND
+    path.write_text(json.dumps(data))
+    path.chmod(0o640)
+    set_flag(path, "rerank", "on", "a")
+    after = json.loads(path.read_bytes())
+    assert after["flags"]["rerank"].pop("targeting") == {"if": [{"in": [{"var": "tenant"}, ["a"]]}, "yes", None]}
+    assert after == data
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert is_on(path, "rerank", "a")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real = tmp_path / "real" / "flags.json"
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    set_flag(link, "rerank", "off")
+    assert link.is_symlink()
+    assert not is_on(real, "rerank", "a")
+
+
+def test_targeting_by_hand_is_replaced_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    data = json.loads(SHIPPED.read_bytes())
+    data["flags"]["rerank"]["targeting"] = BY_HAND
+    path.write_text(json.dumps(data))
+    before = path.read_bytes()
+    with pytest.raises(InvalidInput, match="--force"):
+        set_flag(path, "rerank", "off", "a")
+    assert path.read_bytes() == before
+    set_flag(path, "vector", "off", "a")
+    assert not is_on(path, "rerank", "x-test")
+    set_flag(path, "rerank", "off", "a", force=True)
+    assert [is_on(path, "rerank", tenant) for tenant in ("a", "x-test")] == [False, True]
+
+
+def test_a_disabled_flag_is_enabled_and_changes_for_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    data = json.loads(SHIPPED.read_bytes())
+    data["flags"]["rerank"] |= {"state": "DISABLED", "defaultVariant": "off"}
+    path.write_text(json.dumps(data))
+    set_flag(path, "rerank", "off", "a")
+    assert [is_on(path, "rerank", tenant) for tenant in ("a", "b")] == [False, True]
+
+
+def test_missing_flags_are_added_as_they_ship(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    data = json.loads(SHIPPED.read_bytes())
+    del data["flags"]["early_exit"], data["flags"]["near_cache"]
+    path.write_text(json.dumps(data))
+    set_flag(path, "rerank", "off")
+    assert (is_on(path, "early_exit", "a"), is_on(path, "near_cache", "a")) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "not JSON"),
+        (b"", "empty"),
+        (b'{"flags": {"rerank": 7}}', "rerank is not as flagd has it"),
+        (b'{"flags": {"rerank": {}}}', "rerank is not as flagd has it"),
+        (SHIPPED.read_bytes().replace(b'"vector": {', b'"vectro": {', 1), "nothing was written.*vectro"),
+    ],
+)
+def test_a_broken_file_is_left_as_it_is(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "flags.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=said):
+        set_flag(path, "rerank", "off")
+    assert path.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_can_not_be_set_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    with pytest.raises(InvalidInput, match="'rernak' is no flag; there are lexical"):
+        set_flag(path, "rernak", "off")
+    with pytest.raises(InvalidInput, match="is no tenant"):
+        set_flag(path, "rerank", "off", "a b")
+    with pytest.raises(InvalidInput, match="No such file"):
+        set_flag(tmp_path / "none" / "flags.json", "rerank", "off")
+    assert not path.exists()
+    quiet = Console(quiet=True)
+    with pytest.raises(ConfigurationError, match="BRAID_FLAGS_FILE"):
+        command.switch(load_settings(), "rerank", False, console=quiet)
+    with pytest.raises(ConfigurationError, match="flagd server localhost:1"):
+        command.switch(load_settings(flags_file=path, flagd="localhost:1"), "rerank", False, console=quiet)
+
+
+def test_two_commands_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    set_flag(path, "rerank", "on")
+    names = [f"t{number}" for number in range(12)]
+    threads = [threading.Thread(target=set_flag, args=(path, "rerank", "off", name)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rule = read_rule(json.loads(path.read_bytes())["flags"]["rerank"])
+    assert rule == Rule(100, dict.fromkeys(names, 0))
+
+
+percents = st.integers(0, 100)
+
+
+@given(percents, st.dictionaries(st.from_regex(r"[A-Za-z0-9_.-]{1,8}", fullmatch=True), percents, max_size=5))
+def test_a_rule_comes_out_as_it_went_in(everybody: int, tenants: dict[str, int]) -> None:
+    rule = Rule(everybody, tenants)
+    assert read_rule(write_rule(copy.deepcopy(SHIPPED_FLAG), rule)) == rule
+
+
+@pytest.mark.parametrize(
+    "targeting",
+    [
+        BY_HAND,
+        {"if": [{"in": [{"var": "tenant"}, ["a"]]}, "on", "off"]},
+        {"if": [{"in": [{"var": "tenant"}, ["b", "a"]]}, "on", None]},
+        {"if": [{"in": [{"var": "targetingKey"}, ["a"]]}, "on", None]},
+        {"if": [{"in": [{"var": "tenant"}, ["a"]]}, "on"]},
+        {"if": []},
+        {"if": "on"},
+        {"fractional": [["off", 10], ["on", 90]]},
+        {"fractional": [{"var": "tenant"}, ["on", 10], ["off", 90]]},
+        {"fractional": [["on", 1], ["off", 1]]},
+        {"fractional": 1},
+        {"$ref": "x"},
+    ],
+)
+def test_what_somebody_else_wrote_is_nobody_s_rule(targeting: object) -> None:
+    assert read_rule(SHIPPED_FLAG | {"targeting": targeting}) is None
+
+
+def test_the_file_of_braid_up_is_made_once_and_completed(tmp_path: Path) -> None:
+    path = command.own_file(tmp_path)
+    assert path == tmp_path.resolve() / "flags.flagd.json"
+    set_flag(path, "rerank", "off")
+    data = json.loads(path.read_bytes())
+    del data["flags"]["near_cache"]
+    path.write_text(json.dumps(data))
+    assert command.own_file(tmp_path) == path
+    assert (is_on(path, "rerank", "a"), is_on(path, "near_cache", "a")) == (False, True)
+
+
+@pytest.mark.parametrize("content", ["{", SHIPPED.read_text().replace("ENABLED", "ON")])
+def test_a_broken_file_stops_braid_up_with_its_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "flags.flagd.json").write_text(content)
+    with pytest.raises(InvalidInput, match=r"flags\.flagd\.json: "):
+        command.own_file(tmp_path)
+
+
+def test_the_flags_of_a_running_braid_up_are_found(tmp_path: Path) -> None:
+    here = state.LocalState("http://127.0.0.1:1", "http://127.0.0.1:2", "redis://127.0.0.1:3/0", os.getpid(), "/x.json")
+    state.write(tmp_path, here)
+    assert state.with_running(load_settings(data_dir=tmp_path)).flags_file == Path("/x.json")
+    own = load_settings(data_dir=tmp_path, flags_file=tmp_path / "own.json")
+    assert state.with_running(own).flags_file == tmp_path / "own.json"
+    assert state.with_running(load_settings(data_dir=tmp_path, flagd="localhost:1")).flags_file is None
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    runner = CliRunner(env={"BRAID_FLAGS_FILE": str(path), "BRAID_DATA_DIR": str(tmp_path)})
+    assert runner.invoke(cli, ["flags", "set", "rerank", "off", "--tenant", "a", "--percent", "100"]).exit_code == 0
+    shown = runner.invoke(cli, ["flags", "list", "--tenant", "a"])
+    assert shown.exit_code == 0
+    assert str(path) in shown.stdout.replace("\n", "")
+    listed = json.loads(runner.invoke(cli, ["flags", "list", "--tenant", "a", "--json"]).stdout)
+    assert [row["flag"] for row in listed["flags"]] == list(FLAGS)
+    assert listed["flags"][2] == {
+        "flag": "rerank",
+        "variant": "off",
+        "on": False,
+        "rule": "on; a: off",
+        "from": f"the file {path}",
+    }
+    assert runner.invoke(cli, ["flags", "validate", str(path)]).exit_code == 0
+    path.write_text('{"flags": {"rernak": {}}}')
+    refused = runner.invoke(cli, ["flags", "validate", str(path)])
+    assert refused.exit_code == 1
+    assert "rernak" in refused.stdout
+    assert "flags.rerank is missing" in refused.stdout
