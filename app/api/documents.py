@@ -19,6 +19,7 @@ from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
 from app.api.problems import from_validation
 from app.errors import DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.gateway.audit import note
 from app.ingest.run import StoredDocument
 from app.passage import Document
 
@@ -29,6 +30,7 @@ blueprint = Blueprint("documents", __name__)
 def add() -> Response:
     """Add or replace one document; it is searchable when the answer comes."""
     document = _from_upload() if request.mimetype == "multipart/form-data" else _from_json()
+    note(document_id=document.document_id)
     stored = _write(lambda: services().ingest(document, scope()))
     return write_json(
         schemas.DocumentResponse(
@@ -77,6 +79,7 @@ def _write(write: Callable[[], StoredDocument]) -> StoredDocument:
     finally:
         if changed:
             services().generation.advance(scope().tenant, revoking=revoking)
+    note(outcome=stored.status, passages=stored.passages)
     return stored
 
 

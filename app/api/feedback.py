@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
+from app.gateway.audit import note
 
 blueprint = Blueprint("feedback", __name__)
 
@@ -14,6 +15,7 @@ blueprint = Blueprint("feedback", __name__)
 def feedback() -> Response:
     """Store what the caller says of a result, or of an answer as a whole; stored when the answer comes."""
     said = read_json(schemas.FeedbackRequest)
+    note(query_id=said.query_id)
     given = services().labels.give(
         scope(), query_id=said.query_id, result_id=said.result_id, label=said.label, comment=said.comment
     )

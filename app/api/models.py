@@ -11,6 +11,7 @@ from app.api import schemas
 from app.api.bodies import read_json, services, write_json
 from app.deadline import Deadline
 from app.errors import FieldProblem, InvalidInput
+from app.gateway.audit import note
 
 blueprint = Blueprint("models", __name__)
 
@@ -32,6 +33,7 @@ def embeddings() -> Response:
         )
         raise InvalidInput(message, problems=[FieldProblem(("body", "dimensions"), message)])
     texts = [request.input] if isinstance(request.input, str) else request.input
+    note(texts=len(texts))
     encode = encoder.encode_queries if request.input_type == "query" else encoder.encode_passages
     with services().admission.enter(Deadline.after(services().settings.timeout_ms)):
         vectors = np.asarray(encode(texts), dtype="<f4")

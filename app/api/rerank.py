@@ -9,6 +9,7 @@ from app.api import schemas
 from app.api.bodies import read_json, services, write_json
 from app.deadline import Deadline
 from app.errors import FieldProblem, InvalidInput, SwitchedOff
+from app.gateway.audit import note
 
 blueprint = Blueprint("rerank", __name__)
 
@@ -28,6 +29,7 @@ def rerank() -> Response:
         message = f"model {request.model!r} is not served here; this service has {reranker.name!r}"
         raise InvalidInput(message, problems=[FieldProblem(("body", "model"), message)])
     texts = [item if isinstance(item, str) else item.text for item in request.documents]
+    note(documents=len(texts))
     warnings = []
     if request.top_n is not None and request.top_n > len(texts):
         warnings.append(f"top_n {request.top_n} is more than the {len(texts)} documents: all are returned")

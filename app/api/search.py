@@ -15,6 +15,7 @@ from app.deadline import Deadline
 from app.features import Features
 from app.feedback.entries import Route, entry_of, logged_results
 from app.feedback.ids import new_query_id
+from app.gateway.audit import note
 from app.passage import Hit
 from app.search.request import SearchRequest
 from app.search.service import SearchResult
@@ -118,6 +119,7 @@ def log_query(request: SearchRequest, body: Mapping[str, Any], kept: Mapping[str
 
     `body` is the answer as the caller gets it, `kept` is of `logged`.
     """
+    note(query_id=body["query_id"], results=len(body["results"]), cache=body["cache"])
     log = services().query_log
     if not log.enabled:
         return

@@ -32,7 +32,6 @@ class RedisConnection:
                     socket_timeout=_TIMEOUT_S,
                     socket_connect_timeout=_TIMEOUT_S,
                     retry=None,
-                    max_connections=settings.threads * 4,
                 )
             except ValueError as error:
                 raise ConfigurationError(f"BRAID_REDIS_URL: {error}; write redis://host:port/number") from error

@@ -144,7 +144,7 @@ def note(**fields: str | int | None) -> None:
 
 
 def install_audit(app: Flask, settings: Settings) -> AuditLog:
-    """Write a line for each request, before its answer leaves.
+    """Write a line for each request: before its answer leaves, or when its stream has ended.
 
     Raises:
         ConfigurationError: the file of ``BRAID_AUDIT_LOG`` can't be opened.
@@ -157,8 +157,13 @@ def install_audit(app: Flask, settings: Settings) -> AuditLog:
     @app.after_request
     def _write(response: Response) -> Response:
         fields = _fields(response.status_code)
-        if fields is not None:
-            log.write(fields)
+        if fields is None:
+            return response
+        notes: dict[str, Any] = g.setdefault("audit", {})
+        if response.is_streamed:  # what is noted while it streams is said, too
+            response.call_on_close(lambda: log.write(_cut(fields | notes)))
+        else:
+            log.write(_cut(fields | notes))
         return response
 
     return log
@@ -187,5 +192,8 @@ def _fields(status: int) -> dict[str, Any] | None:
     document = (request.view_args or {}).get("document_id")
     if document is not None:
         fields["document_id"] = document
-    fields |= g.get("audit", {})
+    return fields
+
+
+def _cut(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value[:_CUT] if isinstance(value, str) else value for name, value in fields.items()}

@@ -317,17 +317,22 @@ def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(cluster:
     def no_such_type_in_the_log(body: dict[str, Any]) -> None:
         body["template"]["mappings"]["properties"]["label"]["type"] = "no-such-type"
 
+    def no_such_type_of_a_key(body: dict[str, Any]) -> None:
+        body["template"]["mappings"]["properties"]["tenant"]["type"] = "no-such-type"
+
     assert "no-such-type" in templates.simulate(cluster, broken("braid-fields", no_such_type))[0]
     assert "no-such-type" in templates.simulate(cluster, broken("braid-queries", no_such_type_in_the_log))[0]
+    assert "no-such-type" in templates.simulate(cluster, broken("braid-keys", no_such_type_of_a_key))[0]
     assert templates.simulate(cluster, broken("braid-passages", pass_blank)) == [
         "ingest pipeline braid-passages: a passage without text is not rejected"
     ]
     cluster.request("PUT", "/_index_template/rival", body={"index_patterns": ["braid-*"], "priority": 900})
     problems = templates.simulate(cluster, rendered)
-    assert len(problems) == 2
+    assert len(problems) == 3
     assert all("rival (priority 900)" in problem for problem in problems)
     assert "braid-passages-000001" in problems[0]
     assert "braid-queries-" in problems[1]
+    assert "braid-keys" in problems[2]
 
 
 def test_the_exported_script_alone_makes_the_cluster_ready(

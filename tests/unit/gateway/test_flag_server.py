@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import socket
 import threading
@@ -16,6 +17,7 @@ from openfeature.schemas.protobuf.flagd.sync.v1.sync_pb2_grpc import (
     FlagSyncServiceServicer,
     add_FlagSyncServiceServicer_to_server,
 )
+from prometheus_client import REGISTRY
 
 from app.config import load_settings
 from app.gateway import flag_server
@@ -118,15 +120,23 @@ def test_what_can_not_be_used_is_refused_and_the_next_is_taken(flags: Flags, fla
     assert flags.warnings() == []
 
 
-def test_a_server_that_goes_away_and_comes_back(flags: Flags, flagd: Flagd) -> None:
+def test_a_server_that_goes_away_and_comes_back(flags: Flags, flagd: Flagd, caplog: pytest.LogCaptureFixture) -> None:
+    def tries() -> float:
+        return REGISTRY.get_sample_value("flag_sets_total", {"outcome": "unreachable"}) or 0.0
+
+    before = tries()
     flagd.stop()
     wait_until(lambda: flags.warnings() != [])
     assert flags.warnings() == ["the flagd server of the feature flags does not answer: the last that it sent stay"]
     assert not flags.features(A).rerank
-    again = Flagd(flagd.port, flags_with())
+    wait_until(lambda: tries() >= before + 2)
+    assert [record.name for record in caplog.records if record.levelno == logging.WARNING] == ["braid.flags"]
+    again = Flagd(flagd.port, flagd.content)
     try:
-        wait_until(lambda: flags.features(A).rerank)
         wait_until(lambda: flags.warnings() == [])
+        assert not flags.features(A).rerank
+        again.send(flags_with())
+        wait_until(lambda: flags.features(A).rerank)
     finally:
         again.stop()
 

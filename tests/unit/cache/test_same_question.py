@@ -1,0 +1,179 @@
+"""The gate: what may share an answer, what never may, and that it does not matter which of two comes first."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from app.cache.question import MAX_CHARACTERS, read_question
+from app.cache.same_question import differs
+
+SAME = [
+    ("What is the refund policy?", "what's the refund policy"),
+    ("What is the refund policy?", "Tell me the refund policy, please"),
+    ("What is the refund policy?", "refund policy"),
+    ("What is the refund policy?", "Could you please tell me what the refund policy is?"),
+    ("What is the refund policy?", "Hi team, what is the refund policy? Cheers"),
+    ("What is the refund policy?", "um what is the er refund policy".replace("er ", "")),
+    ("What is the refund policy?", "  WHAT IS THE\trefund   policy??? "),
+    ("What is the refund policy?", "whats the refund policy"),
+    ("policy of refunds", "refund policy"),
+    ("the policy for returns", "return policies"),
+    ("Which browsers are supported?", "what browser is supported"),
+    ("How do I reset my password?", "how to reset a password"),
+    ("How do I reset my password?", "how can we reset our passwords"),
+    ("How do I reset my password?", "resetting my password".replace("resetting", "reset")),
+    ("Exporting data to CSV", "How can one export data to CSV?"),
+    ("How do I turn on two-factor authentication?", "how to enable 2FA"),
+    ("How do I get rid of a stain?", "how to remove stains"),
+    ("Purchase a licence", "how do I buy licenses"),
+    ("What colour is the organisation's logo?", "What color is the organization's logo?"),
+    ("TCP vs UDP", "UDP versus TCP"),
+    ("What is the difference between TCP and UDP?", "difference between UDP and TCP"),
+    ("average salary of nurses", "average nurse salary"),
+    ("What does ERR-4711 mean?", "meaning of err-4711"),
+    ("What symptoms does measles have?", "symptoms of measles"),
+    ("What requirements are there for a visa?", "requirements for a visa"),
+    ("How much does the plan cost?", "price of the plan"),
+    ("When does the shop open?", "at what time do the shops open"),
+    ("On trains, is there a discount for students?", "Is there a discount for students on trains?"),
+    ("sales in two weeks", "sales in 2 weeks"),
+    ("files over 10MB", "files over 10 megabytes"),
+    ("a budget of $1,000", "budget of 1000 dollars"),
+    ("on November 9, 1989", "on the 9th of November 1989"),
+    ("causes of World War II", "causes of the Second World War"),
+    ("open at 8 am", "open at 8am"),
+    ("hepatitis A symptoms", "symptoms of hepatitis a"),
+    ('Who said "I have a dream"?', "who said “I have a dream”"),
+    ("Wie setze ich mein Passwort zurück?", "wie setze ich mein passwort zurück"),
+    ("如何重置密码？", "如何重置密码"),
+    ("Où est la gare ?", "où est la gare"),
+]
+
+DIFFERENT = [
+    ("Which drugs are safe?", "Which drugs are not safe?", "negation"),
+    ("Why does it respond?", "Why doesn't it respond?", "negation"),
+    ("install with internet access", "install without internet access", "negation"),
+    ("limit of 5 MB", "limit of 50 MB", "numbers"),
+    ("limit of 5 MB", "limit of 5 GB", "words"),
+    ("revenue in 2021", "revenue in 2022", "numbers"),
+    ("10 degrees", "-10 degrees", "numbers"),
+    ("a dose of .5", "a dose of 5", "numbers"),
+    ("5% of it", "5 of it", "words"),
+    ("error ERR-4711", "error ERR-4712", "codes"),
+    ("version 2.19.1", "version 2.19.2", "numbers"),
+    ("first amendment", "second amendment", "codes"),
+    ("cp -r", "cp -R", "words"),
+    ("learn C", "learn C++", "words"),
+    ('find "red wine" glasses', "find red wine glasses", "quoted"),
+    ('documents with "data loss"', 'documents with "data leak"', "quoted"),
+    ("trains from Rome to Milan", "trains from Milan to Rome", "order"),
+    ("Did Google acquire YouTube?", "Did YouTube acquire Google?", "order"),
+    ("effect of heat on pressure", "effect of pressure on heat", "order"),
+    ("before the surgery", "after the surgery", "words"),
+    ("enable the proxy", "disable the proxy", "words"),
+    ("Is A a subset of B?", "Is B a subset of A?", "words"),
+    ("Who founded it?", "When was it founded?", "question"),
+    ("How many people came?", "Which people came?", "question"),
+    ("Is the sky blue?", "Why is the sky blue?", "question"),
+    ("How do I renew it?", "When do I renew it?", "question"),
+    ("Can I smoke here?", "Must I smoke here?", "modality"),
+    ("I should sign", "I must sign", "modality"),
+    ("Who is the chief?", "Who was the chief?", "tense"),
+    ("the fast route", "the faster route", "words"),
+    ("refund policy", "refund policy for students", "words"),
+    ("all of the employees", "some of the employees", "words"),
+    ("visa for Germany", "visa from Germany", "words"),
+    ("capital of Austria", "capital of Australia", "words"),
+    ("Who directed Alien?", "Who directed Aliens?", "words"),
+    ("hepatitis A symptoms", "hepatitis symptoms", "words"),
+    ("foods with vitamin a", "foods with vitamin", "words"),
+    ("open at 8 am", "open at 8 pm", "words"),
+    ("What is IT?", "What is it?", "words"),
+    ("glass of wine", "wine glass", "words"),
+    ("how to say please", "how to say thank you", "words"),
+    ("how to say please", "how to say", "words"),
+    ("hello world in python", "world in python", "words"),
+    ("list price of a car", "price of a car", "words"),
+    ("How do I forward your mail to my address?", "How do I forward my mail to your address?", "order"),
+    ("How do I block your number?", "How do I block my number?", "words"),
+    ("new goods", "a new good", "words"),
+    ("custom duties", "customs duties", "words"),
+    ("Darf ich hier rauchen?", "Darf ich hier nicht rauchen?", "words"),
+    ("precios antes de 2010", "precios después de 2010", "words"),
+    ("ऊपर जाने का रास्ता", "नीचे जाने का रास्ता", "words"),
+    ("他是学生", "他不是学生", "words"),
+    ("السعر", "السعرُ", "words"),
+    ("Où est la gare ?", "where is the station", "language"),
+    ("", "what is it", "unread"),
+    ("?!", "?!", "unread"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_the_same_question_in_other_words(one: str, other: str) -> None:
+    assert differs(one, other) is None, (read_question(one), read_question(other))
+    assert differs(other, one) is None
+
+
+@pytest.mark.parametrize(("one", "other", "reason"), DIFFERENT)
+def test_another_question_in_nearly_the_same_words(one: str, other: str, reason: str) -> None:
+    assert differs(one, other) == reason
+    assert differs(other, one) == reason
+
+
+def test_queries_that_are_too_long_are_never_the_same() -> None:
+    text = "word " * MAX_CHARACTERS
+    assert differs(text, text) == "unread"
+    assert differs(text[:MAX_CHARACTERS], text[:MAX_CHARACTERS]) is None
+
+
+TEXT = st.text(max_size=80)
+SENTENCES = st.lists(
+    st.sampled_from(
+        """what is the a an of for to in how do does did i you my your can must not who when was are 5 2022 $10 10km
+        policy policies "red wine" ERR-4711 V2.1 IT us US please thanks hello Rome from between and vs difference
+        don't what's users' may march 9th second -r .5 C++ , ? . there have cost mean vitamin A B""".split()  # noqa: SIM905
+    ),
+    max_size=14,
+).map(" ".join)
+
+
+@given(TEXT | SENTENCES)
+def test_a_query_is_the_same_as_itself(text: str) -> None:
+    assert differs(text, text) == (None if read_question(text) else "unread")
+
+
+@given(TEXT | SENTENCES, TEXT | SENTENCES)
+def test_it_does_not_matter_which_comes_first(one: str, other: str) -> None:
+    assert differs(one, other) == differs(other, one)
+
+
+@given(SENTENCES, SENTENCES, SENTENCES)
+def test_two_that_are_the_same_as_a_third_are_the_same(one: str, other: str, third: str) -> None:
+    if differs(one, other) is None and differs(other, third) is None:
+        assert differs(one, third) is None
+
+
+@given(SENTENCES, st.data())
+def test_another_digit_is_another_question(text: str, data: st.DataObject) -> None:
+    places = [place for place, character in enumerate(text) if character in string.digits]
+    assume(places)
+    place = data.draw(st.sampled_from(places))
+    digit = data.draw(st.sampled_from([digit for digit in string.digits if digit != text[place]]))
+    assert differs(text, text[:place] + digit + text[place + 1 :]) is not None
+
+
+@given(SENTENCES, st.integers(min_value=0, max_value=99_999), st.integers(min_value=0, max_value=99_999))
+def test_numbers_are_never_confused(text: str, one: int, other: int) -> None:
+    assume(one != other)
+    assert differs(f"{text} {one}", f"{text} {other}") is not None
+
+
+@given(SENTENCES.filter(lambda text: read_question(text) is not None and '"' not in text))
+def test_a_not_in_front_of_the_last_word_makes_another_question(text: str) -> None:
+    words = text.split()
+    assert differs(text, " ".join([*words[:-1], "not", words[-1]])) is not None
