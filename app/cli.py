@@ -101,7 +101,7 @@ def up(
 
 
 @cli.command()
-@click.option("--host", help="Address to listen on; anything but loopback needs BRAID_API_KEY.")
+@click.option("--host", help="Address to listen on; anything but loopback needs keys or tokens (docs/access.md).")
 @click.option("--port", type=click.IntRange(1, 65535))
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes; each loads the embedding model.")
 def serve(host: str | None, port: int | None, workers: int | None) -> None:

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     cache_staleness_ms: int = Field(0, ge=0, le=60_000)
     """How old a cached answer may be although documents were added or replaced since. 0: never older than the store.
     Deletions and narrowed ACLs are never bridged."""
-    near_cache_threshold: float = Field(0.9, ge=0.5, le=1)
+    near_cache_threshold: float = Field(0.8, ge=0.5, le=1)
     """Cosine similarity from which two queries are looked at as the same."""
     near_cache_entries: int = Field(1000, ge=1, le=20_000)
     """Queries that are compared with, for each scope and set of options."""

@@ -95,6 +95,7 @@ def write_result(name: str, method: str, figures: dict[str, Any]) -> None:
     body = {
         "method": method,
         "date": time.strftime("%Y-%m-%d"),
+        "revision": _revision(),
         "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
         "versions": {package: version(package) for package in packages},
         **figures,
@@ -102,6 +103,13 @@ def write_result(name: str, method: str, figures: dict[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2, ensure_ascii=False))
+
+
+def _revision() -> str | None:
+    """The commit that was measured, with ``-dirty`` where files differ from it; None outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip() or None
 
 
 def _cpu() -> str:

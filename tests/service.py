@@ -83,7 +83,7 @@ def read_all(raw: socket.socket) -> bytes:
 
 def status_of(answer: bytes) -> int:
     """The status of the first answer in these bytes; 0 for none."""
-    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
 
 
 def wait_for(condition: object, what: str, seconds: float = 90) -> None:

@@ -14,6 +14,7 @@ from app import telemetry
 from app.api import problems, schemas
 from app.api.bodies import read_json, services, write_body
 from app.api.search import Asked, log_query, logged, search_fields
+from app.cache.entries import Json
 from app.errors import BraidError
 from app.generation.answer import Answer, Event
 from app.generation.citations import Citation
@@ -46,17 +47,10 @@ def answer() -> Response:
     try:
         if record is None:
             found = asked.search(look, ANSWER_SEARCH)
-            left = _time_for(asked)
-            made = services().generator.answer(
-                request.query,
-                _context(request, found),
-                timeout_s=left,
-                nearby=_nearby(request, look, left),
-                generate=asked.features.generation,
-            )
-            record, timings = _record(request, look, found, made), _timings(found, made)
-            if _is_lasting(found, made):
-                look.finish(record)
+            if isinstance(found, SearchResult):
+                record, timings = _answered(request, asked, look, found)
+            else:
+                record, timings = found, asked.timings
     finally:
         look.finish(None)
     whole = record["answer"] | asked.volatile(look, timings)
@@ -64,26 +58,39 @@ def answer() -> Response:
     return write_body(whole)
 
 
+def _answered(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult) -> tuple[Json, dict[str, float]]:
+    """What is made of the passages, and in what time."""
+    left = _time_for(asked)
+    made = services().generator.answer(
+        request.query,
+        _context(request, found),
+        timeout_s=left,
+        nearby=_nearby(request, look, left),
+        generate=asked.features.generation,
+    )
+    record = _record(request, look, found, made)
+    if _is_lasting(found, made):
+        look.finish(record)
+    return record, _timings(found, made)
+
+
 def _stream(request: AnswerRequest, asked: Asked, look: Look) -> Response:
-    if look.record is not None:
-        whole = look.record["answer"] | asked.volatile(look, asked.timings)
-        events = _cached_events(request, whole, look.record["log"])
-    else:
+    found: SearchResult | Json
+    try:
         # what fails before the first passage is there has a status of its own
-        events = _events(request, asked, look, _search(asked, look))
+        found = look.record or asked.search(look, ANSWER_SEARCH)
+    except BaseException:
+        look.finish(None)
+        raise
+    if isinstance(found, SearchResult):
+        events = _events(request, asked, look, found)
+    else:
+        events = _cached_events(request, found["answer"] | asked.volatile(look, asked.timings), found["log"])
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     body = stream_with_context(events)
     response = Response(body, content_type="text/event-stream; charset=utf-8", headers=headers)
     response.call_on_close(lambda: look.finish(None))  # who goes away before the first byte never starts the stream
     return response
-
-
-def _search(asked: Asked, look: Look) -> SearchResult:
-    try:
-        return asked.search(look, ANSWER_SEARCH)
-    except BaseException:
-        look.finish(None)
-        raise
 
 
 def _context(request: AnswerRequest, found: SearchResult) -> Sequence[Hit]:
@@ -108,7 +115,7 @@ def _is_lasting(found: SearchResult, made: Answer) -> bool:
     return is_lasting([*(item.reason for item in found.degraded), *(reason for _, reason in made.degraded)])
 
 
-def _record(request: AnswerRequest, look: Look, found: SearchResult, made: Answer) -> dict[str, Any]:
+def _record(request: AnswerRequest, look: Look, found: SearchResult, made: Answer) -> Json:
     """The whole answer as it may be cached."""
     for stage, reason in made.degraded:
         telemetry.DEGRADED_REQUESTS.labels(stage, reason.partition(":")[0]).inc()

@@ -12,8 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
+from werkzeug.routing import PathConverter
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
@@ -24,6 +26,18 @@ from app.ingest.run import StoredDocument
 from app.passage import Document
 
 blueprint = Blueprint("documents", __name__)
+
+
+class _DocumentId(PathConverter):
+    """An id in an address: any text, slashes in front too (Werkzeug's paths begin with something else)."""
+
+    regex = ".+?"
+    part_isolating = False
+
+
+@blueprint.record_once
+def _converters(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["document_id"] = _DocumentId
 
 
 @blueprint.post("/v1/documents")
@@ -42,13 +56,13 @@ def add() -> Response:
     )
 
 
-@blueprint.get("/v1/documents/<path:document_id>")
+@blueprint.get("/v1/documents/<document_id:document_id>")
 def get(document_id: str) -> Response:
     """A document's passages in their order."""
     return write_json(schemas.StoredDocument.model_validate(services().stored_document(scope(), document_id)))
 
 
-@blueprint.patch("/v1/documents/<path:document_id>")
+@blueprint.patch("/v1/documents/<document_id:document_id>")
 def change(document_id: str) -> Response:
     """Change who may read a document; in force when the answer comes."""
     asked = read_json(schemas.ReadersRequest)
@@ -60,7 +74,7 @@ def change(document_id: str) -> Response:
     )
 
 
-@blueprint.delete("/v1/documents/<path:document_id>")
+@blueprint.delete("/v1/documents/<document_id:document_id>")
 def delete(document_id: str) -> Response:
     """Remove a document; it can't be found any more when the answer comes."""
     _write(lambda: services().delete_document(scope(), document_id))

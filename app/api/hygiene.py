@@ -6,12 +6,16 @@ from flask import Flask, Response, request
 
 from app.errors import UnsupportedMedia
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
 
 def install_hygiene(app: Flask) -> None:
     """Refuse compressed bodies (a small one could become a huge one), and keep answers out of shared caches."""
 
     @app.before_request
     def _plain_bodies() -> None:
+        if request.method not in _WITH_BODY:
+            return
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in {"", "identity"}:
             raise UnsupportedMedia("Content-Encoding is not read here: send the body uncompressed")

@@ -74,7 +74,7 @@ _SSE: Json = {
         }
     }
 }
-_READ = (400, 401, 413, 415, 422, 500, 501, 502, 503, 504)
+_READ = (400, 401, 408, 413, 415, 422, 500, 501, 502, 503, 504)
 _GET = (401, 404, 500, 502, 503)
 _DOOR = (400, 401, 403, 429, 503)
 """What any call may get before it is looked at: a key in its address, no or a wrong one, not the role, too much, and a

@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_body
+from app.cache.entries import Json
 from app.deadline import Deadline
 from app.features import Features
 from app.feedback.entries import Route, entry_of, logged_results
@@ -34,10 +35,13 @@ def search() -> Response:
     try:
         if record is None:
             found = asked.search(look)
-            body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
-            record, timings = record_of(look, body, log=logged(request, found)), found.timings
-            if is_lasting([item.reason for item in found.degraded]):
-                look.finish(record)
+            if isinstance(found, SearchResult):
+                body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
+                record, timings = record_of(look, body, log=logged(request, found)), found.timings
+                if is_lasting([item.reason for item in found.degraded]):
+                    look.finish(record)
+            else:
+                record, timings = found, asked.timings
     finally:
         look.finish(None)
     body = record["answer"] | asked.volatile(look, timings)
@@ -68,15 +72,18 @@ class Asked:
         """Whether the answer is there already; finish it in any case."""
         return services().answers.look(route, self.request, scope(), self.features, self.deadline)
 
-    def search(self, look: Look, share: float = 1.0) -> SearchResult:
+    def search(self, look: Look, share: float = 1.0) -> SearchResult | Json:
         """Search in a share of the time that is left, when it is this request's turn.
+
+        A near-identical query that was answered before ends it: its answer's record is then returned.
 
         Raises:
             Overloaded, and as `SearchService.search`.
         """
         deadline = self.deadline.part(share)
         with services().admission.enter(deadline):
-            return services().search.search(self.request, look.scope, deadline, self.features)
+            near = services().answers.find_near(look)
+            return near or services().search.search(self.request, look.scope, deadline, self.features)
 
     def volatile(self, look: Look, timings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of an answer that are this request's own, wherever the rest came from."""

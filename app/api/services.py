@@ -13,6 +13,7 @@ from typing import Any
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
+from app.cache.near import NearQueries
 from app.cache.responses import ResponseCache
 from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
@@ -34,11 +35,13 @@ from app.ingest.records import ready_document
 from app.ingest.run import StoredDocument, ingest_document
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document
+from app.search.cached_models import QueryVectors
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
 from app.serving.answers import AnswerCache
 from app.serving.freshness import Freshness
+from app.serving.near import NearAnswers
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
@@ -68,6 +71,7 @@ class Services:
         self.redis = RedisConnection(settings)
         codec = EntryCodec(settings)
         entries, ttl_s = settings.embedding_cache_entries, settings.cache_ttl_s
+        vectors = QueryVectors(encoder, reranker, VectorCache(self.redis, codec, entries=entries, ttl_s=ttl_s))
         self.search = SearchService(
             settings,
             cluster,
@@ -75,13 +79,13 @@ class Services:
             self.gate,
             self.executor,
             reranker,
-            VectorCache(self.redis, codec, entries=entries, ttl_s=ttl_s),
+            vectors,
             ScoreCache(self.redis, codec, ttl_s),
         )
         self.admission = Admission.of(settings)
         self.generator = Generator(settings, encoder)
         self.generation = IndexGeneration(self.redis)
-        self.answers = self._answer_cache(codec)
+        self.answers = self._answer_cache(codec, vectors)
         self.identity = Identity(settings, cluster)
         self.flags = Flags(settings)
         self.query_log = QueryLog(settings, cluster)
@@ -171,7 +175,11 @@ class Services:
         return file_document(file, parsed, defaults)
 
     def ingest(self, document: Document, scope: Scope) -> StoredDocument:
-        """Store one document as `scope` may; searchable on return. Raises StoreError, DocumentRejected, EncoderError."""
+        """Store one document as `scope` may; searchable on return.
+
+        Raises:
+            StoreError, DocumentRejected, EncoderError.
+        """
         self._require_ready()
         with self._writing:
             return ingest_document(
@@ -222,8 +230,15 @@ class Services:
         """What is switched on for this caller."""
         return self.flags.features(scope)
 
-    def _answer_cache(self, codec: EntryCodec) -> AnswerCache:
+    def _answer_cache(self, codec: EntryCodec, vectors: QueryVectors) -> AnswerCache:
         settings = self.settings
+        near = NearQueries(
+            self.redis,
+            codec,
+            entries=settings.near_cache_entries,
+            ttl_s=settings.response_cache_ttl_s,
+            threshold=settings.near_cache_threshold,
+        )
         return AnswerCache(
             settings,
             self.generation,
@@ -236,6 +251,7 @@ class Services:
                 self.reranker.name if self.reranker is not None else None,
                 self.generator.model,
             ),
+            near=NearAnswers(near, vectors, self.reranker),
         )
 
     def _require_ready(self) -> None:

@@ -204,7 +204,8 @@ class NearQueries:
             if payload and len(payload) == size + 2 * dimension:
                 query, answer = orjson.loads(payload[4:size])
                 vector = np.frombuffer(payload, "<f2", offset=size).astype(np.float32)
-                return vector, _Item(str(query), str(answer), int(place.split(b"-")[0]))
+                if np.isfinite(vector).all():
+                    return vector, _Item(str(query), str(answer), int(place.split(b"-")[0]))
         except (ValueError, TypeError):  # sealed, though not by `add`
             pass
         telemetry.CACHE_REQUESTS.labels(_CACHE, "corrupt").inc()

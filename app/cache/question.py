@@ -66,7 +66,7 @@ def read_question(text: str) -> Question | None:
     english = _is_english(plain)
     if not english:
         return Question("", plain, quoted, past=False, english=False)
-    shouting = text.upper() == text
+    shouting = text.upper() == text or any(map(_is_shouted, chunks))
     names = frozenset(
         chunk.casefold()
         for place, chunk in enumerate(chunks)
@@ -77,11 +77,17 @@ def read_question(text: str) -> Question | None:
     words = _without_frames(words)
     kind, words, past = _kind(words)
     dropped = _dropped(plain)
+    kind, words = _how_to(kind, words)
     words = _of(_numbers(words), dropped)
     words = _phrases([word for word in words if word not in dropped])
     proper = frozenset() if _is_title(chunks) else names
-    kind, words = _how_to(kind, [word if word in proper else _folded(word) for word in words])
+    words = [word if word in proper else _folded(word) for word in words]
     return Question(kind, tuple(_sorted_pair(words)), quoted, past=past, english=True)
+
+
+def _is_shouted(chunk: str) -> bool:
+    """Whether it is a small word in capitals that means nothing else in them: then capitals say nothing here."""
+    return len(chunk) > 1 and chunk.isupper() and chunk.casefold() in WORDS.function - WORDS.acronyms
 
 
 def _is_title(chunks: list[str]) -> bool:
@@ -147,7 +153,7 @@ def _expand(chunks: list[str], shouting: bool) -> list[str]:
     plain_letters = shouting or _is_title(chunks)
     for place, chunk in enumerate(chunks):
         word = chunk.casefold()
-        acronym = len(chunk) > 1 and chunk.isupper() and not shouting and word in WORDS.like_acronyms
+        acronym = len(chunk) > 1 and chunk.isupper() and not shouting and word in WORDS.acronyms
         if acronym or chunk.startswith(("-", '"')):
             words.append(chunk)
         elif word == "a" and place and _is_letter(chunk, chunks[place - 1], place == len(chunks) - 1, plain_letters):
@@ -208,7 +214,7 @@ def _without_frames(words: list[str]) -> list[str]:
             words = words[size:]
             continue
         size = next((len(s) for s in WORDS.closing if len(s) < len(words) and tuple(words[-len(s) :]) == s), 0)
-        if not size or words[-size - 1] in WORDS.mentioned:
+        if not size or words[-size - 1] in WORDS.mentioned | WORDS.function:
             break
         words = words[:-size]
     return words
@@ -273,16 +279,16 @@ def _kind(words: list[str]) -> tuple[str, list[str], bool]:  # noqa: PLR0912 - o
 
 
 def _without_asker(words: list[str]) -> list[str]:
-    """ "do I", "can you", "to" taken from behind "how" or "where", and the asker's "my" with it."""
-    mine, yours = {"my", "our"}, {"your"}
+    """ "do I", "can we", "to" taken from behind "how" or "where", and the asker's "my" with it."""
+    owned = {"my", "our"}
     if words[:1] == ["to"] and len(words) > 1:
-        words, owned = words[1:], mine | yours
+        words = words[1:]
+        owned.add("your")
     elif len(words) > 2 and words[0] in ("do", "can", "could", "would", "does", "might") and words[1] in WORDS.persons:
-        owned = {"you": yours, "one": set()}.get(words[1], mine)
         words = words[2:]
     else:
         return words
-    several = len({word for word in words if word in mine | yours}) > 1
+    several = len({word for word in words if word in ("my", "our", "your")}) > 1
     return words if several else [word for word in words if word not in owned]
 
 
@@ -298,8 +304,6 @@ def _subject(kind: str, rest: list[str]) -> tuple[str, list[str]]:
     if kind == "what" and rest[-1] not in ("is", "are") and "there" in rest[2:]:
         at = rest.index("there")
         return ("", rest[: at - 1] + rest[at + 1 :]) if rest[at - 1] in ("is", "are") else (kind, rest)
-    if kind == "when" and rest[-1] in ("open", "close", "opens", "closes"):
-        return "what time", rest
     if kind in ("what", "how much") and rest[-1] == "cost" and does == 0:
         return "", rest[1:]  # the X cost
     if kind == "what" and rest[-1] == "mean" and does == 0:
@@ -416,12 +420,14 @@ def _of(words: list[str], dropped: frozenset[str]) -> list[str]:
 
 def _how_to(kind: str, words: list[str]) -> tuple[str, list[str]]:
     """ "install X" and "installing X" ask how to, where the first word can be nothing but a verb."""
-    if kind in ("", "how") and len(words) > 1:
-        first = words[0]
-        stem = first[:-3] if first.endswith("ing") else first
-        for verb in (stem, stem + "e", stem[:-1]):
-            if verb in WORDS.verbs and (first == verb or stem != first):
-                return "how", [verb, *words[1:]]
+    if kind not in ("", "how") or len(words) < 2:
+        return kind, words
+    first = words[0]
+    stem = first[:-3] if first.endswith("ing") else ""
+    for verb in (stem, stem + "e", stem[:-1]) if stem else (first,) if kind == "" else ():
+        verb = WORDS.same.get(verb, verb)
+        if verb in WORDS.verbs or (verb in WORDS.noun_like and not WORDS.marks.isdisjoint(words[1:])):
+            return "how", _without_asker(["to", verb, *words[1:]])
     return kind, words
 
 

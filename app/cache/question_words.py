@@ -47,7 +47,11 @@ class Words:
 
         self.irregular = dict(pair.split() for pair in _items(lists["plurals"]["irregular"]))
         self.no_plurals = _set(lists["plurals"]["kept"])
-        self.verbs = frozenset(self.same.get(word, word) for word in lists["verbs"]["first"].split())
+        verbs = lists["verbs"]
+        self.verbs, self.noun_like = (
+            frozenset(self.same.get(word, word) for word in verbs[key].split()) for key in ("first", "noun_like")
+        )
+        self.marks = _set(verbs["marks"])
         self.containers, self.lettered = _set(nouns["containers"]), _set(nouns["lettered"])
         self.topics, self.leading = _set(nouns["topics"]), _set(nouns["leading"])
         self.dropped = _set(lists["dropped"]["always"])
@@ -64,7 +68,7 @@ class Words:
         self.wh = self.asks | {"what", "which", "how"}
         self.openers = self.wh | self.auxiliaries | self.asked | {"i", "please", "kindly"}
         self.function = self.articles | self.asks | self.auxiliaries | _set(function["others"])
-        self.like_acronyms = self.function | {"us", "aids"}
+        self.acronyms = _set(function["acronyms"])
 
 
 def _set(text: str) -> frozenset[str]:

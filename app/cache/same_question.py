@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from app.cache.entries import digest
 from app.cache.question import Question, read_question
 
 _NEGATIONS = frozenset(
@@ -68,6 +69,14 @@ def differs(first: str, second: str) -> str | None:
     if one == other:
         return None
     return _difference(one, other)
+
+
+def question_key(text: str) -> str | None:
+    """A key that two queries share exactly where `differs` finds no difference; None where a query can't be read."""
+    question = read_question(text)
+    if question is None:
+        return None
+    return digest(ascii((question.kind, question.words, question.quoted, question.past, question.english)))
 
 
 def _difference(one: Question, other: Question) -> str:

@@ -33,6 +33,11 @@ class _Ticket:
     turn: threading.Event = field(default_factory=threading.Event)
 
 
+def concurrency_of(settings: Settings) -> int:
+    """Requests that one process works on at once."""
+    return settings.concurrency or max(4, 2 * (os.cpu_count() or 1))
+
+
 class Admission:
     """One bound for one kind of work in one process. Thread-safe."""
 
@@ -57,7 +62,7 @@ class Admission:
     @classmethod
     def of(cls, settings: Settings) -> Admission:
         """As set: `concurrency` (None: 2 for each core, at least 4) and `queue`."""
-        return cls(settings.concurrency or max(4, 2 * (os.cpu_count() or 1)), settings.queue)
+        return cls(concurrency_of(settings), settings.queue)
 
     @property
     def expected_wait_s(self) -> float:

@@ -104,7 +104,11 @@ class KeyRing:
                 "keys need BRAID_KEYS_SECRET, the same for the command line and all workers and hosts: "
                 "`openssl rand -hex 32` makes one"
             )
-        self._secret = settings.keys_secret.get_secret_value().encode()
+        secret = settings.keys_secret.get_secret_value().encode()
+        # each use has a key of its own, so that a MAC of one can never pass for one of another
+        self._secrets = {
+            use: hmac.digest(secret, f"braid keys {use}".encode(), hashlib.sha256) for use in ("id", "secret", "record")
+        }
         self._cluster = cluster
         self._clock = clock
         self._known: LRUCache[str, _Known] = LRUCache(_KEPT_RECORDS)
@@ -297,9 +301,7 @@ class KeyRing:
         return random + self._mac("id", random.encode()).hex()[:8]
 
     def _mac(self, use: str, message: bytes) -> bytes:
-        """Each use has a key of its own, so that a MAC of one can never pass for one of another."""
-        own = hmac.digest(self._secret, f"braid keys {use}".encode(), hashlib.sha256)
-        return hmac.digest(own, message, hashlib.sha256)
+        return hmac.digest(self._secrets[use], message, hashlib.sha256)
 
     def _now(self) -> datetime:
         return self._clock().replace(microsecond=0)

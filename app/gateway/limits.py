@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import re
 import time
 from typing import Any
 
 import redis
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter, RequestLimit
 from flask_limiter.errors import RateLimitExceeded
 from limits import RateLimitItem, parse_many
@@ -28,11 +29,13 @@ from app.gateway.caller import Caller
 
 _log = logging.getLogger("braid.limits")
 
-_TIMEOUT_S = 0.1
+_TIMEOUT_S = 0.12
 """For connecting to Redis, and again for each answer: the longest that its absence makes one request wait is twice."""
 _MAX_TEXT = 200
 MAX_AMOUNT = 1_000_000
 """Of one limit: a moving window keeps the time of each request (about 20 bytes of Redis)."""
+_NO_WINDOW = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
+"""Which the library takes for a window of one."""
 _CALLER, _TENANT = "caller", "tenant"
 
 
@@ -46,12 +49,11 @@ def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
     if len(text) > _MAX_TEXT:
         raise InvalidInput(f"{problem}, in {_MAX_TEXT} characters at most")
     try:
-        found = tuple(parse_many(text))
+        found = () if _NO_WINDOW.search(text) else tuple(parse_many(text))
     except ValueError as error:
         raise InvalidInput(f"{problem}; windows are second, minute, hour, day, month, year") from error
-    for item in found:
-        if not 1 <= item.amount <= MAX_AMOUNT or item.multiples < 1:
-            raise InvalidInput(f"{text!r} is no rate limit: an amount is 1 to {MAX_AMOUNT}, a window 1 or more")
+    if not found or any(not 1 <= item.amount <= MAX_AMOUNT for item in found):
+        raise InvalidInput(f"{text!r} is no rate limit: an amount is 1 to {MAX_AMOUNT}, a window 1 or more")
     return found
 
 
@@ -92,7 +94,7 @@ def window_key(tenant: str, subject: str | None = None) -> str:
 def install_limits(app: Flask, settings: Settings) -> None:
     """Count each request that has a caller (``g.caller``), refuse what is too much, and say what is left.
 
-    Call it after the function that sets ``g.caller`` was registered.
+    Requests for metrics are not counted. Call it after the function that sets ``g.caller`` was registered.
 
     Raises:
         ConfigurationError: a limit, or the address of Redis, is wrong.
@@ -151,9 +153,14 @@ class _Fallback:
 
 
 def _limiter(settings: Settings) -> Limiter:
-    def caller_limit() -> str:
+    def counted() -> Caller | None:
+        """The caller; None for probes, the page's files and the documentation, and for who watches the service."""
         caller: Caller | None = g.get("caller")
-        if caller is None:  # an open endpoint: probes, the page's files, the documentation
+        return None if request.endpoint == "ops.metrics" else caller
+
+    def caller_limit() -> str:
+        caller = counted()
+        if caller is None:
             return ""
         if caller.rate is not None:
             try:
@@ -164,7 +171,7 @@ def _limiter(settings: Settings) -> Limiter:
         return settings.rate_limit_key or ""
 
     def tenant_limit() -> str:
-        return (settings.rate_limit_tenant or "") if g.get("caller") is not None else ""
+        return (settings.rate_limit_tenant or "") if counted() is not None else ""
 
     def caller_key() -> str:
         scope = g.caller.scope

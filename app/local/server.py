@@ -15,6 +15,7 @@ from gunicorn.app.base import BaseApplication
 from app.api.factory import create_app
 from app.api.services import Services
 from app.config import Settings
+from app.gateway.admission import concurrency_of
 from app.gateway.audit import AuditLog
 from app.gateway.cors import allowed_origins
 from app.gateway.flags import check_flags
@@ -40,8 +41,7 @@ def drain_s(settings: Settings) -> int:
 
 def server_threads(settings: Settings) -> int:
     """Threads of a worker: whoever waits for a turn has one, and so do probes while all others wait."""
-    at_once = settings.concurrency or max(4, 2 * (os.cpu_count() or 1))
-    return max(settings.threads, at_once + settings.queue + _SPARE_THREADS)
+    return max(settings.threads, concurrency_of(settings) + settings.queue + _SPARE_THREADS)
 
 
 def check_settings(settings: Settings) -> None:

@@ -60,6 +60,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._retire_after: int = self.max_requests
         self.max_requests: int = sys.maxsize
         self._retire_by: float | None = None
+        # each in the order of coming
         self._waiting: dict[Connection, None] = {}
         self._closing: dict[Connection, int] = {}
         self._uploads = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
@@ -158,9 +159,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.close()
 
     def _evict(self) -> bool:
-        """Close the connection that would be closed first anyway, those between requests before those within one."""
-        found = min(self._waiting, key=lambda conn: (not conn.idle, conn.deadline), default=None)
-        found = found or min(self._closing, key=lambda conn: conn.deadline, default=None)
+        """Close the connection that has been waited for longest: who has just come is likely to say something."""
+        found = next(iter(self._closing), None) or next(iter(self._waiting), None)
         if found is None:
             return False
         telemetry.SLOW_CLIENTS.labels("idle").inc()

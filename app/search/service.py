@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from app import telemetry
 from app.cache.scores import ScoreCache
-from app.cache.vectors import VectorCache
 from app.config import Settings
 from app.deadline import Deadline
 from app.errors import (
@@ -116,16 +115,16 @@ class SearchService:
         gate: ReadinessGate,
         executor: Executor,
         reranker: Reranker | None = None,
-        vectors: VectorCache | None = None,
+        vectors: QueryVectors | None = None,
         scores: ScoreCache | None = None,
     ) -> None:
-        """`vectors` of queries and `scores` of cross-encoders are kept there; None: they are made anew each time."""
+        """`vectors` embeds queries (None: without a cache); `scores` of cross-encoders are kept there, if anywhere."""
         self._settings = settings
         self._encoder = encoder
         self._gate = gate
         self._retrieval = Retrieval(cluster, executor)
         self._rerank = RerankStage(settings, reranker, self._retrieval, scores)
-        self._vectors = QueryVectors(encoder, reranker, vectors)
+        self._vectors = vectors or QueryVectors(encoder, reranker)
 
     def search(
         self, request: SearchRequest, scope: Scope, deadline: Deadline | None = None, features: Features = ALL_ON

@@ -15,7 +15,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from app import __version__, telemetry
 from app.cache.entries import Json, digest
@@ -27,9 +27,11 @@ from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError
 from app.features import Features
 from app.generation.prompt import PROMPT_VERSION
+from app.search.cached_models import Vector
 from app.search.readiness import ReadinessGate
 from app.search.request import SearchRequest
 from app.serving.freshness import Freshness
+from app.serving.near import Asking, NearAnswers
 from app.store.filters import Scope
 from app.store.versions import TenantState
 
@@ -54,25 +56,13 @@ _ELSEWHERE = frozenset(
 """Settings that no answer depends on. All others are part of the key, so that a new one is, until it is named here."""
 
 
-class NearIndex(Protocol):
-    """Finds queries that ask the same in other words."""
-
-    def find(self, bucket: str, query: str) -> Sequence[str]:
-        """Keys of answers to near-identical queries of the bucket, best first."""
-        ...
-
-    def add(self, bucket: str, query: str, key: str) -> None:
-        """Remember that the answer to `query` lies under `key`."""
-        ...
-
-
 @dataclass(slots=True)
 class Look:
     """What a look into the cache found, and what has to be told when an answer was made after all.
 
     `scope` is what to search with: as the caller's, less the caller's own name where no ACL names it, so that callers
     with equal rights share answers. `stale_ms`: how old the answer is, if passages were added since. `finish` must be
-    called, whatever happens.
+    called, whatever happens. `asking` and `vector` are of queries that are compared with earlier ones.
     """
 
     outcome: Outcome
@@ -83,7 +73,8 @@ class Look:
     query: str = ""
     key: str = ""
     bucket: str = ""
-    near: bool = False
+    asking: Asking | None = None
+    vector: Vector | None = None
     seen: Json = field(default_factory=dict)
     ticket: Ticket = field(default_factory=Ticket)
     _keep: Callable[[Look, Json], None] | None = None
@@ -108,7 +99,7 @@ class AnswerCache:
         freshness: Freshness,
         gate: ReadinessGate,
         models: Callable[[], Sequence[str | None]],
-        near: NearIndex | None = None,
+        near: NearAnswers | None = None,
     ) -> None:
         """`models` names the models in use; a remote one may say its name late."""
         self._generation = generation
@@ -148,7 +139,22 @@ class AnswerCache:
         look = self._asked(route, request, scope, features, generation, state)
         look.bucket = digest(look.bucket, store.identity, store.tuning.version)
         look.key = self._key(look)
+        if self._near is not None and features.near_cache and request.mode != "lexical":
+            look.asking = Asking(request, look.scope, features, deadline)
         return self._find(look, deadline)
+
+    def find_near(self, look: Look) -> Json | None:
+        """The answer to a near-identical query; costs embedding the query, which its search needs as well."""
+        if self._near is None or look.asking is None:
+            return None
+        look.vector = self._near.vector(look.asking)
+        if look.vector is None:
+            return None
+        key = self._near.find(look.bucket, look.query, look.vector, look.asking.deadline)
+        found = self._get(key, look) if key is not None else None
+        if found is not None:
+            self._hit(look, "near", found)
+        return found
 
     def _asked(
         self,
@@ -176,16 +182,11 @@ class AnswerCache:
             [features.early_exit, features.learned_fusion],
         )
         query = unicodedata.normalize("NFC", " ".join(request.query.split()))
-        near = self._near is not None and features.near_cache
-        return Look("miss", scope, generation.writes, query=query, bucket=bucket, near=near, seen=seen)
+        return Look("miss", scope, generation.writes, query=query, bucket=bucket, seen=seen)
 
     def _find(self, look: Look, deadline: Deadline) -> Look:
         if (found := self._get(look.key, look)) is not None:
             return self._hit(look, "exact", found)
-        if self._near is not None and look.near:
-            for key in self._near.find(look.bucket, look.query):
-                if (found := self._get(key, look)) is not None:
-                    return self._hit(look, "near", found)
         wait_s = max(0.0, deadline.remaining_s("cache") * _WAIT_SHARE)
         record, look.ticket = self._flights.join(look.key, lambda: self._get(look.key, look), wait_s)
         if record is not None:
@@ -195,7 +196,8 @@ class AnswerCache:
         return look
 
     def _hit(self, look: Look, outcome: Literal["exact", "near"], record: Json) -> Look:
-        telemetry.CACHE_REQUESTS.labels("near" if outcome == "near" else "responses", "hit").inc()
+        if outcome == "exact":
+            telemetry.CACHE_REQUESTS.labels("responses", "hit").inc()
         look.outcome, look.record = outcome, record
         if record["seen"] != look.seen:
             look.stale_ms = _age_ms(record)
@@ -212,8 +214,8 @@ class AnswerCache:
         return record
 
     def _keep(self, look: Look, record: Json) -> None:
-        if self._responses.put(look.key, record) and self._near is not None and look.near:
-            self._near.add(look.bucket, look.query, look.key)
+        if self._responses.put(look.key, record) and self._near is not None and look.vector is not None:
+            self._near.add(look.bucket, look.query, look.vector, look.key)
 
     @staticmethod
     def _key(look: Look) -> str:

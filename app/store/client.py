@@ -39,7 +39,8 @@ WRITE_ALIAS = "braid-passages-write"
 _AWAY = frozenset({429, 502, 503, 504})
 _GATEWAY = frozenset({502, 504})
 _ELSEWHERE = frozenset({502, 503})
-_READING = frozenset({"_search", "_count", "_mget"})
+_READING = {"_search": "hits", "_count": "count", "_mget": "docs"}
+"""Calls that change nothing although they are POSTs, and a field that their answers always have."""
 _ATTEMPTS = 3
 _PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
 """Before a request is sent again; as much jitter comes on top."""
@@ -50,7 +51,7 @@ _FAIR_S = 1.0
 _CONNECT_S = 2.0
 _SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
 _RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"
-_NOT_A_CLUSTER = "{} answered with something that is not JSON; check that BRAID_OPENSEARCH_URL is a cluster's address"
+_NOT_A_CLUSTER = "{} answered with something that no cluster says; check that BRAID_OPENSEARCH_URL is a cluster's"
 
 
 class StoreRequestError(StoreError):
@@ -141,7 +142,7 @@ class Cluster:
             StoreUnavailable: no connection, no answer in time, an overloaded cluster (StoreBusy), or one that was away
                 a moment ago.
             StoreRequestError: any other answer that is not a success.
-            StoreError: an answer that is not JSON.
+            StoreError: an answer that is not JSON, or none that a cluster would give.
         """
         if body is not None and not isinstance(body, bytes):
             body = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -231,13 +232,13 @@ class _Sending:
         patient = number >= self.attempts or not self.reads or not self.hosts.others(host)
         limit = left if patient else min(left * _FIRST_SHARE, _FIRST_S)
         try:
-            with host.breaker.calling() as call:
+            with host.calling() as call:
                 answer = self._send(host, call, number, limit)
         except BreakerOpen as error:  # another request is the trial
             raise StoreUnavailable(_RESTING.format(error.retry_after_s)) from error
         for silent in self.hung:  # it was that host, not the request
             if silent is not host:
-                silent.breaker.open()
+                silent.doubt()
         failed = _failed_shards(answer) if self.reads else 0
         if failed and number == 1 and len(self.hosts) > 1:
             raise _Elsewhere(answer=answer)
@@ -257,6 +258,7 @@ class _Sending:
         except ConnectionTimeout as error:
             if limit >= _FAIR_S:
                 call.failed()
+                host.silent()
             silent = StoreUnavailable(_SILENT.format(self.timeout_s))
             if self.reads and len(self.hosts) > 1:
                 self.hung.append(host)
@@ -283,7 +285,7 @@ class _Sending:
             raise found from error
         except SerializationError as error:
             raise StoreError(_NOT_A_CLUSTER.format(host.url)) from error
-        if isinstance(answer, str):  # a page of a proxy or of another service
+        if isinstance(answer, str) or not _is_ours(self.path, answer):  # of a proxy or of another service
             raise StoreError(_NOT_A_CLUSTER.format(host.url))
         call.ok()
         return answer
@@ -297,6 +299,15 @@ class _Sending:
         elif self.hosts.some_away:
             found.setdefault("preference", "_local")
         return found
+
+
+def _is_ours(path: str, answer: Any) -> bool:
+    """Whether it may be the answer to a reading POST; of other calls nothing is known here."""
+    call = path.rpartition("/")[2]
+    if call not in _READING:
+        return True
+    found = isinstance(answer, dict) and answer.get(_READING[call])
+    return isinstance(found, dict if call == "_search" else int if call == "_count" else list)
 
 
 def _failed_shards(answer: Any) -> int:

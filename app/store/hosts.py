@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException, SerializationError
 from opensearchpy.serializer import JSONSerializer
 
-from app.breaker import Breaker, BreakerOpen
+from app.breaker import Breaker, BreakerOpen, Trial
 
 _FAILURES, _REST_S = 3, 2.0
 _PROBE_S = 1.0
@@ -48,6 +49,30 @@ class Host:
         self._client = OpenSearch(url, max_retries=0, serializer=_Json(), **options)
         self.transport = self._client.transport
         self._probing = threading.Lock()
+        self._slow = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is left alone only because another one was faster: better than nobody."""
+        return self._slow and not self.breaker.closed
+
+    def doubt(self) -> None:
+        """It was silent while another one answered the same: leave it alone, as long as there are others."""
+        self._slow = True
+        self.breaker.open()
+
+    def silent(self) -> None:
+        """It was asked although it was in doubt, and was silent again."""
+        self._slow = False
+
+    @contextmanager
+    def calling(self) -> Iterator[Trial]:
+        """Ask it, past its breaker if it is only in doubt. Raises BreakerOpen."""
+        if self.doubtful:
+            yield Trial()
+            return
+        with self.breaker.calling() as call:
+            yield call
 
     def probe(self) -> None:
         """Find out beside the requests whether the host is back."""
@@ -89,11 +114,12 @@ class Hosts:
         return any(other is not host and other.breaker.closed for other in self._hosts)
 
     def choose(self, tried: Sequence[Host]) -> Host:
-        """One that is there, and better one that was not tried yet. None of them: one that may be tried again.
+        """One that is there, and better one that was not tried yet. None of them: one that is in doubt or has rested.
 
         The caller runs into the breaker where there is no such one either.
         """
         there = [host for host in self._hosts if host.breaker.closed]
+        there = there or [host for host in self._hosts if host.doubtful]
         if there:
             for host in self._hosts:
                 if not host.breaker.closed and host.breaker.rested:

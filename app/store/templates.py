@@ -40,6 +40,8 @@ _FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.
 _NO_GRAPH = "-1"
 _DEFAULT = "(default)"
 _IN_LISTING = {"component template": "component_template", "index template": "index_template"}
+_IN_STATE = {"ingest pipeline": "ingest", "search pipeline": "search_pipeline"}
+"""Where the cluster's state holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
 
 def live_indexes(cluster: Cluster) -> Live:
     """The indexes named like ours or behind our aliases."""
-    return Live(cluster.request("GET", f"/{READ_ALIAS}*", params={"flat_settings": "true"}))
+    return Live(cluster.request("GET", f"/{READ_ALIAS}*", params={"flat_settings": "true", "local": "true"}))
 
 
 def validate(settings: Settings, dimension: int) -> list[str]:
@@ -213,15 +215,25 @@ def export(rendered: Rendered, folder: Path) -> list[Path]:
 
 
 def _bodies(cluster: Cluster, kind: str) -> dict[str, Json]:
-    """Bodies by name of what the cluster has of ours. A pattern finds what is there; a list of names wants all."""
+    """Bodies by name of what the cluster has of ours. A pattern finds what is there; a list of names wants all.
+
+    The node that is asked answers from its own copy of the cluster's state, so that a cluster manager that is away or
+    hangs is not waited for; for pipelines there is no such parameter, but the state holds them.
+    """
+    if kind in _IN_STATE:
+        section = _IN_STATE[kind]
+        params = {"local": "true", "filter_path": f"metadata.{section}.pipeline"}
+        state = cluster.request("GET", "/_cluster/state/metadata", params=params)
+        pipelines = state.get("metadata", {}).get(section, {}).get("pipeline", ())
+        return {item["id"]: item["config"] for item in pipelines if item["id"].startswith("braid-")}
     try:
-        answer = cluster.request("GET", f"{ENDPOINTS[kind]}/braid-*")
+        answer = cluster.request("GET", f"{ENDPOINTS[kind]}/braid-*", params={"local": "true"})
     except StoreRequestError as error:
         if error.status_code == 404:
             return {}
         raise
-    key = _IN_LISTING.get(kind)
-    return dict(answer) if key is None else {item["name"]: item[key] for item in answer[f"{key}s"]}
+    key = _IN_LISTING[kind]
+    return {item["name"]: item[key] for item in answer[f"{key}s"]}
 
 
 def _alias_drift(live: Live) -> Iterator[Drift]:

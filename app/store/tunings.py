@@ -96,7 +96,7 @@ def _read(cluster: Cluster, name: str) -> Tuning | None:
 
 def _listing(cluster: Cluster, pattern: str) -> dict[str, dict[str, Any]]:
     try:
-        answer = cluster.request("GET", f"{_PATH}/{pattern}")
+        answer = cluster.request("GET", f"{_PATH}/{pattern}", params={"local": "true"})
     except StoreRequestError as error:
         if error.status_code == 404:
             return {}

@@ -16,7 +16,9 @@ import httpx2
 import pytest
 
 from app.config import load_settings
+from app.errors import InvalidInput, StoreError
 from app.gateway.keys import KeyRing
+from app.store import keys as key_store
 from app.store.client import Cluster
 from tests.conftest import running_braid
 from tests.proxy import Proxy
@@ -247,6 +249,27 @@ def test_a_key_is_replaced_with_an_overlap(up: dict[str, Any]) -> None:
     time.sleep(1.1)
     assert call(up, old).status_code == 401
     assert call(up, gone["key"]).status_code == 200
+
+
+def test_many_keys_are_listed_page_after_page_and_old_knowledge_changes_none(
+    up: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_store, "_PAGE", 2)
+    mine = [id_of(made(up)) for _ in range(7)]
+    with ring_of(up) as ring:
+        listed = [record.id for record in ring.all_keys()]
+        assert len(listed) == len(set(listed))
+        assert set(mine) <= set(listed)
+    cluster = Cluster(load_settings(opensearch_url=up["opensearch_url"]))
+    known = key_store.get(cluster, mine[0])
+    assert known is not None
+    key_store.replace(cluster, known, known.source)
+    with pytest.raises(InvalidInput, match="do it again"):
+        key_store.replace(cluster, known, known.source)
+    with pytest.raises(StoreError, match="409"):
+        key_store.create(cluster, mine[0], known.source)
+    assert key_store.get(cluster, "0" * 24) is None
+    cluster.close()
 
 
 def test_what_the_command_line_says(up: dict[str, Any]) -> None:

@@ -103,8 +103,9 @@ def test_the_same_question_is_answered_from_the_cache(client: FlaskClient, sourc
 )
 def test_every_option_counts(client: FlaskClient, source: str, other: dict[str, Any]) -> None:
     search(client, source)
-    assert search(client, source, **other)["cache"] == "miss"
-    assert search(client, source, **other)["cache"] == "exact"
+    # "Marmot" is another text, but the same question
+    assert search(client, source, **other)["cache"] == ("near" if other == {"query": "Marmot"} else "miss")
+    assert search(client, source, **other)["cache"] == ("near" if other == {"query": "Marmot"} else "exact")
 
 
 def test_a_request_may_ask_for_a_fresh_answer(client: FlaskClient, source: str) -> None:
@@ -274,6 +275,51 @@ def test_corrupt_and_foreign_entries_are_answered_anew(
                 raw.set(key, orjson.dumps({"answer": {"results": ["forged"]}, "made_at": time.time(), "seen": {}}))
     again = search(client, source)
     assert (again["cache"], again["results"]) == ("miss", first["results"])
+
+
+def test_the_same_question_in_other_words_is_answered_from_the_cache(client: FlaskClient, source: str) -> None:
+    first = search(client, source, "how long does a marmot sleep?")
+    assert first["cache"] == "miss"
+    near = search(client, source, "How long does a marmot sleep")
+    assert (near["cache"], near["results"]) == ("near", first["results"])
+    assert search(client, source, "please tell me how long a marmot sleeps")["cache"] in {"near", "miss"}
+    for other in (
+        "how long does an eagle sleep?",
+        "how long does a marmot not sleep?",
+        "how long do 2 marmots sleep?",
+        "when does a marmot sleep?",
+        'how long does "a marmot" sleep?',
+    ):
+        assert search(client, source, other)["cache"] == "miss", other
+    assert search(client, source, "How long does a  marmot sleep", size=1)["cache"] == "miss"
+    put(client, source, "more", "Marmots sleep soundly.")
+    assert search(client, source, "How long does the marmot sleep")["cache"] == "miss"
+
+
+def test_answers_too_and_streamed(client: FlaskClient, source: str) -> None:
+    body = {"query": "why does the marmot whistle?", "filter": {"source_id": [source]}}
+    first = client.post("/v1/answer", json=body).json
+    other = {**body, "query": "Why does the marmot whistle"}
+    again = client.post("/v1/answer", json=other).json
+    assert (first["cache"], again["cache"]) == ("miss", "near")
+    assert again["answer"] == first["answer"]
+    stream = client.post("/v1/answer", json={**other, "stream": True}).get_data(as_text=True)
+    assert '"cache":"near"' in stream
+    assert json.loads(stream.strip().rpartition("data: ")[2])["answer"] == first["answer"]
+
+
+def test_the_flag_near_cache_switches_it_off(app: tuple[Services, FlaskClient], source: str) -> None:
+    services = app[0]
+    request = SearchRequest.model_validate({"query": "marmot food", "filter": {"source_id": [source]}})
+    kept_look = services.answers.look("search", request, Scope("default"), ALL_ON, Deadline.after(10_000))
+    assert services.answers.find_near(kept_look) is None
+    kept_look.finish({"answer": "kept", "seen": kept_look.seen, "made_at": time.time()})
+    other = SearchRequest.model_validate({"query": "Marmot food?", "filter": {"source_id": [source]}})
+    for features, expected in ((ALL_ON, "near"), (replace(ALL_ON, near_cache=False), "miss")):
+        look = services.answers.look("search", other, Scope("default"), features, Deadline.after(10_000))
+        services.answers.find_near(look)
+        assert look.outcome == expected
+        look.finish(None)
 
 
 def test_many_at_once_cost_one_search(app: tuple[Services, FlaskClient], client: FlaskClient, source: str) -> None:

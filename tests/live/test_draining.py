@@ -15,7 +15,10 @@ import httpx2
 import psutil
 import pytest
 
+from app.config import Settings
+from tests.conftest import running_braid
 from tests.service import Service, read_all, running_service, wait_for
+from tests.unit.generation.endpoint import Write, chunk, complete, endpoint
 
 SLOW = "tests.slow_app"
 
@@ -64,6 +67,32 @@ def test_a_stop_lets_streams_end_and_takes_nobody_new() -> None:
             assert len(lines) == 32
         assert service.process.wait(60) == 0
         idle.close()
+
+
+def _tokens_for_eight_seconds(write: Write, _: threading.Event) -> None:
+    for number in range(40):
+        write(chunk(f"word{number} "))
+        time.sleep(0.2)
+    for event in complete("[1]"):
+        write(event)
+
+
+def test_stopping_braid_up_lets_a_language_models_answer_end(node_settings: Settings) -> None:
+    with endpoint(_tokens_for_eight_seconds) as model, running_braid(env={"BRAID_LLM_URL": model.url}) as up:
+        with httpx2.Client(base_url=up["url"], timeout=120, trust_env=False) as client:
+            added = {"document_id": "d1", "text": "The ferry to the island sails at nine."}
+            assert client.post("/v1/documents", json=added).status_code == 200
+            body = {"query": "when does the ferry sail", "stream": True}
+            with client.stream("POST", "/v1/answer", json=body) as answer:
+                text = ""
+                for piece in answer.iter_text():
+                    if "word0" in piece:
+                        os.kill(up["pid"], signal.SIGTERM)
+                    text += piece
+        words = [f"word{number} " in text for number in range(40)]
+        assert all(words)
+        assert "event: done" in text
+        assert "event: error" not in text
 
 
 def _refuses(service: Service) -> bool:

@@ -47,12 +47,14 @@ class Dripping:
         """How many the service has not closed."""
         found = 0
         for raw in self.sockets:
+            raw.setblocking(False)
             try:
-                found += raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+                found += raw.recv(1, socket.MSG_PEEK) != b""
             except BlockingIOError:
                 found += 1
             except ConnectionResetError:
                 pass
+            raw.settimeout(120)
         return found
 
     def __enter__(self) -> Self:

@@ -108,6 +108,8 @@ def search_body(draw: Draw, oracle: Oracle, caller: Caller) -> Body:
     for name, values in options:
         if draw(st.integers(0, 2)) == 0:
             body[name] = pick(draw, values)
+    if body.get("from", 0) + body.get("size", 10) > body.get("candidates", 100):
+        del body["candidates"]
     return body
 
 

@@ -177,7 +177,7 @@ class LeakMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def change_readers(self, data: st.DataObject) -> None:
         caller = self._caller(data, "ingest")
-        document_id, acl = self._any_id(data, caller), self._acl(data)
+        document_id, acl = self._any_id(data, caller, own=True), self._acl(data)
 
         def send() -> Reply:
             path = document_path(document_id)
@@ -197,7 +197,7 @@ class LeakMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         caller = self._caller(data, "ingest")
-        document_id = self._any_id(data, caller)
+        document_id = self._any_id(data, caller, own=True)
 
         def send() -> Reply:
             return self.world.ask(caller, "DELETE", document_path(document_id), route="DELETE /v1/documents/{id}")
@@ -415,9 +415,15 @@ class LeakMachine(RuleBasedStateMachine):
         self.world.learn(caller.tenant)
         if self.asked:
             asked = self.asked[-1]
+            before = self._hits
             for other in self.callers:
                 if other.tenant == caller.tenant and other.may("search"):
                     self._read(other, asked)
+            self.world.tally.hits_after_changes += self._hits - before
+
+    @property
+    def _hits(self) -> int:
+        return self.world.tally.cache["exact"] + self.world.tally.cache["near"]
 
     def _let_in(self, caller: Caller, role: str) -> bool:
         return caller.may(role) and caller.key_id not in self.revoked
@@ -430,7 +436,11 @@ class LeakMachine(RuleBasedStateMachine):
         may = [caller for caller in self.callers if caller.may(role)]
         return pick(data.draw, self.callers if data.draw(st.integers(0, 9)) == 0 else may)
 
-    def _any_id(self, data: st.DataObject, caller: Caller) -> str:
+    def _any_id(self, data: st.DataObject, caller: Caller, *, own: bool = False) -> str:
+        """Of any document, or of none; with `own` mostly of one that the caller sees."""
+        seen = self.world.oracle.visible(caller) if own and data.draw(st.integers(0, 3)) else []
+        if seen:
+            return pick(data.draw, seen).document_id
         target = aim(data.draw, self.world.oracle, caller)
         choices = [*SHARED_IDS[:2], ABSENT] + ([target.version.document_id] * 4 if target is not None else [])
         return pick(data.draw, choices)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tests.live.leak.machine import LeakMachine
-from tests.live.leak.world import World
+from tests.live.leak.world import Tally, World
 
 _STEPS = 40
 _EXAMPLES = 3
@@ -23,13 +25,14 @@ class LeakRun(BaseSettings):
     leak_seed: int = 0
 
 
-def run_machine(world: World, run: LeakRun) -> None:
+def run_machine(world: World, run: LeakRun, progress: Callable[[Tally], None] = lambda tally: None) -> None:
     """Ask `run.leak_cases` requests at least. Raises AssertionError with the shortest way to a leak."""
     LeakMachine.world = world
-    number = run.leak_seed
+    number = run.leak_seed * 1_000_000
     while world.tally.total < run.leak_cases:
         _run_examples(number)
         number += 1
+        progress(world.tally)
 
 
 def _run_examples(number: int) -> None:

@@ -34,7 +34,6 @@ from tests.live.leak.oracle import Caller, Oracle, canaries_in, each_string
 OPERATOR_KEY = "the-operators-key-of-the-leak-test"
 AUDIENCE, ISSUER = "braid-leak-test", "https://issuer.invalid"
 _IDS = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_SCORES = "application/json"
 
 
 @dataclass
@@ -48,6 +47,8 @@ class Tally:
     shown: int = 0
     """Passages in answers: a test in which nothing is ever found finds no leaks."""
     changes: Counter[str] = field(default_factory=Counter)
+    hits_after_changes: int = 0
+    """Answers from a cache to what was asked again right after a write, in the same tenant: by then, of others."""
 
     @property
     def total(self) -> int:

@@ -29,7 +29,7 @@ def make(store: KeyStore | None = None, **more: Any) -> Flask:
 def routes(app: Flask) -> list[tuple[str, str, str]]:
     """Endpoint, method and an address of each route, but for what Flask answers itself."""
     return [
-        (rule.endpoint, method, rule.rule.replace("<path:document_id>", "d").replace("<path:name>", "x"))
+        (rule.endpoint, method, rule.rule.replace("<document_id:document_id>", "d").replace("<path:name>", "x"))
         for rule in app.url_map.iter_rules()
         for method in sorted((rule.methods or set()) - {"OPTIONS"})
     ]

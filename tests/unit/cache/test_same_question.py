@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.cache.question import MAX_CHARACTERS, read_question
-from app.cache.same_question import differs
+from app.cache.same_question import differs, question_key
 
 SAME = [
     ("What is the refund policy?", "what's the refund policy"),
@@ -17,15 +17,15 @@ SAME = [
     ("What is the refund policy?", "refund policy"),
     ("What is the refund policy?", "Could you please tell me what the refund policy is?"),
     ("What is the refund policy?", "Hi team, what is the refund policy? Cheers"),
-    ("What is the refund policy?", "um what is the er refund policy".replace("er ", "")),
+    ("What is the refund policy?", "um what is the refund policy"),
     ("What is the refund policy?", "  WHAT IS THE\trefund   policy??? "),
     ("What is the refund policy?", "whats the refund policy"),
     ("policy of refunds", "refund policy"),
-    ("the policy for returns", "return policies"),
+    ("the requirements for a visa", "visa requirements"),
     ("Which browsers are supported?", "what browser is supported"),
     ("How do I reset my password?", "how to reset a password"),
     ("How do I reset my password?", "how can we reset our passwords"),
-    ("How do I reset my password?", "resetting my password".replace("resetting", "reset")),
+    ("How do I reset my password?", "reset my password"),
     ("Exporting data to CSV", "How can one export data to CSV?"),
     ("How do I turn on two-factor authentication?", "how to enable 2FA"),
     ("How do I get rid of a stain?", "how to remove stains"),
@@ -37,8 +37,8 @@ SAME = [
     ("What does ERR-4711 mean?", "meaning of err-4711"),
     ("What symptoms does measles have?", "symptoms of measles"),
     ("What requirements are there for a visa?", "requirements for a visa"),
-    ("How much does the plan cost?", "price of the plan"),
-    ("When does the shop open?", "at what time do the shops open"),
+    ("How much does the plan cost?", "cost of the plan"),
+    ("What time does the shop open?", "at what time do the shops open"),
     ("On trains, is there a discount for students?", "Is there a discount for students on trains?"),
     ("sales in two weeks", "sales in 2 weeks"),
     ("files over 10MB", "files over 10 megabytes"),
@@ -75,7 +75,7 @@ DIFFERENT = [
     ("effect of heat on pressure", "effect of pressure on heat", "order"),
     ("before the surgery", "after the surgery", "words"),
     ("enable the proxy", "disable the proxy", "words"),
-    ("Is A a subset of B?", "Is B a subset of A?", "words"),
+    ("Is A a subset of B?", "Is B a subset of A?", "order"),
     ("Who founded it?", "When was it founded?", "question"),
     ("How many people came?", "Which people came?", "question"),
     ("Is the sky blue?", "Why is the sky blue?", "question"),
@@ -100,6 +100,12 @@ DIFFERENT = [
     ("list price of a car", "price of a car", "words"),
     ("How do I forward your mail to my address?", "How do I forward my mail to your address?", "order"),
     ("How do I block your number?", "How do I block my number?", "words"),
+    ("How do you ship a parcel?", "How do I ship a parcel?", "words"),
+    ("update policy", "How do I update the policy?", "question"),
+    ("policy for Ireland", "policy of Ireland", "words"),
+    ("What rhymes with please?", "What rhymes with thanks?", "words"),
+    ("production cost", "production price", "words"),
+    ("When does the airport open?", "What time does the airport open?", "question"),
     ("new goods", "a new good", "words"),
     ("custom duties", "customs duties", "words"),
     ("Darf ich hier rauchen?", "Darf ich hier nicht rauchen?", "words"),
@@ -131,6 +137,12 @@ def test_queries_that_are_too_long_are_never_the_same() -> None:
     assert differs(text[:MAX_CHARACTERS], text[:MAX_CHARACTERS]) is None
 
 
+def test_half_a_character_is_read_like_any_other() -> None:
+    assert differs("half a \ud83c", "Half a \ud83c?") is None
+    assert question_key("half a \ud83c") == question_key("Half a \ud83c?")
+    assert differs("half a \ud83c", "half a \ud83d") == "words"
+
+
 TEXT = st.text(max_size=80)
 SENTENCES = st.lists(
     st.sampled_from(
@@ -150,6 +162,17 @@ def test_a_query_is_the_same_as_itself(text: str) -> None:
 @given(TEXT | SENTENCES, TEXT | SENTENCES)
 def test_it_does_not_matter_which_comes_first(one: str, other: str) -> None:
     assert differs(one, other) == differs(other, one)
+
+
+@given(TEXT | SENTENCES, TEXT | SENTENCES)
+def test_the_key_is_shared_exactly_where_nothing_differs(one: str, other: str) -> None:
+    assume(read_question(one) and read_question(other))
+    assert (question_key(one) == question_key(other)) == (differs(one, other) is None)
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_the_same_question_has_one_key(one: str, other: str) -> None:
+    assert question_key(one) == question_key(other) is not None
 
 
 @given(SENTENCES, SENTENCES, SENTENCES)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.config import Settings, load_settings
-from app.feedback.entries import entry_of
+from app.feedback.entries import entry_of, logged_results
 from app.feedback.ids import new_query_id
 from app.passage import Hit
 from app.store.client import Cluster
@@ -52,13 +52,12 @@ def entry(mode: str = "full", **more: Any) -> Entry:
         "fusion": "linear",
         "alpha": 0.4,
         "total": 2,
-        "hits": [hit("p1", fused=0.5), hit("p2")],
-        "first_rank": 1,
         "total_ms": 12.5,
         "degraded": [],
         "index_generation": None,
     }
-    return entry_of(settings(mode), **{**fields, **more})
+    hits, first_rank = more.pop("hits", [hit("p1", fused=0.5), hit("p2")]), more.pop("first_rank", 1)
+    return entry_of(settings(mode), **{**fields, "results": logged_results(hits, first_rank), **more})
 
 
 class CannedCluster(Cluster):

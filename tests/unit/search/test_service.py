@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,16 @@ import pytest
 
 from app.config import load_settings
 from app.deadline import Deadline
-from app.errors import DeadlineExceeded, EncoderError, InvalidInput, StoreError, StoreNotReady, StoreUnavailable
+from app.errors import (
+    DeadlineExceeded,
+    EncoderError,
+    InvalidInput,
+    StoreError,
+    StoreNotReady,
+    StoreUnavailable,
+    SwitchedOff,
+)
+from app.features import ALL_ON, Features
 from app.querytext import read_query
 from app.search.fusion import rank_alone
 from app.search.readiness import ReadinessGate, StoreState
@@ -141,15 +151,30 @@ class Case:
         self.state = replace(READY, tuning=FIXED)
         self.settings: dict[str, Any] = {}
         self.reranker: Reranker | None = None
+        self.max_age_s = 0.5
+        self.unknown = False
+        self.features = ALL_ON
+        self.kept: SearchService | None = None
 
-    def search(self, deadline: Deadline | None = None, **fields: Any) -> SearchResult:
+    def service(self) -> SearchService:
         answers = {"lexical": self.lexical, "dense": self.dense, "hybrid": self.hybrid, **self.more}
         self.cluster = CannedCluster(answers)
-        gate = ReadinessGate(lambda: self.state, self._executor)
+        gate = ReadinessGate(self.check, self._executor, max_age_s=self.max_age_s)
         settings = load_settings(**self.settings)
-        service = SearchService(settings, self.cluster, self.encoder, gate, self._executor, self.reranker)
+        return SearchService(settings, self.cluster, self.encoder, gate, self._executor, self.reranker)
+
+    def check(self) -> StoreState:
+        if self.unknown:
+            raise StoreUnavailable("OpenSearch can't be reached")
+        return self.state
+
+    def search(self, deadline: Deadline | None = None, **fields: Any) -> SearchResult:
         request = SearchRequest.model_validate({"query": "the valve", **fields})
-        return service.search(request, Scope("default"), deadline)
+        return (self.kept or self.service()).search(request, Scope("default"), deadline, self.features)
+
+    def switched(self, **flags: bool) -> Case:
+        self.features = Features(**flags)
+        return self
 
     @property
     def kinds(self) -> list[str]:
@@ -625,3 +650,131 @@ def test_a_shard_that_fails_while_the_page_is_read_is_no_deletion(case: Case) ->
     found = case.search()
     assert (ids(found), said(found)) == (["a"], [("fetch", "partial")])
     assert len(case.cluster.sent["fetch"]) == 1
+
+
+def test_a_leg_that_is_switched_off_is_not_asked_and_that_is_stated(case: Case) -> None:
+    found = case.switched(vector=False).search()
+    assert (ids(found), said(found)) == (["a", "b"], [("vector", "switched-off")])
+    assert (found.plan.way, found.total, case.kinds) == ("lexical", 9, ["fetch", "lexical"])
+    found = case.switched(lexical=False).search()
+    assert (ids(found), said(found)) == (["b", "c"], [("lexical", "switched-off")])
+    assert (found.plan.way, case.kinds) == ("dense", ["dense", "fetch"])
+    with pytest.raises(SwitchedOff, match="both off"):
+        case.switched(lexical=False, vector=False).search()
+
+
+def test_with_the_text_leg_off_an_encoder_that_fails_is_an_error(case: Case) -> None:
+    case.encoder = CannedEncoder(fails=True)
+    with pytest.raises(EncoderError):
+        case.switched(lexical=False).search()
+
+
+def test_a_weight_that_is_switched_off_is_fixed(case: Case) -> None:
+    case.state = READY
+    predicted = case.search().weight
+    assert predicted is not None
+    assert predicted.features, "no model was asked"
+    fixed = case.switched(learned_fusion=False).search()
+    assert fixed.weight is not None
+    assert (fixed.weight.source, fixed.weight.features, said(fixed)) == ("default", None, [])
+    asked = case.switched(learned_fusion=False).search(fusion={"learned": True})
+    assert said(asked) == [("fusion", "switched-off")]
+
+
+def test_a_query_that_is_an_identifier_ends_with_the_leg_that_finds_it(case: Case) -> None:
+    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "b"))
+    found = case.search(query="ERR-4711")
+    assert (ids(found), found.plan.way, said(found)) == (["b", "a"], "lexical", [])
+    assert "as it is written: err-4711" in found.plan.reason
+    assert case.kinds == ["fetch", "lexical"]
+    assert "query_encode_ms" not in found.timings
+    case.lexical = lambda: leg("a", "b", codes=codes("err-4711"))
+    found = case.search(query="ERR-4711")
+    assert (set(ids(found)), found.plan.way) == ({"a", "b", "c"}, "legs")
+    assert len(case.cluster.sent["lexical"]) == 1
+
+
+def test_an_identifier_s_leg_that_fails_leaves_the_other(case: Case) -> None:
+    case.lexical = down
+    found = case.search(query="ERR-4711")
+    assert (ids(found), said(found)) == (["b", "c"], [("lexical", "store-unavailable")])
+
+
+def lead(by: float) -> Leg:
+    def found() -> dict[str, Any]:
+        answer = leg("a", "b")
+        answer["hits"]["hits"][1]["sort"][0] = 2.0 * (1 - by)
+        return answer
+
+    return found
+
+
+def test_a_lead_ends_the_search_where_the_flag_is_on(case: Case) -> None:
+    case.lexical = lead(0.9)
+    assert case.search().plan.way == "legs"
+    found = case.switched(early_exit=True).search()
+    assert (found.plan.way, ids(found), case.kinds) == ("lexical", ["a", "b"], ["fetch", "lexical"])
+    assert "early exit" in found.plan.reason
+    assert said(found) == []
+    case.lexical = lead(0.1)
+    assert case.switched(early_exit=True).search().plan.way == "legs"
+
+
+def slowly(answer: Leg, seconds: float) -> Leg:
+    def found() -> dict[str, Any]:
+        time.sleep(seconds)
+        return answer()
+
+    return found
+
+
+def test_a_leg_gets_less_time_than_there_is_so_that_the_page_can_still_be_made(case: Case) -> None:
+    case.search(timeout_ms=10_000)
+    (body,) = case.cluster.sent["dense"]
+    assert 6000 < int(body["timeout"].removesuffix("ms")) <= 7200
+    (body,) = case.cluster.sent["fetch"]
+    assert 8000 < int(body["timeout"].removesuffix("ms")) <= 9000
+
+
+def test_a_text_leg_that_does_not_come_back_leaves_the_other(case: Case) -> None:
+    case.lexical = slowly(case.lexical, 3)
+    found = case.search(timeout_ms=1500)
+    assert (ids(found), said(found)) == (["b", "c"], [("lexical", "deadline-exceeded")])
+
+
+def test_the_dense_side_is_skipped_where_it_has_lately_taken_more_than_is_left(case: Case) -> None:
+    dense, case.dense = case.dense, slowly(case.dense, 0.4)
+    case.kept = case.service()
+    for _ in range(5):
+        assert said(case.search()) == []
+    sent = len(case.cluster.sent["dense"])
+    found = case.search(timeout_ms=200)
+    assert (ids(found), said(found), found.plan.way) == (["a", "b"], [("vector", "deadline")], "lexical")
+    assert len(case.cluster.sent["dense"]) == sent
+    assert "query_encode_ms" not in found.timings
+    assert "lately taken" in found.degraded[0].reason
+    assert said(case.search(timeout_ms=20_000)) == []
+    case.dense = dense
+
+
+def test_a_store_that_can_not_say_whether_it_changed_is_believed_for_a_while(case: Case) -> None:
+    case.max_age_s = 0.0
+    case.kept = case.service()
+    assert said(case.search()) == []
+    case.unknown = True
+    for _ in range(2):
+        found = case.search()
+        assert (ids(found), said(found)) == (["a", "b", "c"], [("readiness", "unchecked")])
+    case.unknown = False
+    case.state = replace(READY, differences=("pipeline x is missing",))
+    with pytest.raises(StoreNotReady, match="pipeline x"):
+        case.search()
+    case.unknown = True
+    with pytest.raises(StoreUnavailable):
+        case.search()
+
+
+def test_a_store_that_was_never_seen_is_not_believed(case: Case) -> None:
+    case.unknown = True
+    with pytest.raises(StoreUnavailable):
+        case.search()

@@ -1,0 +1,306 @@
+"""Who may read a document, changed and kept: over HTTP, by the command line, on the real node."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.ingest import access
+from app.ingest.access import change_readers
+from app.ingest.run import IngestOptions, ingest_paths
+from app.store import documents
+from app.store.documents import count, get_document, newest_version, read_version
+from app.store.filters import Scope
+from tests.live.leak.oracle import Caller
+from tests.live.leak.world import World, document_path, open_world
+
+pytestmark = pytest.mark.live
+
+WRITER = ("search", "ingest")
+
+
+@pytest.fixture(scope="module")
+def world(addresses: Any, request: pytest.FixtureRequest) -> Iterator[World]:
+    if addresses.test_opensearch_url and addresses.test_redis_url:
+        urls = addresses.test_opensearch_url, addresses.test_redis_url
+    else:
+        up = request.getfixturevalue("braid_up")
+        urls = up["opensearch_url"], up["redis_url"]
+    with open_world(*urls) as found:
+        yield found
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"acl-{uuid4().hex[:12]}"
+
+
+def send(world: World, caller: Caller, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+    answer = world.client.open(path, method=method, json=body, headers={"Authorization": f"Bearer {caller.token}"})
+    assert answer.status_code == status, answer.get_data(as_text=True)
+    return answer.json
+
+
+def post(world: World, caller: Caller, document_id: str, text: str, **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = send(
+        world, caller, "POST", "/v1/documents", {"document_id": document_id, "text": text, **more}
+    )
+    return found
+
+
+def texts(world: World, caller: Caller, query: str = "ledger") -> set[str]:
+    return {item["text"] for item in send(world, caller, "POST", "/v1/search", {"query": query})["results"]}
+
+
+def test_another_list_is_in_force_at_once_and_nothing_is_embedded_again(world: World, tenant: str) -> None:
+    hr, legal = (world.user(name, tenant, [name], WRITER) for name in ("hr", "legal"))
+    post(world, hr, "d", "The ledger of the pension fund.", acl=["hr"])
+    scope = Scope(tenant)
+    before = newest_version(world.cluster, scope, "d")
+    assert before is not None
+    (old,) = read_version(world.cluster, scope, "d", before[0])
+    for _ in range(2):  # the second time from a cache
+        assert texts(world, hr) == {"The ledger of the pension fund."}
+        assert texts(world, legal) == set()
+    changed = send(world, hr, "PATCH", "/v1/documents/d", {"acl": ["legal", "legal"]})
+    assert changed == {"document_id": "d", "acl": ["legal"], "passages": 1, "status": "updated"}
+    assert texts(world, hr) == set()
+    assert texts(world, legal) == {"The ledger of the pension fund."}
+    send(world, hr, "GET", "/v1/documents/d", status=404)
+    send(world, hr, "PATCH", "/v1/documents/d", {"acl": ["hr"]}, status=404)
+    assert send(world, legal, "PATCH", "/v1/documents/d", {"acl": ["legal"]})["status"] == "unchanged"
+    after = newest_version(world.cluster, scope, "d")
+    assert after is not None
+    (new,) = read_version(world.cluster, scope, "d", after[0])
+    assert old.embedding is not None
+    assert old.token_vectors is not None
+    for name in ("embedding", "token_vectors", "text", "title", "timestamp", "topic_tags", "uri", "embedding_model"):
+        assert getattr(new, name) == getattr(old, name), name
+    assert (new.acl, new.id != old.id) == (("legal",), True)
+
+
+def test_a_long_document_is_changed_whole(world: World, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_VECTORS_PAGE", 4)
+    monkeypatch.setattr(access, "_SLICE", 3)
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    text = "\n".join(f"The ledger of part {n} tells of valve {n} and of {'much more ' * 60}." for n in range(20))
+    made = post(world, admin, "long", text)
+    assert made["passages"] >= 9
+    before = get_document(world.cluster, Scope(tenant), "long")
+    assert send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]})["passages"] == made["passages"]
+    after = get_document(world.cluster, Scope(tenant), "long")
+    assert [item["text"] for item in after] == [item["text"] for item in before]
+    assert [item["position"] for item in after] == list(range(made["passages"]))
+    assert {tuple(item["acl"]) for item in after} == {("hr",)}
+
+
+def test_a_change_that_breaks_off_leaves_the_document_as_it_was(
+    world: World, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passages that vanish while they are read (another writer replaces the document) must not make half a version."""
+    monkeypatch.setattr(access, "_SLICE", 2)
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    text = "\n".join(f"The ledger of part {n} tells of valve {n} and of {'much more ' * 60}." for n in range(14))
+    made = post(world, admin, "long", text)
+    assert made["passages"] >= 6
+    whole = access.read_version
+    monkeypatch.setattr(access, "read_version", lambda *given: itertools.islice(whole(*given), 5))
+    problem = send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]}, status=503)
+    assert "being replaced" in problem["detail"]
+    assert count(world.cluster, tenant) == made["passages"]
+    assert send(world, admin, "GET", "/v1/documents/long")["acl"] == ["public"]
+    monkeypatch.setattr(access, "read_version", whole)
+    assert send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]})["passages"] == made["passages"]
+    assert count(world.cluster, tenant) == made["passages"]
+
+
+def test_an_empty_list_leaves_it_to_admins(world: World, tenant: str) -> None:
+    admin, user = world.key_for("admin", tenant, (), ("admin",)), world.user("eve", tenant, ["hr"], WRITER)
+    assert post(world, user, "d", "The ledger.", acl=[])["status"] == "created"
+    send(world, user, "GET", "/v1/documents/d", status=404)
+    assert send(world, admin, "GET", "/v1/documents/d")["acl"] == []
+    send(world, admin, "PATCH", "/v1/documents/d", {"acl": ["public"]})
+    assert send(world, user, "GET", "/v1/documents/d")["acl"] == ["public"]
+    send(world, user, "PATCH", "/v1/documents/d", {"acl": []})
+    assert texts(world, user) == set()
+    assert texts(world, admin) == {"The ledger."}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({}, ["body", "acl"]),
+        ({"acl": "hr"}, ["body", "acl"]),
+        ({"acl": ["hr"], "tenant": "x"}, ["body", "tenant"]),
+        ({"acl": [" "]}, ["body", "acl", 0]),
+        ({"acl": ["hr", "a\u0007"]}, ["body", "acl", 1]),
+        ({"acl": ["a\u2029b"]}, ["body", "acl", 0]),
+        ({"acl": ["g" * 262]}, ["body", "acl", 0]),
+        ({"acl": [f"g{n}" for n in range(1001)]}, ["body", "acl"]),
+        ({"acl": [None]}, ["body", "acl", 0]),
+    ],
+)
+def test_what_is_no_list_is_refused(world: World, tenant: str, body: Any, place: list[Any]) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    problem = send(world, admin, "PATCH", "/v1/documents/d", body, status=422)
+    assert place in [item["loc"] for item in problem["errors"]]
+
+
+def test_names_are_neither_folded_nor_cut(world: World, tenant: str) -> None:
+    alike = ["hr", "HR", "\uff28\uff32", "h\u200br", " hr", "hr ", "e\u0301", "\u00e9", "g" * 256, "g" * 255 + "h"]
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    readers = {name: world.key_for("r", tenant, [name], WRITER) for name in alike}
+    for number, name in enumerate(alike):
+        post(world, admin, f"d{number}", f"The ledger for reader {number}.", acl=[name])
+    for number, name in enumerate(alike):
+        assert texts(world, readers[name]) == {f"The ledger for reader {number}."}
+    full = [f"group {n}" for n in range(999)] + ["hr"]
+    assert len(send(world, admin, "PATCH", "/v1/documents/d1", {"acl": full})["acl"]) == 1000
+    assert texts(world, readers["hr"]) == {"The ledger for reader 0.", "The ledger for reader 1."}
+
+
+def test_two_writers_who_can_not_see_each_other_share_an_id_and_nothing_else(world: World, tenant: str) -> None:
+    hr, legal = (world.user(name, tenant, [name], WRITER) for name in ("hr", "legal"))
+    both = world.user("both", tenant, ["hr", "legal"], WRITER)
+    for _ in range(2):  # for the other one's sake, the second is no other than the first
+        assert post(world, hr, "d", "The ledger of hr.", acl=["hr"])["status"] in {"created", "unchanged"}
+    assert post(world, legal, "d", "The ledger of legal.", acl=["legal"])["status"] == "created"
+    assert texts(world, hr) == {"The ledger of hr."}
+    assert texts(world, legal) == {"The ledger of legal."}
+    assert texts(world, both) == {"The ledger of hr.", "The ledger of legal."}
+    # who sees both gets the newest
+    assert send(world, both, "GET", "/v1/documents/d")["passages"][0]["text"] == "The ledger of legal."
+    send(world, legal, "DELETE", "/v1/documents/d", status=204)
+    send(world, legal, "DELETE", "/v1/documents/d", status=404)
+    assert texts(world, both) == {"The ledger of hr."}
+    # the same text for the same readers, written by somebody who is none of them: nothing is lost, nothing is told
+    assert post(world, legal, "d", "The ledger of hr.", acl=["hr"])["status"] == "created"
+    assert post(world, legal, "d", "The ledger of hr.", acl=["hr"])["status"] == "created"
+    assert texts(world, hr) == {"The ledger of hr."}
+    assert post(world, both, "d", "The ledger of both.", acl=["hr", "legal"])["status"] == "updated"
+    assert texts(world, hr) == texts(world, legal) == {"The ledger of both."}
+
+
+def test_a_document_keeps_its_readers_until_its_source_names_others(world: World, tenant: str) -> None:
+    admin, user = world.key_for("admin", tenant, (), ("admin",)), world.user("eve", tenant, [], WRITER)
+    post(world, admin, "d", "The ledger.")
+    assert texts(world, user) == {"The ledger."}
+    send(world, admin, "PATCH", "/v1/documents/d", {"acl": ["hr"]})
+    assert post(world, admin, "d", "The ledger.")["status"] == "unchanged"
+    assert post(world, admin, "d", "The ledger, new.")["status"] == "updated"
+    assert send(world, admin, "GET", "/v1/documents/d")["acl"] == ["hr"]
+    assert texts(world, user) == set()
+    assert post(world, admin, "d", "The ledger, new.", acl=["public"])["status"] == "updated"
+    assert texts(world, user) == {"The ledger, new."}
+
+
+def test_an_empty_field_of_a_form_makes_nothing_public(world: World, tenant: str) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+
+    def upload(status: int, **fields: Any) -> Any:
+        from io import BytesIO
+
+        data = {"file": (BytesIO(b"# Ledger\n\nThe ledger.\n"), "ledger.md"), **fields}
+        headers = {"Authorization": f"Bearer {admin.token}"}
+        answer = world.client.post("/v1/documents", data=data, headers=headers, content_type="multipart/form-data")
+        assert answer.status_code == status, answer.get_data(as_text=True)
+        return answer.json
+
+    for empty in ("", " , "):
+        assert upload(422, acl=empty)["errors"][0]["loc"] == ["body", "acl"]
+    upload(200, acl=["hr, le gal", "\u3000x"])
+    assert send(world, admin, "GET", "/v1/documents/ledger.md")["acl"] == ["hr", "le gal", "\u3000x"]
+    upload(200)
+    assert send(world, admin, "GET", "/v1/documents/ledger.md")["acl"] == ["hr", "le gal", "\u3000x"]
+
+
+def test_ids_that_addresses_fold_are_two_documents(world: World, tenant: str) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    ids = ["a/b", "a//b", "a/b/", "/a/b", "a/./b", "a/../b", "A/b", "a%2Fb", "a b", "a+b"]
+    for document_id in ids:
+        post(world, admin, document_id, f"The ledger of {document_id}.")
+    for document_id in ids:
+        found = send(world, admin, "GET", document_path(document_id))
+        assert (found["document_id"], len(found["passages"])) == (document_id, 1)
+        send(world, admin, "PATCH", document_path(document_id), {"acl": [f"only {document_id}"]})
+    for number, document_id in enumerate(ids):
+        send(world, admin, "DELETE", document_path(document_id), status=204)
+        left = send(world, admin, "POST", "/v1/search", {"query": "ledger", "size": 20})["total"]
+        assert left == len(ids) - number - 1
+
+
+def test_ingesting_the_source_again_leaves_the_readers_and_tells_what_it_took(
+    world: World, tenant: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nThe ledger of A.\n")
+    (folder / "b.md").write_text("# B\n\nThe ledger of B.\n")
+    services = world.client.application.extensions["braid"]
+    told: list[bool] = []
+
+    def ingest(**options: Any) -> Any:
+        told.clear()
+        return ingest_paths(
+            [folder],
+            settings=world.settings,
+            cluster=world.cluster,
+            encoder=services.encoder,
+            options=IngestOptions(tenant=tenant, **options),
+            announce=told.append,
+        )
+
+    assert ingest().new == 2
+    assert told
+    assert not any(told)
+    stored = change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"])
+    assert (stored.status, stored.revoking) == ("updated", True)
+    assert ingest().unchanged == 2
+    assert told == []
+    (folder / "a.md").write_text("# A\n\nThe ledger of A, second edition.\n")
+    assert (ingest().changed, told) == (1, [False])
+    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[0]["acl"] == ["hr"]
+    assert ingest(acl=("hr", "legal")).changed == 2
+    assert any(told)  # b.md was everybody's
+    assert ingest(acl=("public",)).changed == 2
+    assert not any(told)
+    (folder / "b.md").unlink()
+    assert ingest(sync=True).deleted == 1
+    assert any(told)
+    assert ingest(acl=()).changed == 1
+    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[0]["acl"] == []
+
+
+def test_the_command_line_changes_readers(braid_up: dict[str, Any]) -> None:
+    env = {"BRAID_DATA_DIR": str(braid_up["data"]), "PATH": os.environ["PATH"], "COLUMNS": "200"}
+
+    def braid(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "app.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    import httpx2
+
+    document_id = f"acl cli/{uuid4().hex}"
+    with httpx2.Client(base_url=braid_up["url"], timeout=60, trust_env=False) as service:
+        body = {"document_id": document_id, "text": "The ledger of the command line."}
+        service.post("/v1/documents", json=body).raise_for_status()
+        said = braid("acl", document_id, "--reader", "hr", "--reader", "user:bob").stdout
+        assert said.strip() == f"{document_id} (1 passages): hr, user:bob"
+        assert service.get(document_path(document_id)).json()["acl"] == ["hr", "user:bob"]
+        assert json.loads(braid("acl", document_id, "--nobody", "--json").stdout)["acl"] == []
+        assert "--nobody" in braid("acl", document_id, code=2).stderr
+        assert "--nobody" in braid("acl", document_id, "--nobody", "--reader", "hr", code=2).stderr
+        assert "no document" in braid("acl", "acl cli/none", "--reader", "hr", code=1).stderr
+        service.delete(document_path(document_id)).raise_for_status()
