@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -210,6 +211,11 @@ async def observe(trickle: Trickle, row: Row) -> dict[str, Any]:
         "noticed_s": round(min(i.at + i.ms / 1000 for i in affected) - began, 2) if affected else None,
         "breaker_s": round(min(opened) - began, 2) if opened else None,
         "recovered_s": recovered,
+        **(
+            {"afterwards": _all_that_was_not_whole(trickle.seen, ended)}
+            if row.end is not None and recovered is None
+            else {}
+        ),
         **({"not_whole_before": len(before)} if before else {}),
         **row.fields,
     }
@@ -231,6 +237,11 @@ def _saw(items: Sequence[Seen]) -> dict[str, int]:
             parts.append(item.problem)
         words["200 " + (", ".join(parts) or "whole")] += 1
     return dict(words.most_common())
+
+
+def _all_that_was_not_whole(seen: Sequence[Seen], since: float) -> dict[str, dict[str, int]]:
+    later = [item for item in seen if item.at >= since and not item.whole]
+    return {kind: found for kind in KINDS if (found := _saw([item for item in later if item.kind == kind]))}
 
 
 # the parts
@@ -434,7 +445,7 @@ async def one_of_each(url: str, parts: Parts, questions: Sequence[str], report: 
         await trickle.until_whole(time.monotonic())
     for row in rows_of(parts):
         name = f"{row.part}: {row.name}"
-        if wanted in name:
+        if re.search(wanted, name):
             report.note(name, await observe(trickle, row))
     await trickle.close()
 
@@ -532,7 +543,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", nargs="+", default=["each", "workers", "three"])
     parser.add_argument("--budget-ms", type=int, default=BUDGET_MS, help="for trying out on a busy machine")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="rows whose name this regular expression finds")
     parser.add_argument("--try-out", action="store_true", help="leave the result file as it is")
     arguments = parser.parse_args()
     before, began = [round(x, 1) for x in os.getloadavg()], time.monotonic()

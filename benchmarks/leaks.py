@@ -49,6 +49,8 @@ def main() -> int:
         started, leak = time.monotonic(), None
         try:
             run_machine(world, run, progress=lambda tally: print(f"{tally.total} cases", file=sys.stderr))
+        except KeyboardInterrupt:
+            print("broken off", file=sys.stderr)
         except AssertionError as error:
             leak = f"{error}\n" + "\n".join(getattr(error, "__notes__", []))
         harness.write_result(

@@ -29,8 +29,8 @@ from app.gateway.caller import Caller
 
 _log = logging.getLogger("braid.limits")
 
-_TIMEOUT_S = 0.12
-"""For connecting to Redis, and again for each answer: the longest that its absence makes one request wait is twice."""
+_TIMEOUT_S = 0.25
+"""For connecting to Redis, or for an answer of it: the first of them that fails ends the waiting."""
 _MAX_TEXT = 200
 MAX_AMOUNT = 1_000_000
 """Of one limit: a moving window keeps the time of each request (about 20 bytes of Redis)."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from app.errors import NotFound, StoreError, StoreUnavailable
-from app.ingest.run import StoredDocument
+from app.ingest.run import OVERTAKEN, StoredDocument
 from app.ingest.writer import Writer, takes_away
 from app.passage import Passage, passage_id, version_for
 from app.store.client import Cluster
@@ -56,6 +56,8 @@ def change_readers(cluster: Cluster, scope: Scope, document_id: str, acl: Sequen
             written = writer.write(slice_, versions)
             if reason := written.failed.get(document_id):
                 raise StoreError(f"OpenSearch refused the document with its new readers: {reason}")
+            if written.overtaken:
+                raise StoreUnavailable(OVERTAKEN)
     except StoreError:
         delete_incomplete(cluster, scope.tenant, document_id, version)
         raise
@@ -75,7 +77,7 @@ def _renamed(passages: Iterator[Passage], version: str, acl: Sequence[str], expe
         else:
             yield renamed
     if head is None or seen != expected:
-        raise StoreUnavailable("the document is being replaced; ask again")
+        raise StoreUnavailable(OVERTAKEN)
     yield head
 
 

@@ -53,6 +53,9 @@ _SLICE = 128
 """Passages embedded and written at once: enough that texts of like length meet in a batch of the model."""
 
 
+OVERTAKEN = "somebody else wrote the document, or changed its readers, at the same time: send it again"
+
+
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
     """What the caller says of a run.
@@ -163,6 +166,8 @@ def ingest_document(
         written = writer.write(embed(slice_, encoder, token_codec(settings, encoder)), older)
         if reason := written.failed.get(document.document_id):
             raise DocumentRejected(f"OpenSearch refused it: {reason}", reason="refused")
+        if written.overtaken:
+            raise StoreUnavailable(OVERTAKEN)
         revoking |= written.revoking
     if refresh:
         writer.refresh()
@@ -396,6 +401,8 @@ class _Run:
             self._progress.stored(written.passages)
             for key, reason in written.failed.items():
                 self._fail(Problem(self._seen[key], "refused", f"OpenSearch refused it: {reason}"))
+            for key in written.overtaken:
+                self._fail(Problem(self._seen[key], "overtaken", OVERTAKEN))
 
     def _sync(self, writer: Writer) -> None:
         """Remove what the sources have no longer; nothing unless everything that they have is known."""

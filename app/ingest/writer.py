@@ -48,7 +48,10 @@ class Written:
 
     complete: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """Document id -> reason."""
+    """Document id -> OpenSearch's reason."""
+    overtaken: list[str] = field(default_factory=list)
+    """Documents that somebody else wrote since they were looked up: ours was not written. Whose readers it would have
+    had may be out of date."""
     passages: int = 0
     visible: bool = False
     """Whether searches see the slice already; else with the next refresh."""
@@ -117,6 +120,8 @@ class Writer:
         written = Written()
         written.passages += self._bulk([passage for passage in passages if passage.position])
         heads = [passage for passage in passages if not passage.position]
+        written.overtaken = self._overtaken(heads, older)
+        self._refused |= dict.fromkeys(written.overtaken, "overtaken")
         written.passages += self._bulk(heads)
         complete = {head.document_id: head for head in heads if head.document_id not in self._refused}
         written.complete = list(complete)
@@ -132,9 +137,19 @@ class Writer:
         )
         for head in heads:
             if (reason := self._refused.pop(head.document_id, None)) is not None:
-                written.failed[head.document_id] = reason
+                if head.document_id not in written.overtaken:
+                    written.failed[head.document_id] = reason
                 self._undo(head)
         return written
+
+    def _overtaken(self, heads: Sequence[Passage], older: Mapping[str, Versions]) -> list[str]:
+        """Those of which there are complete versions now that there were not when `older` was read."""
+        now = self.versions([head.document_id for head in heads]) if heads else {}
+        return [
+            head.document_id
+            for head in heads
+            if now.get(head.document_id, {}).keys() - older.get(head.document_id, {}).keys() - {head.content_hash}
+        ]
 
     def _bulk(self, passages: Sequence[Passage]) -> int:
         wanted = [passage for passage in passages if passage.document_id not in self._refused]

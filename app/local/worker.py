@@ -89,10 +89,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if conn.ready():
             self.enqueue_req(conn)
             return
-        conn.sock.setblocking(False)
+        try:
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
+        except (OSError, ValueError, KeyError):  # it is gone already
+            self.nr_conns -= 1
+            conn.close()
+            return
         conn.deadline = time.monotonic() + (seconds if self.alive else min(seconds, LINGER_S))
         self._waiting[conn] = None
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
 
     def _readable(self, conn: Connection, _sock: socket.socket) -> None:
         try:

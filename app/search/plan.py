@@ -57,6 +57,8 @@ ANSWER_SEARCH = 0.5
 LEGS = 0.8
 STOP = 0.9
 RERANK = 0.8
+EXIT_WAIT = 0.4
+"""Of the legs' time, at most, is spent on waiting for what may make the other leg needless."""
 EARLY_EXIT_MARGIN = 0.5
 """The lead of the lexical leg's best passage over its second, as a share of its score (benchmarks/early_exit.md)."""
 

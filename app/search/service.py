@@ -178,6 +178,7 @@ class SearchService:
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget; is it overloaded?") from error
         run.timings["total_ms"] = milliseconds(started)
+        telemetry.SEARCH_WAYS.labels(result.plan.way, result.plan.exit if result.plan.early else "").inc()
         for item in run.degraded:
             telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.split(":")[0]).inc()
         return replace(result, degraded=tuple(run.degraded), timings=run.timings)
@@ -251,9 +252,9 @@ class SearchService:
     def _exit(self, run: Run, chosen: plan.Plan, job: Future[Leg]) -> tuple[plan.Plan, _Ranked] | None:
         """The end of a search whose lexical leg says enough; None: go on, with whatever came of it."""
         try:
-            found = awaited(run, job)
-        except (StoreError, DeadlineExceeded):
-            return None  # the other leg may answer; this error is found again there
+            found = job.result(run.deadline_of("lexical").remaining_s("lexical") * plan.EXIT_WAIT)
+        except (StoreError, DeadlineExceeded, FutureTimeout):
+            return None  # the other leg may answer; what is wrong is found again there
         scores = [item.score for item in found.candidates]
         ended = plan.after_lexical(chosen, run.query, scores, exact_matches(found)[1])
         return (ended, _single(lexical=found)) if ended is not None else None

@@ -73,6 +73,11 @@ QUERY_LOG = Counter(
     ["outcome"],
 )
 DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"])
+SEARCH_WAYS = Counter(
+    "search_ways_total",
+    "Searches by the way they took; early: what made the other leg needless (code, lead).",
+    ["way", "early"],
+)
 BREAKER_STATE = Gauge(
     "breaker_state",
     "Circuit breakers of the parts: 0 closed, 0.5 trying, 1 open; the worst of the workers.",

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.ingest import access
+from app.ingest import access, run
 from app.ingest.access import change_readers
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store import documents
@@ -115,12 +115,49 @@ def test_a_change_that_breaks_off_leaves_the_document_as_it_was(
     whole = access.read_version
     monkeypatch.setattr(access, "read_version", lambda *given: itertools.islice(whole(*given), 5))
     problem = send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]}, status=503)
-    assert "being replaced" in problem["detail"]
+    assert "at the same time" in problem["detail"]
     assert count(world.cluster, tenant) == made["passages"]
     assert send(world, admin, "GET", "/v1/documents/long")["acl"] == ["public"]
     monkeypatch.setattr(access, "read_version", whole)
     assert send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]})["passages"] == made["passages"]
     assert count(world.cluster, tenant) == made["passages"]
+
+
+def test_a_write_that_was_overtaken_does_not_undo_the_change(
+    world: World, tenant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Readers are looked up before the text is embedded; who changes them in between is not overruled by that."""
+    admin, user = world.key_for("admin", tenant, (), ("admin",)), world.user("eve", tenant, [], WRITER)
+    post(world, admin, "handbook/a.md", "The ledger.")
+    embed = run.embed
+
+    def slowly(*given: Any) -> Any:
+        made = embed(*given)
+        assert change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"]).status == "updated"
+        return made
+
+    monkeypatch.setattr(run, "embed", slowly)
+    body = {"document_id": "handbook/a.md", "text": "The ledger, new."}
+    assert "at the same time" in send(world, admin, "POST", "/v1/documents", body, status=503)["detail"]
+    monkeypatch.setattr(run, "embed", embed)
+    assert send(world, admin, "GET", "/v1/documents/handbook/a.md")["acl"] == ["hr"]
+    send(world, admin, "PATCH", "/v1/documents/handbook/a.md", {"acl": ["public"]})
+    monkeypatch.setattr(run, "embed", slowly)
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nThe ledger, from a file.\n")
+    services = world.client.application.extensions["braid"]
+    report = ingest_paths(
+        [folder],
+        settings=world.settings,
+        cluster=world.cluster,
+        encoder=services.encoder,
+        options=IngestOptions(tenant=tenant),
+    )
+    assert [item.reason for item in report.failed] == ["overtaken"]
+    assert texts(world, user) == set()
+    assert texts(world, admin) == {"The ledger."}
+    assert count(world.cluster, tenant) == 1
 
 
 def test_an_empty_list_leaves_it_to_admins(world: World, tenant: str) -> None:

@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from app.api.factory import create_app
 from app.api.services import Services
 from app.config import Settings, load_settings
+from app.feedback import labels
 from app.gateway import keys
 from app.gateway.keys import KeyRing
 from app.local.assets import open_store
@@ -239,7 +240,10 @@ class _Issuer:
 
 @contextmanager
 def open_world(opensearch_url: str, redis_url: str, **changed: Any) -> Iterator[World]:
-    """The service against these servers; its templates are applied where they are not there yet."""
+    """The service against these servers; its templates are applied where they are not there yet.
+
+    Feedback waits less long for queries that are not there (another worker's may come late, and there is none here).
+    """
     issuer = _Issuer()
     settings = load_settings(
         opensearch_url=opensearch_url,
@@ -257,10 +261,12 @@ def open_world(opensearch_url: str, redis_url: str, **changed: Any) -> Iterator[
     store = open_store(settings)
     templates.apply(store.cluster, store.capabilities, store.rendered)
     services = Services.open(settings)
+    patience, labels.PATIENCE_S = labels.PATIENCE_S, 0.1
     try:
         app = create_app(services)
         yield World(settings, app.test_client(), store.cluster, issuer)
     finally:
+        labels.PATIENCE_S = patience
         services.close()
         store.cluster.close()
         issuer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from app.generation.citations import Citation
 from app.generation.prompt import UNKNOWN
 from app.passage import Hit
 from app.store.neighbours import Place
-from tests.unit.generation.endpoint import Behaviour, chunk, complete, endpoint, says
+from tests.unit.generation.endpoint import Behaviour, Write, chunk, complete, endpoint, says
 from tests.unit.generation.passages import hit
 
 QUESTION = "How often does the lamp of the lighthouse turn?"
@@ -131,3 +132,33 @@ def test_without_the_store_the_model_reads_the_results_alone(minilm: Encoder) ->
         generator.close()
     assert found.degraded == (("context", "store-unavailable: neighbours were not added"),)
     assert found.citations[0].quote == "Its lamp turns once a minute."
+
+
+def test_a_model_that_is_switched_off_is_not_asked_and_that_is_stated(minilm: Encoder) -> None:
+    with endpoint(says(*complete("Once a minute [1]."))) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        found = generator.answer(QUESTION, HITS, timeout_s=5, generate=False)
+        generator.close()
+    assert (found.model, served.requests) == ("extractive", [])
+    assert found.degraded == (("generation", "switched-off: the flag generation is off, the answer is quoted"),)
+    assert Generator(load_settings(), minilm).answer(QUESTION, HITS, timeout_s=5, generate=False).degraded == ()
+
+
+def test_more_answers_than_may_be_written_at_once_are_quoted(minilm: Encoder) -> None:
+    def behave(write: Write, closing: threading.Event) -> None:
+        write(chunk("Once "))
+        closing.wait(60)
+
+    with endpoint(behave) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small", threads=1), minilm)
+        written = [generator.stream(QUESTION, HITS, timeout_s=60) for _ in range(2)]
+        assert [next(stream).text for stream in written] == ["Once ", "Once "]
+        found = generator.answer(QUESTION, HITS, timeout_s=1)
+        assert dict(found.degraded)["generation"].startswith("overloaded")
+        assert found.model == "extractive"
+        for stream in written:
+            stream.close()  # type: ignore[attr-defined]
+        again = generator.stream(QUESTION, HITS, timeout_s=60)
+        assert next(again).text == "Once "
+        again.close()  # type: ignore[attr-defined]
+        generator.close()

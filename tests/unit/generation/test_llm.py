@@ -102,3 +102,38 @@ def test_garbage_is_a_bad_answer(garbage: bytes) -> None:
 def test_an_endpoint_that_is_none_gives_no_answer() -> None:
     with endpoint(says(b"<html>Welcome</html>"), kind="text/html") as served:
         assert reason(served.url)[0] in {"bad-answer", "broken-off"}
+
+
+def test_an_endpoint_that_is_away_is_not_asked_again_for_a_moment() -> None:
+    with endpoint(says(b"{}"), status=503, kind="application/json") as served:
+        language_model = model(served.url)
+        reasons = []
+        for _ in range(4):
+            with pytest.raises(GenerationError) as caught:
+                list(language_model.stream(MESSAGES, timeout_s=5, usage=Usage()))
+            reasons.append(caught.value.reason)
+        language_model.close()
+        assert reasons == ["refused", "refused", "unavailable", "unavailable"]
+        assert len(served.requests) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429])
+def test_an_endpoint_that_refuses_is_there(status: int) -> None:
+    with endpoint(says(b"{}"), status=status, kind="application/json") as served:
+        language_model = model(served.url)
+        for _ in range(5):
+            with pytest.raises(GenerationError) as caught:
+                list(language_model.stream(MESSAGES, timeout_s=5, usage=Usage()))
+            assert caught.value.reason == "refused"
+        language_model.close()
+        assert len(served.requests) == 5
+
+
+def test_a_caller_with_little_time_says_nothing_about_the_model() -> None:
+    with endpoint(lambda _, closing: closing.wait(30) and None) as served:
+        language_model = model(served.url)
+        for _ in range(4):
+            with pytest.raises(GenerationError) as caught:
+                list(language_model.stream(MESSAGES, timeout_s=0.2, usage=Usage()))
+            assert caught.value.reason == "timeout"
+        language_model.close()

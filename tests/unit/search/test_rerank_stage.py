@@ -16,7 +16,7 @@ from app.errors import BraidError, DeadlineExceeded, RerankerError, RerankerUnav
 from app.search.rerank_stage import RerankOutcome
 from app.search.reranking import Scores, Subject
 from app.tuning import RerankTuning
-from tests.unit.search.test_service import FIXED, READY, Case, ids, leg, response, said
+from tests.unit.search.test_service import FIXED, READY, Case, codes, ids, leg, response, said, slowly
 
 SCORES = {"a": 0.1, "b": 0.2, "c": 0.9}
 
@@ -213,3 +213,37 @@ def test_a_budget_spent_before_it_leaves_the_search_its_answer(case: Case, told:
     told.error = DeadlineExceeded("spent")
     found = case.search()
     assert (ids(found), said(found)) == (["a", "b", "c"], [("rerank", "deadline")])
+
+
+def test_reranking_that_is_switched_off_is_stated_where_it_was_asked_for(case: Case, told: Told) -> None:
+    found = case.switched(rerank=False).search()
+    assert (ids(found), said(found), found.rerank) == (["a", "b", "c"], [], None)
+    found = case.search(rerank=True)
+    assert (ids(found), said(found), found.rerank) == (["a", "b", "c"], [("rerank", "switched-off")], None)
+    assert told.begun == []
+
+
+def test_a_search_that_ends_early_is_not_reranked(case: Case, told: Told) -> None:
+    case.lexical = lambda: leg("a", codes=codes("err-4711", "a"))
+    found = case.search(query="ERR-4711")
+    assert (found.plan.way, found.rerank, said(found)) == ("lexical", None, [])
+    assert told.begun == []
+    assert case.search(query="ERR-4711", rerank=True).rerank is not None
+
+
+def test_it_is_skipped_where_it_has_lately_taken_more_than_is_left(case: Case, told: Told) -> None:
+    pauses = [0.4] * 5
+
+    def fetch() -> dict[str, Any]:
+        return slowly(lambda: response("a", "b", "c"), pauses.pop() if pauses else 0.0)()
+
+    case.more["fetch"] = fetch
+    case.kept = case.service()
+    for _ in range(5):
+        assert said(case.search()) == []
+    assert not pauses
+    begun = len(told.begun)
+    found = case.search(timeout_ms=300)
+    assert (ids(found), said(found)) == (["a", "b", "c"], [("rerank", "deadline")])
+    assert len(told.begun) == begun
+    assert "lately needed" in found.degraded[0].reason

@@ -778,3 +778,9 @@ def test_a_store_that_was_never_seen_is_not_believed(case: Case) -> None:
     case.unknown = True
     with pytest.raises(StoreUnavailable):
         case.search()
+
+
+def test_an_identifier_s_leg_that_hangs_leaves_time_for_the_other(case: Case) -> None:
+    case.lexical = slowly(case.lexical, 3)
+    found = case.search(query="ERR-4711", timeout_ms=2000)
+    assert (ids(found), said(found)) == (["b", "c"], [("lexical", "deadline-exceeded")])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.config import load_settings
-from app.errors import StoreUnavailable
+from app.errors import StoreError, StoreUnavailable
 from app.store.client import Cluster, StoreBusy, StoreRequestError
 
 SEARCH = "/braid-passages/_search"
