@@ -30,7 +30,7 @@ from app.cache.same_question import differs
 from app.config import load_settings
 from app.embedded.valkey import start_valkey
 from app.embedding.encoder import Encoder, load_encoder
-from benchmarks import harness
+from benchmarks import cache_mutations, harness
 
 PAIRS = harness.ROOT / "benchmarks" / "near_cache"
 PLAIN = 0.95
@@ -282,6 +282,7 @@ def main() -> None:
         "one word apart, by the model's token vectors (dev)": one_word_apart(encoder, sets["own, dev"]),
     }
     if (harness.SETS / "squad2dev").is_dir():
+        figures["real queries with one change"] = cache_mutations.run("--show" in sys.argv)
         figures["squad2dev in one bucket"] = squad(encoder, threshold, "--show" in sys.argv)
     with tempfile.TemporaryDirectory() as folder, start_valkey(settings, data_dir=Path(folder)) as server:
         figures["held-out in one bucket"] = bucket_run(encoder, server.url, threshold)

@@ -1,4 +1,4 @@
-"""What early exit costs and saves on every judged set at hand: `python benchmarks/early_exit.py`. Method: early_exit.md."""
+"""What early exit costs and saves on every judged set: `python benchmarks/early_exit.py`. Method: early_exit.md."""
 
 from __future__ import annotations
 

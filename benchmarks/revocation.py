@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import harness
@@ -101,35 +102,49 @@ def workers_asked(service_port: int) -> int:
     return len(owners - {None})
 
 
-def late_ms(watches: list[Watch], done: float) -> dict[str, float]:
-    """For each kind, how long after `done` the last request began that still showed the document; 0: none did."""
+def late_ms(watches: list[Watch], since: float) -> dict[str, float]:
+    """For each kind, how long after `since` the last request began that still showed the document; 0: none did."""
     found: dict[str, float] = {}
     for watch in watches:
-        late = max((began - done for began in watch.shown), default=0.0)
+        late = max((began - since for began in watch.shown), default=0.0)
         found[watch.kind] = max(found.get(watch.kind, 0.0), late * 1000)
     return found
 
 
-def round_of(url: str, key: str, connections: int, take: Callable[[], None]) -> tuple[dict[str, float], float, int]:
-    """One change while everything is being asked: what was late, how long the change took (ms), workers asked."""
+@dataclass(frozen=True)
+class Round:
+    """One change: for each kind the last that was shown (ms) since the change was sent, and since it was answered."""
+
+    since_sent: dict[str, float]
+    since_answered: dict[str, float]
+    took_ms: float
+    workers: int
+
+
+def round_of(url: str, key: str, connections: int, take: Callable[[], object]) -> Round:
+    """One change while everything is being asked."""
     with watching(url, key, connections) as watches:
         workers = workers_asked(int(url.rsplit(":", 1)[1]))
-        began = time.monotonic()
+        sent = time.monotonic()
         take()
-        done = time.monotonic()
+        answered = time.monotonic()
         time.sleep(SETTLE_S)
-        return late_ms(watches, done), (done - began) * 1000, workers
+        return Round(late_ms(watches, sent), late_ms(watches, answered), (answered - sent) * 1000, workers)
 
 
-def summary(rounds: list[dict[str, float]], took: list[float]) -> dict[str, Any]:
-    """p50 and the most of each kind, in ms after the change was answered."""
+def summary(rounds: list[Round]) -> dict[str, Any]:
+    """p50 and the most of each kind, in ms."""
+
+    def of(values: list[float]) -> dict[str, float]:
+        return {"p50": round(statistics.median(values), 1), "max": round(max(values), 1)}
+
     return {
-        "the change itself_ms": {"p50": round(statistics.median(took), 1), "max": round(max(took), 1)},
+        "the change itself_ms": of([item.took_ms for item in rounds]),
         **{
             kind: {
-                "p50_ms": round(statistics.median(item[kind] for item in rounds), 1),
-                "max_ms": round(max(item[kind] for item in rounds), 1),
-                "rounds_with_a_late_one": sum(item[kind] > 0 for item in rounds),
+                "last shown since the change was sent_ms": of([item.since_sent[kind] for item in rounds]),
+                "last shown since it was answered_ms": of([item.since_answered[kind] for item in rounds]),
+                "rounds with one after the answer": sum(item.since_answered[kind] > 0 for item in rounds),
             }
             for kind in KINDS
         },
@@ -170,24 +185,20 @@ def main() -> None:
         reached: list[int] = []
         _, reader = ring.create(name="reader", tenant="default", groups=["hr"], roles=["search"])
         for name, take in (("acl changed", shut_out), ("document deleted", remove)):
-            rounds, took = [], []
+            rounds = []
             for _ in range(asked.rounds):
                 write()
-                late, spent, workers = round_of(up["url"], reader, asked.connections, take)
-                rounds.append(late)
-                took.append(spent)
-                reached.append(workers)
+                rounds.append(round_of(up["url"], reader, asked.connections, take))
                 operator.delete(f"/v1/documents/{DOCUMENT}")
-            figures[name] = summary(rounds, took)
-        rounds, took = [], []
+            figures[name] = summary(rounds)
+            reached += [item.workers for item in rounds]
+        rounds = []
         write()
         for _ in range(asked.rounds):
             record, key = ring.create(name="reader", tenant="default", groups=["hr"], roles=["search"])
-            late, spent, workers = round_of(up["url"], key, asked.connections, lambda: ring.revoke(record.id) and None)  # noqa: B023
-            rounds.append(late)
-            took.append(spent)
-            reached.append(workers)
-        figures["key revoked"] = summary(rounds, took)
+            rounds.append(round_of(up["url"], key, asked.connections, partial(ring.revoke, record.id)))
+        figures["key revoked"] = summary(rounds)
+        reached += [item.workers for item in rounds]
         figures["workers_asked_in_each_round"] = {"least": min(reached), "most": max(reached)}
         operator.close()
         cluster.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from flask import Blueprint, Response, g, stream_with_context
@@ -16,7 +16,7 @@ from app.api.bodies import read_json, services, write_body
 from app.api.search import Asked, log_query, logged, search_fields
 from app.cache.entries import Json
 from app.errors import BraidError
-from app.generation.answer import Answer, Event
+from app.generation.answer import Answer, Event, Weighed
 from app.generation.citations import Citation
 from app.generation.context import Fetch
 from app.passage import Hit
@@ -46,8 +46,8 @@ def answer() -> Response:
     record, timings = look.record, asked.timings
     try:
         if record is None:
-            found = asked.search(look, ANSWER_SEARCH)
-            if isinstance(found, SearchResult):
+            found = _find(request, asked, look)
+            if isinstance(found, Found):
                 record, timings = _answered(request, asked, look, found)
             else:
                 record, timings = found, asked.timings
@@ -58,32 +58,52 @@ def answer() -> Response:
     return write_body(whole)
 
 
-def _answered(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult) -> tuple[Json, dict[str, float]]:
+class Found(NamedTuple):
+    """The passages, and how well they answer."""
+
+    result: SearchResult
+    weighed: Weighed
+
+
+def _find(request: AnswerRequest, asked: Asked, look: Look) -> Found | Json:
+    """What an answer is made from, or the record of one to a near-identical query.
+
+    Both steps use the processor, so both belong to the request's turn; a language model that writes does not.
+    """
+    with asked.turn(ANSWER_SEARCH) as deadline:
+        found = asked.search_now(look, deadline)
+        if not isinstance(found, SearchResult):
+            return found
+        return Found(found, services().generator.weigh(request.query, _context(request, found)))
+
+
+def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) -> tuple[Json, dict[str, float]]:
     """What is made of the passages, and in what time."""
     left = _time_for(asked)
     made = services().generator.answer(
         request.query,
-        _context(request, found),
+        _context(request, found.result),
         timeout_s=left,
         nearby=_nearby(request, look, left),
         generate=asked.features.generation,
+        weighed=found.weighed,
     )
-    record = _record(request, look, found, made)
-    if _is_lasting(found, made):
+    record = _record(request, look, found.result, made)
+    if _is_lasting(found.result, made):
         look.finish(record)
-    return record, _timings(found, made)
+    return record, _timings(found.result, made)
 
 
 def _stream(request: AnswerRequest, asked: Asked, look: Look) -> Response:
-    found: SearchResult | Json
+    found: Found | Json
     try:
         # what fails before the first passage is there has a status of its own
-        found = look.record or asked.search(look, ANSWER_SEARCH)
+        found = look.record or _find(request, asked, look)
     except BaseException:
         look.finish(None)
         raise
-    if isinstance(found, SearchResult):
-        events = _events(request, asked, look, found)
+    if isinstance(found, Found):
+        events = _events(request, asked, look, found.result, found.weighed)
     else:
         events = _cached_events(request, found["answer"] | asked.volatile(look, asked.timings), found["log"])
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -137,7 +157,7 @@ def _timings(found: SearchResult, made: Answer) -> dict[str, float]:
     return {**found.timings, "gen_ms": made.gen_ms, "total_ms": total}
 
 
-def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult) -> Iterator[bytes]:
+def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult, weighed: Weighed) -> Iterator[bytes]:
     """The stream; whatever goes wrong in it is its last event, since the status has been sent."""
     own = asked.volatile(look, found.timings)
     done = False
@@ -150,6 +170,7 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
             timeout_s=left,
             nearby=_nearby(request, look, left),
             generate=asked.features.generation,
+            weighed=weighed,
         )
         for step in steps:
             if step.kind == "token":

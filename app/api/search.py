@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,10 +81,24 @@ class Asked:
         Raises:
             Overloaded, and as `SearchService.search`.
         """
+        with self.turn(share) as deadline:
+            return self.search_now(look, deadline)
+
+    @contextmanager
+    def turn(self, share: float = 1.0) -> Iterator[Deadline]:
+        """Wait for this request's turn, and have it while the block runs; gives the deadline of a share of the time.
+
+        Raises:
+            Overloaded, DeadlineExceeded.
+        """
         deadline = self.deadline.part(share)
         with services().admission.enter(deadline):
-            near = services().answers.find_near(look)
-            return near or services().search.search(self.request, look.scope, deadline, self.features)
+            yield deadline
+
+    def search_now(self, look: Look, deadline: Deadline) -> SearchResult | Json:
+        """As `search`, by whoever has its turn."""
+        near = services().answers.find_near(look)
+        return near or services().search.search(self.request, look.scope, deadline, self.features)
 
     def volatile(self, look: Look, timings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of an answer that are this request's own, wherever the rest came from."""

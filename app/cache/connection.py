@@ -16,6 +16,9 @@ Found = TypeVar("Found")
 _REST_S = 2.0
 """How long a Redis that failed is left alone, so that its absence costs a request nothing."""
 _TIMEOUT_S = 0.25
+_NO_REDIS = (TypeError, ValueError, AttributeError, LookupError)
+"""What an answer of another type ends in, here or in the client: what listens there speaks the protocol, or nearly, but
+does not do what it is asked."""
 
 
 class RedisConnection:
@@ -57,7 +60,7 @@ class RedisConnection:
                 except redis.ResponseError:  # another type under our key, or out of memory: it is there, though
                     call.ok()
                     return default
-                except (redis.RedisError, OSError):
+                except (redis.RedisError, OSError, *_NO_REDIS):
                     call.failed()
                     return default
                 call.ok()

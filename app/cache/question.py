@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+from app.cache.question_numbers import plain_numbers
 from app.cache.question_words import WORDS
 
 MAX_CHARACTERS = 512
@@ -25,12 +26,11 @@ _KEPT_BEFORE = frozenset('"#%&@/\\*_')
 _KEPT_BEHIND = frozenset('"#%&@/*_')
 _FRONTED = re.compile(r"\s*([^\W\d_]+\s[^,?!.;:\"]{2,80}),\s+([^,;:\"]+)", re.DOTALL)
 _HYPHENED = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
-_AMOUNT = re.compile(r"([$€£¥]?)(-?\d[\d,]*(?:\.\d+)?)([^\W\d_]{1,12}|%|°[a-z])?")
-_GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _IZE = re.compile(r"is(e|ed|es|er|ing|ation)$")
-_DAY = re.compile(r"([12]?\d|3[01])(?:st|nd|rd|th)?")
 _CLITICS = {"'re": "are", "'ve": "have", "'ll": "will", "'m": "am", "'d": "would"}
 _IS_BEFORE_S = WORDS.wh - {"whose"} | {"that", "there", "it", "he", "she", "here", "let"}
+_PAST = frozenset(("did", "was", "were"))
+_PRESENT = frozenset(("do", "does", "is", "are", "am"))
 _NO_PLURAL = ("ss", "us", "is", "ics", "as", "os")
 _PLURAL_ES = ("sses", "xes", "ches", "shes", "zzes")
 
@@ -78,8 +78,8 @@ def read_question(text: str) -> Question | None:
     kind, words, past = _kind(words)
     dropped = _dropped(plain)
     kind, words = _how_to(kind, words)
-    words = _of(_numbers(words), dropped)
-    words = _phrases([word for word in words if word not in dropped])
+    words = _of(plain_numbers(words), dropped)
+    words = [word for word in words if word not in dropped]
     proper = frozenset() if _is_title(chunks) else names
     words = [word if word in proper else _folded(word) for word in words]
     return Question(kind, tuple(_sorted_pair(words)), quoted, past=past, english=True)
@@ -270,9 +270,10 @@ def _kind(words: list[str]) -> tuple[str, list[str], bool]:  # noqa: PLR0912 - o
         return "", words, past
     if kind in ("how", "where"):
         rest = _without_asker(rest)
-    if "did" in rest or "was" in rest or "were" in rest:
+    verb = next((place for place, word in enumerate(rest) if word in _PAST or word in _PRESENT), None)
+    if verb is not None and rest[verb] in _PAST:
         past = True
-        rest = [word for word in rest if word not in ("did", "was", "were")]
+        rest = rest[:verb] + rest[verb + 1 :]
     if not lead and not past:
         kind, rest = _subject(kind, rest)
     return kind, [*lead, *_drop_there(rest)], past
@@ -315,60 +316,6 @@ def _subject(kind: str, rest: list[str]) -> tuple[str, list[str]]:
 
 def _drop_there(words: list[str]) -> list[str]:
     return [w for at, w in enumerate(words) if not (w == "there" and (not at or words[at - 1] in ("is", "are")))]
-
-
-def _numbers(words: list[str]) -> list[str]:
-    """Numbers, units and days of a month in one spelling."""
-    found: list[str] = []
-    for word in words:
-        match = _AMOUNT.fullmatch(word)
-        number = WORDS.numbers.get(word)
-        if number is not None:
-            found.append(number)
-        elif word in WORDS.ordinals and not (word == "second" and found and _is_number(found[-1])):
-            found.append(WORDS.ordinals[word])
-        elif found and _is_number(found[-1]) and word in WORDS.units:
-            found.append(WORDS.units[word])
-        elif match and (match[1] or match[3] in WORDS.units or _GROUPED.fullmatch(word)):
-            digits = match[2].replace(",", "") if _GROUPED.fullmatch(match[2]) else match[2]
-            found.append(digits)
-            found.extend(WORDS.units[unit] for unit in (match[1], match[3]) if unit in WORDS.units)
-            if match[3] and match[3] not in WORDS.units:
-                found[-1] = f"{found[-1]} {match[3]}"
-        else:
-            found.append(word)
-    return _dates(found)
-
-
-def _is_number(word: str) -> bool:
-    return word.replace(".", "", 1).replace(",", "").lstrip("-").isdigit()
-
-
-def _dates(words: list[str]) -> list[str]:
-    place = 0
-    while place < len(words):
-        month = WORDS.months.get(words[place])
-        if month is not None:
-            before = words[place - 1] if place else ""
-            earlier = words[place - 2] if place > 1 else ""
-            after = words[place + 1] if place + 1 < len(words) else ""
-            if before == "of" and _DAY.fullmatch(earlier):
-                words[place - 2 : place + 1] = [_day(earlier), month]
-                place -= 1
-            elif _DAY.fullmatch(before):
-                words[place - 1 : place + 1] = [_day(before), month]
-            elif _DAY.fullmatch(after):
-                words[place : place + 2] = [_day(after), month]
-                place += 1
-            elif len(after) == 4 and after.isdigit():
-                words[place] = month
-        place += 1
-    return words
-
-
-def _day(text: str) -> str:
-    match = _DAY.fullmatch(text)
-    return match[1] if match else text
 
 
 @lru_cache(maxsize=8192)

@@ -41,6 +41,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """How well the passages answer; None and `problem` where that could not be found out. `seconds`: what it took."""
+
+    evidence: Evidence | None
+    problem: tuple[str, str] | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One step of a streamed answer; the field that `kind` names is set."""
 
@@ -65,6 +74,19 @@ class Generator:
         """What makes the answers: the connected model's name, or ``extractive``."""
         return self._model.name if self._model else EXTRACTIVE
 
+    def weigh(self, question: str, hits: Sequence[Hit]) -> Weighed:
+        """Find out how well `hits` answer: the part of an answer that takes the processor, for whoever shares it out.
+
+        Never fails: without the embedding model the answer goes on, and says so.
+        """
+        started = time.perf_counter()
+        evidence, problem = None, None
+        try:
+            evidence = weigh(question, hits, self._encoder)
+        except EncoderError:
+            problem = ("generation", "encoder-failed: relevance could not be checked")
+        return Weighed(evidence, problem, time.perf_counter() - started)
+
     def answer(
         self,
         question: str,
@@ -73,6 +95,7 @@ class Generator:
         timeout_s: float,
         nearby: Fetch | None = None,
         generate: bool = True,
+        weighed: Weighed | None = None,
     ) -> Answer:
         """The whole answer. Never fails for the language model's sake: then it is quoted, and `degraded` says why.
 
@@ -82,8 +105,10 @@ class Generator:
             timeout_s: seconds left for it.
             nearby: reads neighbours of the passages for the language model's context; None: it gets `hits` alone.
             generate: False: the flag `generation` is off, so that the answer is quoted although a model is connected.
+            weighed: what `weigh` found before `timeout_s` began; None: it is found out now.
         """
-        for event in self.stream(question, hits, timeout_s=timeout_s, nearby=nearby, generate=generate):
+        steps = self.stream(question, hits, timeout_s=timeout_s, nearby=nearby, generate=generate, weighed=weighed)
+        for event in steps:
             if event.answer is not None:
                 return event.answer
         raise AssertionError("a stream ends with its answer")
@@ -96,15 +121,17 @@ class Generator:
         timeout_s: float,
         nearby: Fetch | None = None,
         generate: bool = True,
+        weighed: Weighed | None = None,
     ) -> Iterator[Event]:
         """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
         started = time.perf_counter()
-        degraded: list[tuple[str, str]] = []
-        evidence: Evidence | None = None
-        try:
-            evidence = weigh(question, hits, self._encoder)
-        except EncoderError:
-            degraded.append(("generation", "encoder-failed: relevance could not be checked"))
+        if weighed is None:
+            weighed = self.weigh(question, hits)
+        else:
+            started -= weighed.seconds
+            timeout_s += weighed.seconds
+        evidence = weighed.evidence
+        degraded = [weighed.problem] if weighed.problem is not None else []
         if not hits or (evidence is not None and not is_relevant(evidence)):
             yield from self._finish(UNKNOWN, hits, EXTRACTIVE, started, degraded, abstained=True)
             return

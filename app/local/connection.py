@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import re
 import select
 import socket
+import termios
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +47,7 @@ class TimedSocket(socket.socket):
     _uploads: threading.Semaphore | None = None
     _holds = False
     _waited_in = _waited_out = 0.0
-    _moved_in = _moved_out = 0
+    _moved_in = _sent = _taken_before = 0
 
     def begin(self, uploads: threading.Semaphore) -> None:
         """Begin a request.
@@ -54,7 +57,7 @@ class TimedSocket(socket.socket):
         """
         self._uploads = uploads
         self._waited_in = self._waited_out = 0.0
-        self._moved_in = self._moved_out = 0
+        self._moved_in = self._sent = self._taken_before = 0
 
     def finish(self) -> None:
         """The request has been answered."""
@@ -94,8 +97,7 @@ class TimedSocket(socket.socket):
             except BlockingIOError:
                 self._wait_for_room()
                 continue
-            if self._waited_out:  # what the system took before it was full has not reached anybody yet
-                self._moved_out += sent
+            self._sent += sent
             left = left[sent:]
 
     def _wait_for_body(self) -> None:
@@ -113,12 +115,20 @@ class TimedSocket(socket.socket):
             )
 
     def _wait_for_room(self) -> None:
-        left = ANSWER_S + self._moved_out / LEAST_RATE - self._waited_out
+        if not self._waited_out:
+            self._taken_before = self._taken()
+        left = ANSWER_S + (self._taken() - self._taken_before) / LEAST_RATE - self._waited_out
         self._waited_out += self._wait(select.POLLOUT, left)
-        if self._waited_out >= ANSWER_S + self._moved_out / LEAST_RATE:
+        if self._waited_out >= ANSWER_S + (self._taken() - self._taken_before) / LEAST_RATE:
             telemetry.SLOW_CLIENTS.labels("answer").inc()
             self.aborted = True
             raise BrokenPipeError(errno.EPIPE, "the client takes its answer too slowly")
+
+    def _taken(self) -> int:
+        """Bytes that have reached the client: what was sent, less what the system holds for it (megabytes, maybe)."""
+        held = array("i", [0])
+        fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, held, True)
+        return self._sent - held[0]
 
     def _wait(self, event: int, seconds: float) -> float:
         """Wait for the client; the seconds that it took (a hair more than none)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,9 @@ from rich.table import Table
 
 from app.config import Settings
 from app.errors import InvalidInput
+from app.gateway.audit import AuditLog
 from app.gateway.keys import KeyRecord, KeyRing
+from app.local.state import AUDIT_FILE
 from app.store.client import Cluster
 
 _DURATION = re.compile(r"([0-9]{1,9}) *(s|m|h|d|w)")
@@ -44,6 +48,7 @@ def create(
         record, key = ring.create(
             name=name, tenant=tenant or settings.tenant, groups=groups, roles=roles, lifetime=lifetime, rate=rate
         )
+    audit(settings, "key-created", record)
     _show_new(record, key, as_json=as_json, console=console)
     return 0
 
@@ -53,6 +58,7 @@ def rotate(settings: Settings, key_id: str, *, overlap: str, as_json: bool, cons
     span = parse_duration(overlap, "--overlap")
     with _ring(settings) as ring:
         record, key = ring.rotate(key_id, span)
+    audit(settings, "key-rotated", record)
     _show_new(record, key, as_json=as_json, console=console)
     if not as_json:
         console.print(f"key {key_id} ends within {overlap}", markup=False)
@@ -63,6 +69,7 @@ def revoke(settings: Settings, key_id: str, *, as_json: bool, console: Console) 
     """`braid keys revoke`; the exit code. Raises as `KeyRing.revoke`."""
     with _ring(settings) as ring:
         record = ring.revoke(key_id)
+    audit(settings, "key-revoked", record)
     if as_json:
         _json(as_dict(record))
     else:
@@ -128,6 +135,42 @@ def as_dict(record: KeyRecord) -> dict[str, object]:
         "revoked_at": record.revoked_at and record.revoked_at.isoformat(),
         "rotated_from": record.rotated_from,
     }
+
+
+def audit(settings: Settings, action: str, record: KeyRecord) -> None:
+    """A line in the service's audit log, where that is a file which this process can write to.
+
+    Args:
+        settings: the file, or else that of a `braid up` with the same data folder.
+        action: ``key-created``, ``key-rotated`` or ``key-revoked``.
+        record: the key; of a rotation the new one, which names the old one.
+    """
+    target = settings.audit_log
+    if "audit_log" not in settings.model_fields_set and (settings.data_dir / AUDIT_FILE).is_file():
+        target = str(settings.data_dir / AUDIT_FILE)
+    if target in {"off", "stderr"}:
+        return
+    log = AuditLog(target)
+    log.write(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "action": action,
+            "tenant": record.tenant,
+            "subject": None,
+            "name": f"braid keys, by {_user()}",
+            "key": record.id,
+            "key_name": record.name,
+            "rotated_from": record.rotated_from,
+        }
+    )
+    log.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in containers
+        return f"uid {os.getuid()}"
 
 
 @contextmanager

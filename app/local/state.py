@@ -11,6 +11,8 @@ import psutil
 from app.config import Settings
 
 _NAME = "braid.json"
+AUDIT_FILE = "audit.jsonl"
+"""Where `braid up` has the audit log written, in its data folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ _POLL_S = 0.5
 _LOG = "service.log"
 _COPIES = 2
 """Of each shard beside the first, where there are nodes enough and nothing else is set."""
-_AUDIT = "audit.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
     check_limits(settings)
     allowed_origins(settings)
     if "audit_log" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"audit_log": str(settings.data_dir / _AUDIT)})
+        settings = settings.model_copy(update={"audit_log": str(settings.data_dir / state.AUDIT_FILE)})
     running = state.read(settings.data_dir)
     if running is not None:
         raise ProvisioningError(

@@ -22,6 +22,7 @@ from opensearchpy.exceptions import (
 )
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from app import telemetry
 from app.breaker import BreakerOpen, Trial
 from app.config import Settings
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -30,7 +31,7 @@ from app.store.reasons import safe_reason
 
 # every failure becomes an exception of ours: the library's own lines, with a traceback for each retry, say it twice
 logging.getLogger("opensearch").setLevel(logging.CRITICAL)
-# a retry is counted (stamina_retries_total), and not worth a line each
+# what is sent again is counted (store_retries_total), and not worth a line each
 logging.getLogger("stamina").setLevel(logging.ERROR)
 
 READ_ALIAS = "braid-passages"
@@ -225,6 +226,8 @@ class _Sending:
 
     def send(self, number: int) -> Any:
         """The answer. Raises _Elsewhere where it may be sent again, else StoreError."""
+        if number > 1:
+            telemetry.STORE_RETRIES.inc()
         left = self.until - time.monotonic()
         if left <= 0:
             raise StoreUnavailable(_SILENT.format(self.timeout_s))
@@ -292,9 +295,11 @@ class _Sending:
         return answer
 
     def _params(self, number: int, limit: float) -> dict[str, Any]:
-        if not self.path.endswith("/_search"):
-            return dict(self.params)
-        found = {**self.params, "cancel_after_time_interval": f"{max(1, int(limit * 1000))}ms"}
+        found = dict(self.params)
+        if self.path.endswith("/_search"):
+            found["cancel_after_time_interval"] = f"{max(1, int(limit * 1000))}ms"
+        elif not self.path.endswith(("/_count", "/_mget")) and not (self.method == "GET" and "/_doc/" in self.path):
+            return found
         if number > 1:  # the node that is asked shall not wait for the one that is away
             found["preference"] = "_local"
         elif self.hosts.some_away:

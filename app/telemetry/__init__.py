@@ -78,6 +78,7 @@ SEARCH_WAYS = Counter(
     "Searches by the way they took; early: what made the other leg needless (code, lead).",
     ["way", "early"],
 )
+STORE_RETRIES = Counter("store_retries_total", "Requests to OpenSearch that were sent once more.")
 BREAKER_STATE = Gauge(
     "breaker_state",
     "Circuit breakers of the parts: 0 closed, 0.5 trying, 1 open; the worst of the workers.",

@@ -266,3 +266,30 @@ def nodes_of(data: Path) -> dict[int, int]:
                 found[number] = one.pid
     assert set(found) == {1, 2, 3}
     return found
+
+
+def test_what_is_more_than_can_be_done_is_told_to_come_back(node_settings: Settings) -> None:
+    env = {"BRAID_CONCURRENCY": "1", "BRAID_QUEUE": "2"}
+    found: list[httpx2.Response] = []
+
+    def ask(url: str, number: int) -> None:
+        with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:
+            for step in range(6):
+                body = {"query": f"turbine {number} {step}", "cache": False, "timeout_ms": 60_000}
+                found.append(client.post("/v1/search", json=body))
+                found.append(client.post("/v1/embeddings", json={"input": f"turbine {number} {step}"}))
+
+    with running_braid(env=env) as up:
+        threads = [threading.Thread(target=ask, args=(up["url"], number)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        metrics = httpx2.get(f"{up['url']}/metrics", timeout=60, trust_env=False).text
+    assert {answer.status_code for answer in found} == {200, 429}
+    for answer in found:
+        if answer.status_code == 429:
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "come back in" in answer.json()["detail"]
+    assert 'admission_refused_total{reason="queue-full",work="search"}' in metrics
+    assert 'admission_in_flight{work="search"} 0.0' in metrics

@@ -17,21 +17,14 @@ CANARY = re.compile(r"zq[bcfhjkmnpqrtvwx]{10}|zk-\d{9}", re.IGNORECASE)
 _LETTERS = "bcfhjkmnpqrtvwx"
 
 LOOK_ALIKES = (
-    "hr",
-    "HR",
-    "\uff28\uff32",  # fullwidth
-    "h\u200br",  # a zero-width space in it
-    "hr\u00a0",
-    "\u0440hr",
-    "\u00e9quipe",  # one code point
-    "e\u0301quipe",  # two that look the same
-    "stra\u00dfe",
-    "strasse",
-    "\u0130stanbul",
-    "istanbul",
-    "a,b",
-    "*",
-    '"quoted"',
+    ("hr", "HR", "\uff28\uff32"),  # the last in full width
+    ("hr", "h\u200br", "hr\u00a0"),  # a zero-width space in it, a space after it
+    ("\u00e9quipe", "e\u0301quipe", "\u00c9quipe"),  # one code point, two that look the same, a capital
+    ("stra\u00dfe", "strasse", "STRASSE"),
+    ("\u0130stanbul", "istanbul", "i\u0307stanbul"),
+    ("\u0441rew", "crew", "Crew "),  # the first letter is Cyrillic
+    ("a,b", "a", "*"),
+    ('"a"', "a", "user"),
 )
 """Groups that some system somewhere takes for each other; here no two are the same."""
 

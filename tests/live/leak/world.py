@@ -49,7 +49,7 @@ class Tally:
     """Passages in answers: a test in which nothing is ever found finds no leaks."""
     changes: Counter[str] = field(default_factory=Counter)
     hits_after_changes: int = 0
-    """Answers from a cache to what was asked again right after a write, in the same tenant: by then, of others."""
+    """Answers from a cache to what was asked again right after a write in the same tenant."""
 
     @property
     def total(self) -> int:

@@ -106,6 +106,8 @@ DIFFERENT = [
     ("What rhymes with please?", "What rhymes with thanks?", "words"),
     ("production cost", "production price", "words"),
     ("When does the airport open?", "What time does the airport open?", "question"),
+    ("a sign of potential in tissue", "a sign of potential into tissue", "words"),
+    ("What is in the file that was signed?", "What was in the file that is signed?", "tense"),
     ("new goods", "a new good", "words"),
     ("custom duties", "customs duties", "words"),
     ("Darf ich hier rauchen?", "Darf ich hier nicht rauchen?", "words"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from rich.console import Console
 
 from app.config import load_settings
 from app.errors import ConfigurationError, InvalidInput, NotFound, StoreUnavailable
+from app.gateway.keys import KeyRecord
 from app.local import keys
+from app.local.state import AUDIT_FILE
 
 SETTINGS = load_settings(opensearch_url="http://127.0.0.1:9", keys_secret="0123456789abcdef0123456789abcdef")
 GOOD: dict[str, Any] = {
@@ -73,3 +77,21 @@ def test_durations(text: str, seconds: int) -> None:
 def test_no_durations(text: str) -> None:
     with pytest.raises(InvalidInput, match="30d"):
         keys.parse_duration(text, "--expires")
+
+
+def test_what_is_done_with_keys_is_in_the_audit_log(tmp_path: Path) -> None:
+    record = KeyRecord(
+        "0" * 24, "wiki\n{}", "acme", (), ("search",), None, datetime.now(UTC), None, None, rotated_from="1" * 24
+    )
+    keys.audit(load_settings(audit_log=str(tmp_path / "audit.jsonl")), "key-rotated", record)
+    up = tmp_path / "data"
+    up.mkdir()
+    (up / AUDIT_FILE).touch()
+    keys.audit(load_settings(data_dir=up), "key-revoked", record)
+    keys.audit(load_settings(data_dir=tmp_path / "nothing here"), "key-created", record)
+    for file, action in ((tmp_path / "audit.jsonl", "key-rotated"), (up / AUDIT_FILE, "key-revoked")):
+        (line,) = file.read_text().splitlines()
+        said = json.loads(line)
+        assert (said["action"], said["tenant"], said["key"]) == (action, "acme", "0" * 24)
+        assert (said["key_name"], said["rotated_from"]) == ("wiki\n{}", "1" * 24)
+    assert not (tmp_path / "nothing here").exists()

@@ -142,9 +142,11 @@ def test_one_address_that_is_dead_is_never_seen(nodes: list[Node], connect: Call
 def test_while_one_is_away_the_others_ask_nobody_else(nodes: list[Node], connect: Callable[..., Cluster]) -> None:
     cluster = connect(dead(), nodes[0].url)
     eventually(lambda: bool(search(cluster)) and cluster._hosts.some_away)
-    seen = len(nodes[0].searches)
+    seen = len(nodes[0].seen)
     search(cluster)
-    assert all("preference=_local" in path for path in nodes[0].searches[seen:])
+    cluster.request("GET", "/braid-keys/_doc/a")
+    cluster.request("GET", "/_cat/indices")
+    assert ["preference=_local" in path for _, path in nodes[0].seen[seen:]] == [True, True, False]
 
 
 @pytest.mark.parametrize("status", [502, 503])
