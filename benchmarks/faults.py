@@ -5,39 +5,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import re
 import signal
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import harness
 import httpx2
 import psutil
+from fault_parts import LLM, Parts
 from proxy import FaultyProxy, http_answer
+from trickle import BUDGET_MS, KINDS, PER_SECOND, Seen, Trickle
 
 sys.path.insert(0, str(harness.ROOT))
-from app.config import load_settings
 from app.embedded.node import EmbeddedCluster, start_cluster
-from app.embedded.valkey import start_valkey
-from tests.reranker_model import write_cross_encoder
 
-BUDGET_MS, FAULT_S, WHOLE_S, LONGEST_RECOVERY_S = 1000, 6.0, 2.0, 30.0
-PER_SECOND, KNOWN, PASSAGES = 8, 8, 120
+FAULT_S = 6.0
+KNOWN, PASSAGES = 8, 120
 SLOW_S = 0.4
-KINDS = ("cached", "made", "new", "answer")
-LLM = "benchmark-llm"
 METHOD = (
     "benchmarks/faults.md. The parts run as real processes on loopback (OpenSearch, Valkey, `python -m reranker`, an "
     "endpoint that streams chat completions), the service reaches each through a TCP proxy that fails as told, or the "
@@ -47,127 +40,6 @@ METHOD = (
     "whole. breaker_s: until a breaker is open. recovered_s: from the end of the fault until the first of the answers "
     "that are all whole from there on. Times in ms unless they end in _s."
 )
-
-
-@dataclass(slots=True)
-class Seen:
-    """One request: when it was sent, how long it took, what came. `status` 0: no answer at all."""
-
-    kind: str
-    at: float
-    ms: float
-    status: int
-    cache: str = ""
-    degraded: tuple[str, ...] = ()
-    model: str = ""
-    ids: tuple[str, ...] = ()
-    problem: str = ""
-    whole: bool = False
-
-
-class Trickle:
-    """A steady stream of requests, and what is known of their answers in good days."""
-
-    def __init__(self, url: str, queries: Sequence[str], budget_ms: int = BUDGET_MS) -> None:
-        self._queries, self._budget_ms = queries, budget_ms
-        self._client = httpx2.AsyncClient(base_url=url, timeout=30, trust_env=False)
-        self.seen: list[Seen] = []
-        self.breakers: list[tuple[float, dict[str, float]]] = []
-        self._usual: dict[str, tuple[str, ...]] = {}
-        self.fused: dict[str, tuple[str, ...]] = {}
-        self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._running: list[asyncio.Task[Any]] = []
-
-    async def learn(self) -> None:
-        """What each query finds when all is well; waits until the service answers whole."""
-        until = time.monotonic() + 60
-        for query in self._queries:
-            while not (found := await self._post("made", "/v1/search", query, cache=False)).ids or found.degraded:
-                assert time.monotonic() < until, found
-                await asyncio.sleep(0.3)
-            self._usual[query] = found.ids
-            self.fused[query] = (await self._post("made", "/v1/search", query, cache=False, rerank=False)).ids
-            await self._post("cached", "/v1/search", query)
-
-    async def _post(self, kind: str, path: str, query: str, **body: Any) -> Seen:
-        at = time.monotonic()
-        try:
-            answer = await self._client.post(path, json={"query": query, "timeout_ms": self._budget_ms, **body})
-            found = answer.json()
-        except (httpx2.HTTPError, ValueError) as error:
-            return Seen(kind, at, (time.monotonic() - at) * 1000, 0, problem=type(error).__name__)
-        ms = (time.monotonic() - at) * 1000
-        if answer.status_code != 200:
-            return Seen(kind, at, ms, answer.status_code, problem=str(found.get("type", "")).rpartition(":")[2])
-        degraded = tuple(f"{item['stage']}: {item['reason'].partition(':')[0]}" for item in found["degraded"])
-        ids = tuple(item["id"] for item in found["results"])
-        return Seen(kind, at, ms, 200, found["cache"], degraded, found.get("model", ""), ids)
-
-    async def one(self, kind: str) -> None:
-        """Send a request of a kind, and note what came."""
-        number = next(self._numbers)
-        query = self._queries[number // len(KINDS) % len(self._queries)]
-        if kind == "cached":
-            seen = await self._post(kind, "/v1/search", query)
-            seen.whole = seen.cache == "exact"
-        elif kind == "made":
-            seen = await self._post(kind, "/v1/search", query, cache=False)
-            seen.whole = seen.ids == self._usual[query]
-            if seen.status == 200 and not seen.whole:
-                seen.problem = "fused order" if seen.ids == self.fused[query] else "other results"
-        elif kind == "new":
-            seen = await self._post(kind, "/v1/search", f"{query} ({number} {time.time_ns()})")
-            seen.whole = seen.cache == "miss"
-        else:
-            seen = await self._post(kind, "/v1/answer", query, cache=False)
-            seen.whole = seen.model == LLM
-        seen.whole = seen.whole and seen.status == 200 and not seen.degraded
-        self.seen.append(seen)
-
-    async def _send(self) -> None:
-        due = time.monotonic()
-        for kind in itertools.cycle(KINDS):
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(self.one(kind))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            due += 1 / PER_SECOND
-
-    async def _watch(self) -> None:
-        while True:
-            with contextlib.suppress(httpx2.HTTPError):
-                lines = (await self._client.get("/metrics")).text.splitlines()
-                states = {line.split('"')[1]: float(line.split()[-1]) for line in lines if "breaker_state{" in line}
-                self.breakers.append((time.monotonic(), states))
-            await asyncio.sleep(0.25)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Requests go out while the block runs; all have ended afterwards."""
-        self._running = [asyncio.create_task(self._send()), asyncio.create_task(self._watch())]
-        try:
-            yield
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, *self._tasks, return_exceptions=True)
-
-    async def until_whole(self, since: float, longest_s: float = LONGEST_RECOVERY_S) -> float | None:
-        """Seconds from `since` to the first request after which all answers are whole; None: never, in that time."""
-        while True:
-            await asyncio.sleep(0.1)
-            later = [item for item in self.seen if item.at >= since]
-            broken = [item.at for item in later if not item.whole]
-            first = min((item.at for item in later if item.at > max(broken, default=since)), default=None)
-            now = time.monotonic()
-            if first is not None and now - first > WHOLE_S:
-                return round(first - since, 2)
-            if now - since > longest_s:
-                return None
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
 
 @dataclass
@@ -243,130 +115,6 @@ def _all_that_was_not_whole(seen: Sequence[Seen], since: float) -> dict[str, dic
     later = [item for item in seen if item.at >= since and not item.whole]
     return {kind: found for kind in KINDS if (found := _saw([item for item in later if item.kind == kind]))}
 
-
-# the parts
-
-
-class ChatEndpoint:
-    """Streams a completion that cites the first passage, `pieces` times, with a pause between."""
-
-    def __init__(self) -> None:
-        owner = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("connection", "close")
-                self.end_headers()
-                self.close_connection = True
-                with contextlib.suppress(OSError):
-                    for number in range(owner.pieces):
-                        self._event({"content": f"So say the passages, part {number} [1]. "}, None)
-                        time.sleep(owner.pause_s)
-                    self._event({}, "stop")
-                    self.wfile.write(b"data: [DONE]\n\n")
-
-            def _event(self, delta: dict[str, str], finish: str | None) -> None:
-                choice = {"index": 0, "delta": delta, "finish_reason": finish}
-                body = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": LLM, "choices": [choice]}
-                self.wfile.write(b"data: " + json.dumps(body).encode() + b"\n\n")
-                self.wfile.flush()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.pieces, self.pause_s = 2, 0.0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class Process:
-    """A part that can be killed and started again; `start` gives its process id and port."""
-
-    def __init__(self, proxy: FaultyProxy, start: Callable[[], tuple[int, int]]) -> None:
-        self._proxy, self._start = proxy, start
-        self.pid, self._proxy.target = start()
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def again(self) -> None:
-        self.pid, self._proxy.target = self._start()
-
-    def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-
-class Parts:
-    """All parts but the service, behind proxies."""
-
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self._folder, self._stack = folder, stack
-        self.settings = load_settings()
-        self._nodes: list[EmbeddedCluster] = []
-        self.proxies = {
-            name: stack.enter_context(FaultyProxy(9)) for name in ("opensearch", "redis", "reranker", "llm")
-        }
-        self._model = write_cross_encoder(folder / "reranker")
-        self.chat = ChatEndpoint()
-        stack.callback(self.chat.close)
-        self.proxies["llm"].target = self.chat.port
-        starts = {"opensearch": self._opensearch, "redis": self._redis, "reranker": self._reranker}
-        self.processes = {name: Process(self.proxies[name], start) for name, start in starts.items()}
-
-    def env(self) -> dict[str, str]:
-        """Where the service finds them."""
-        ports = {name: proxy.port for name, proxy in self.proxies.items()}
-        return {
-            "BRAID_OPENSEARCH_URL": f"http://127.0.0.1:{ports['opensearch']}",
-            "BRAID_REDIS_URL": f"redis://127.0.0.1:{ports['redis']}/0",
-            "BRAID_RERANKER_URL": f"http://127.0.0.1:{ports['reranker']}",
-            "BRAID_LLM_URL": f"http://127.0.0.1:{ports['llm']}",
-            "BRAID_LLM_MODEL": LLM,
-        }
-
-    def _opensearch(self) -> tuple[int, int]:
-        for node in self._nodes:
-            node.stop()
-        node = start_cluster(self.settings, data_dir=self._folder / "node", heap_mb=512)
-        self._stack.callback(node.stop)
-        self._nodes.append(node)
-        return node.pids[0], node.ports[0]
-
-    def _redis(self) -> tuple[int, int]:
-        server = start_valkey(self.settings, data_dir=self._folder / "valkey")
-        self._stack.callback(server.stop)
-        return server.pid, server.port
-
-    def _reranker(self) -> tuple[int, int]:
-        command = [sys.executable, "-m", "reranker", "--model", str(self._model), "--port", "0", "--provider", "cpu"]
-        process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, cwd=harness.ROOT)
-        self._stack.callback(_end, process)
-        assert process.stdout is not None
-        return process.pid, int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGCONT)
-    process.terminate()
-    process.wait(30)
-
-
-# the rows
 
 HTML = http_answer(b"<html><body><h1>It works!</h1></body></html>", "text/html")
 BROKEN = http_answer(b'{"took": 3, "hits": {"total": {"val')
@@ -546,6 +294,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name this regular expression finds")
     parser.add_argument("--try-out", action="store_true", help="leave the result file as it is")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is then ended
     before, began = [round(x, 1) for x in os.getloadavg()], time.monotonic()
     report = Report(arguments.budget_ms)
     with harness.open_folder() as folder, contextlib.ExitStack() as stack:

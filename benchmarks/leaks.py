@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--opensearch-url", help="a node to use in place of one of its own")
     parser.add_argument("--redis-url")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # broken off, it leaves what it has so far
     run = LeakRun(leak_cases=asked.cases, leak_seed=asked.seed)
     with ExitStack() as stack:
         urls = asked.opensearch_url, asked.redis_url

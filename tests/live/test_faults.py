@@ -5,8 +5,9 @@ A few rows of benchmarks/faults.py; the parts are real, and a proxy before each 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from app.api.factory import create_app
+from app.api.services import Services
+from app.config import load_settings
+from app.generation.answer import Weighed
+from app.passage import Hit
 from benchmarks.proxy import FaultyProxy, http_answer
 from tests.conftest import running_braid
 from tests.unit.generation.endpoint import complete, endpoint, says
@@ -161,3 +167,38 @@ def test_without_the_language_model_passages_are_quoted(healthy: Rig, how: dict[
     assert "night" in found["answer"]
     (said,) = [item["reason"] for item in found["degraded"] if item["stage"] == "generation"]
     assert said.partition(":")[0] in reason
+
+
+def test_weighing_the_passages_of_an_answer_belongs_to_its_turn(
+    braid_up: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It embeds a dozen sentences: done outside of the bound, answers pile up and each makes all others late."""
+    addresses = {name: braid_up[name] for name in ("opensearch_url", "redis_url")}
+    services = Services.open(load_settings(**addresses, concurrency=1, queue=0, audit_log="off", query_log="off"))
+    weighing, go_on = threading.Event(), threading.Event()
+    weigh = services.generator.weigh
+
+    def slowly(question: str, hits: Sequence[Hit]) -> Weighed:
+        weighing.set()
+        assert go_on.wait(120)
+        return weigh(question, hits)
+
+    monkeypatch.setattr(services.generator, "weigh", slowly)
+    app = create_app(services)
+    body = {"query": "what is going on", "cache": False, "timeout_ms": 120_000}
+    statuses: list[int] = []
+    first = threading.Thread(
+        target=lambda: statuses.append(app.test_client().post("/v1/answer", json=body).status_code)
+    )
+    first.start()
+    try:
+        assert weighing.wait(120)
+        assert app.test_client().post("/v1/search", json=body).status_code == 429
+        go_on.set()
+        first.join()
+        assert statuses == [200]
+        assert app.test_client().post("/v1/search", json=body).status_code == 200
+    finally:
+        go_on.set()
+        first.join()
+        services.close()

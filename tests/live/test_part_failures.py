@@ -225,7 +225,9 @@ class Askers:
 
 
 def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Settings) -> None:
-    with running_braid("--nodes", "3") as up, httpx2.Client(timeout=60, trust_env=False) as client:
+    # a busy machine takes its time to start three nodes
+    env = {"BRAID_OPENSEARCH_TIMEOUT_S": "60"}
+    with running_braid("--nodes", "3", env=env) as up, httpx2.Client(timeout=60, trust_env=False) as client:
         addresses = up["opensearch_url"].split(",")
         assert len(addresses) == 3
         for name, text in TEXTS.items():

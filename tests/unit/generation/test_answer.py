@@ -13,6 +13,7 @@ from app.embedding.encoder import Encoder
 from app.errors import StoreUnavailable
 from app.generation.answer import Answer, Generator
 from app.generation.citations import Citation
+from app.generation.evidence import Vectors
 from app.generation.prompt import UNKNOWN
 from app.passage import Hit
 from app.store.neighbours import Place
@@ -162,3 +163,34 @@ def test_more_answers_than_may_be_written_at_once_are_quoted(minilm: Encoder) ->
         assert next(again).text == "Once "
         again.close()  # type: ignore[attr-defined]
         generator.close()
+
+
+class Counting:
+    """The real encoder, and how often it was asked."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.asked = 0
+
+    def encode_query(self, text: str) -> Vectors:
+        self.asked += 1
+        return self._encoder.encode_query(text)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self._encoder.encode_passages(texts)
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        return self._encoder.token_offsets(text)
+
+
+def test_what_was_weighed_before_is_not_weighed_again(minilm: Encoder) -> None:
+    counting = Counting(minilm)
+    generator = Generator(load_settings(), counting)
+    weighed = generator.weigh(QUESTION, HITS)
+    assert counting.asked == 1
+    found = generator.answer(QUESTION, HITS, timeout_s=5, weighed=replace(weighed, seconds=100.0))
+    assert counting.asked == 1
+    assert found.gen_ms > 100_000  # the time that it took is part of the answer's, wherever it was spent
+    again = generator.answer(QUESTION, HITS, timeout_s=5)
+    assert counting.asked == 2
+    assert (found.text, found.citations) == (again.text, again.citations)
