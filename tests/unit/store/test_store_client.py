@@ -272,6 +272,21 @@ def test_a_caller_with_little_time_says_nothing_about_the_cluster(
     assert search(cluster) == FOUND
 
 
+def test_a_cluster_that_hangs_is_found_out_by_callers_who_have_a_second(
+    nodes: list[Node], connect: Callable[..., Cluster]
+) -> None:
+    nodes[0].hang.set()
+    cluster = connect(nodes[0].url)
+    details = []
+    for _ in range(4):
+        with pytest.raises(StoreUnavailable) as caught:
+            search(cluster, 0.75)  # of a second, the legs of a search get so much
+        details.append(caught.value.detail)
+    nodes[0].freed.set()
+    nodes[0].hang.clear()
+    assert ["a moment ago" in detail for detail in details] == [False, False, False, True]
+
+
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
