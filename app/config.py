@@ -85,8 +85,6 @@ class Settings(BaseSettings):
     Deletions and narrowed ACLs are never bridged."""
     near_cache_threshold: float = Field(0.8, ge=0.5, le=1)
     """Cosine similarity from which two queries are looked at as the same."""
-    near_cache_entries: int = Field(1000, ge=1, le=20_000)
-    """Queries that are compared with, for each scope and set of options."""
     embedding_cache_entries: int = Field(4096, ge=0, le=1_000_000)
     """Of each worker; Redis keeps more."""
     cache_ttl_s: int = Field(3600, ge=1, le=604_800)

@@ -46,11 +46,7 @@ def answer() -> Response:
     record, timings = look.record, asked.timings
     try:
         if record is None:
-            found = _find(request, asked, look)
-            if isinstance(found, Found):
-                record, timings = _answered(request, asked, look, found)
-            else:
-                record, timings = found, asked.timings
+            record, timings = _answered(request, asked, look, _find(request, asked, look))
     finally:
         look.finish(None)
     whole = record["answer"] | asked.volatile(look, timings)
@@ -65,15 +61,13 @@ class Found(NamedTuple):
     weighed: Weighed
 
 
-def _find(request: AnswerRequest, asked: Asked, look: Look) -> Found | Json:
-    """What an answer is made from, or the record of one to a near-identical query.
+def _find(request: AnswerRequest, asked: Asked, look: Look) -> Found:
+    """What an answer is made from.
 
     Both steps use the processor, so both belong to the request's turn; a language model that writes does not.
     """
     with asked.turn(ANSWER_SEARCH) as deadline:
-        found = asked.search_now(look, deadline)
-        if not isinstance(found, SearchResult):
-            return found
+        found = asked.search(look, deadline)
         return Found(found, services().generator.weigh(request.query, _context(request, found)))
 
 
@@ -95,17 +89,16 @@ def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) ->
 
 
 def _stream(request: AnswerRequest, asked: Asked, look: Look) -> Response:
-    found: Found | Json
-    try:
-        # what fails before the first passage is there has a status of its own
-        found = look.record or _find(request, asked, look)
-    except BaseException:
-        look.finish(None)
-        raise
-    if isinstance(found, Found):
-        events = _events(request, asked, look, found.result, found.weighed)
+    if look.record is not None:
+        whole = look.record["answer"] | asked.volatile(look, asked.timings)
+        events = _cached_events(request, whole, look.record["log"])
     else:
-        events = _cached_events(request, found["answer"] | asked.volatile(look, asked.timings), found["log"])
+        try:
+            found = _find(request, asked, look)  # what fails before the first passage has a status of its own
+        except BaseException:
+            look.finish(None)
+            raise
+        events = _events(request, asked, look, found.result, found.weighed)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     body = stream_with_context(events)
     response = Response(body, content_type="text/event-stream; charset=utf-8", headers=headers)

@@ -12,7 +12,6 @@ from flask import Blueprint, Response
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_body
-from app.cache.entries import Json
 from app.deadline import Deadline
 from app.features import Features
 from app.feedback.entries import Route, entry_of, logged_results
@@ -35,14 +34,12 @@ def search() -> Response:
     record, timings = look.record, asked.timings
     try:
         if record is None:
-            found = asked.search(look)
-            if isinstance(found, SearchResult):
-                body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
-                record, timings = record_of(look, body, log=logged(request, found)), found.timings
-                if is_lasting([item.reason for item in found.degraded]):
-                    look.finish(record)
-            else:
-                record, timings = found, asked.timings
+            with asked.turn() as deadline:
+                found = asked.search(look, deadline)
+            body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
+            record, timings = record_of(look, body, log=logged(request, found)), found.timings
+            if is_lasting([item.reason for item in found.degraded]):
+                look.finish(record)
     finally:
         look.finish(None)
     body = record["answer"] | asked.volatile(look, timings)
@@ -73,17 +70,6 @@ class Asked:
         """Whether the answer is there already; finish it in any case."""
         return services().answers.look(route, self.request, scope(), self.features, self.deadline)
 
-    def search(self, look: Look, share: float = 1.0) -> SearchResult | Json:
-        """Search in a share of the time that is left, when it is this request's turn.
-
-        A near-identical query that was answered before ends it: its answer's record is then returned.
-
-        Raises:
-            Overloaded, and as `SearchService.search`.
-        """
-        with self.turn(share) as deadline:
-            return self.search_now(look, deadline)
-
     @contextmanager
     def turn(self, share: float = 1.0) -> Iterator[Deadline]:
         """Wait for this request's turn, and have it while the block runs; gives the deadline of a share of the time.
@@ -95,10 +81,9 @@ class Asked:
         with services().admission.enter(deadline):
             yield deadline
 
-    def search_now(self, look: Look, deadline: Deadline) -> SearchResult | Json:
-        """As `search`, by whoever has its turn."""
-        near = services().answers.find_near(look)
-        return near or services().search.search(self.request, look.scope, deadline, self.features)
+    def search(self, look: Look, deadline: Deadline) -> SearchResult:
+        """Search, by whoever has its turn. Raises as `SearchService.search`."""
+        return services().search.search(self.request, look.scope, deadline, self.features)
 
     def volatile(self, look: Look, timings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of an answer that are this request's own, wherever the rest came from."""

@@ -13,7 +13,6 @@ from typing import Any
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
-from app.cache.near import NearQueries
 from app.cache.responses import ResponseCache
 from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
@@ -232,17 +231,11 @@ class Services:
 
     def _answer_cache(self, codec: EntryCodec, vectors: QueryVectors) -> AnswerCache:
         settings = self.settings
-        near = NearQueries(
-            self.redis,
-            codec,
-            entries=settings.near_cache_entries,
-            ttl_s=settings.response_cache_ttl_s,
-            threshold=settings.near_cache_threshold,
-        )
+        responses = ResponseCache(self.redis, codec, settings.response_cache_ttl_s)
         return AnswerCache(
             settings,
             self.generation,
-            ResponseCache(self.redis, codec, settings.response_cache_ttl_s),
+            responses,
             SingleFlight(self.redis),
             Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
             self.gate,
@@ -251,7 +244,7 @@ class Services:
                 self.reranker.name if self.reranker is not None else None,
                 self.generator.model,
             ),
-            near=NearAnswers(near, vectors, self.reranker),
+            near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
         )
 
     def _require_ready(self) -> None:

@@ -27,7 +27,6 @@ from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError
 from app.features import Features
 from app.generation.prompt import PROMPT_VERSION
-from app.search.cached_models import Vector
 from app.search.readiness import ReadinessGate
 from app.search.request import SearchRequest
 from app.serving.freshness import Freshness
@@ -49,7 +48,7 @@ _ELSEWHERE = frozenset(
     data_dir cache_dir java_home opensearch_home knn_lib opensearch_url opensearch_user opensearch_password
     opensearch_ca_file opensearch_timeout_s api_key keys_secret rate_limit_key rate_limit_tenant jwt_jwks_url jwt_issuer
     jwt_audience jwt_algorithms jwt_tenant_claim jwt_groups_claim jwt_roles_claim jwt_leeway_s query_log query_log_key
-    query_log_days reranker_key llm_api_key flags_file flagd tenant timeout_ms response_cache_ttl_s near_cache_entries
+    query_log_days reranker_key llm_api_key flags_file flagd tenant timeout_ms response_cache_ttl_s
     embedding_cache_entries cache_ttl_s
     """.split()  # noqa: SIM905 - a list of words
 )
@@ -62,7 +61,7 @@ class Look:
 
     `scope` is what to search with: as the caller's, less the caller's own name where no ACL names it, so that callers
     with equal rights share answers. `stale_ms`: how old the answer is, if passages were added since. `finish` must be
-    called, whatever happens. `asking` and `vector` are of queries that are compared with earlier ones.
+    called, whatever happens. `asking` is set for queries that near-identical ones may answer.
     """
 
     outcome: Outcome
@@ -74,7 +73,6 @@ class Look:
     key: str = ""
     bucket: str = ""
     asking: Asking | None = None
-    vector: Vector | None = None
     seen: Json = field(default_factory=dict)
     ticket: Ticket = field(default_factory=Ticket)
     _keep: Callable[[Look, Json], None] | None = None
@@ -139,22 +137,9 @@ class AnswerCache:
         look = self._asked(route, request, scope, features, generation, state)
         look.bucket = digest(look.bucket, store.identity, store.tuning.version)
         look.key = self._key(look)
-        if self._near is not None and features.near_cache and request.mode != "lexical":
+        if self._near is not None and features.near_cache and request.mode != "lexical" and not request.explain:
             look.asking = Asking(request, look.scope, features, deadline)
         return self._find(look, deadline)
-
-    def find_near(self, look: Look) -> Json | None:
-        """The answer to a near-identical query; costs embedding the query, which its search needs as well."""
-        if self._near is None or look.asking is None:
-            return None
-        look.vector = self._near.vector(look.asking)
-        if look.vector is None:
-            return None
-        key = self._near.find(look.bucket, look.query, look.vector, look.asking.deadline)
-        found = self._get(key, look) if key is not None else None
-        if found is not None:
-            self._hit(look, "near", found)
-        return found
 
     def _asked(
         self,
@@ -187,6 +172,10 @@ class AnswerCache:
     def _find(self, look: Look, deadline: Deadline) -> Look:
         if (found := self._get(look.key, look)) is not None:
             return self._hit(look, "exact", found)
+        if self._near is not None and look.asking is not None:
+            key = self._near.find(look.bucket, look.asking)
+            if key is not None and (found := self._get(key, look)) is not None:
+                return self._hit(look, "near", found)
         wait_s = max(0.0, deadline.remaining_s("cache") * _WAIT_SHARE)
         record, look.ticket = self._flights.join(look.key, lambda: self._get(look.key, look), wait_s)
         if record is not None:
@@ -214,8 +203,8 @@ class AnswerCache:
         return record
 
     def _keep(self, look: Look, record: Json) -> None:
-        if self._responses.put(look.key, record) and self._near is not None and look.vector is not None:
-            self._near.add(look.bucket, look.query, look.vector, look.key)
+        if self._responses.put(look.key, record) and self._near is not None and look.asking is not None:
+            self._near.add(look.bucket, look.asking, look.key)
 
     @staticmethod
     def _key(look: Look) -> str:
