@@ -8,6 +8,7 @@ narrower ACL, an alias swap. A counter that is not there begins at the time in m
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -38,23 +39,44 @@ class IndexGeneration:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
+        self._lock = threading.Lock()
+        self._owed: dict[str, bool] = {}
+        """Tenants whose generation could not be raised, and whether it was a revocation."""
 
     def current(self, tenant: str) -> Generation | None:
-        """The generation now; None when Redis is away or not configured."""
+        """The generation now; None when Redis is away or not configured, or misses a write of this process."""
+        if self._owed and not self._settle(tenant):
+            return None
         return self._connection.ask(lambda client: _read(client, tenant), None)
 
     def advance(self, tenant: str, *, revoking: bool) -> Generation | None:
-        """Raise it after a write became visible; None when Redis is away or not configured.
+        """Raise it after a write became visible; None when Redis is away (it is raised later then) or not configured.
 
         Args:
             tenant: whose passages were written.
             revoking: whether somebody may find less than before: passages were deleted, or have fewer readers.
         """
-        return self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+        raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+        if raised is None and self._connection.configured:
+            with self._lock:
+                self._owed[tenant] = self._owed.get(tenant, False) or revoking
+        return raised
 
     def advance_all(self) -> None:
         """Raise it for all tenants: what is searched, or how, became another."""
         self._connection.ask(lambda client: _raise(client, _ALL, True), None)
+
+    def _settle(self, tenant: str) -> bool:
+        """Raise what could not be raised before; whether nothing is owed now."""
+        with self._lock:
+            revoking = self._owed.get(tenant)
+        if revoking is None:
+            return True
+        if self._connection.ask(lambda client: _raise(client, tenant, revoking), None) is None:
+            return False
+        with self._lock:
+            self._owed.pop(tenant, None)
+        return True
 
 
 def _read(client: redis.Redis, tenant: str) -> Generation | None:

@@ -256,6 +256,30 @@ def test_redis_that_goes_costs_nothing(embedded_settings: Settings, server_folde
     connection.close()
 
 
+def test_a_revocation_that_redis_missed_is_made_up_for(
+    settings: Settings, embedded_settings: Settings, server_folder: Path
+) -> None:
+    tenant = f"t{secrets.token_hex(4)}"
+    with start_valkey(embedded_settings, data_dir=server_folder) as server:
+        connection = RedisConnection(load_settings(redis_url=server.url))
+        generation = IndexGeneration(connection)
+        before = generation.current(tenant)
+        assert before is not None
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "1")  # every write is refused, as by a Redis that is full
+            assert generation.advance(tenant, revoking=True) is None
+            assert generation.advance(tenant, revoking=False) is None
+            assert generation.current(tenant) is None  # nothing is served that may be older
+            client.config_set("maxmemory", "0")
+        after = generation.current(tenant)
+        assert after is not None
+        assert after.revocations == before.revocations + 1
+        assert after.writes > before.writes
+        assert generation.current(tenant) == after
+        connection.close()
+
+
 def test_without_redis_nothing_is_kept_and_nothing_fails() -> None:
     settings = load_settings()
     connection = RedisConnection(settings)
