@@ -16,8 +16,9 @@ class Deadline:
     budget_ms: int
 
     @classmethod
-    def after(cls, budget_ms: int) -> Deadline:
-        return cls(time.monotonic() + budget_ms / 1000, budget_ms)
+    def after(cls, budget_ms: int, since: float | None = None) -> Deadline:
+        """So long after `since` (of `time.monotonic`), or after now."""
+        return cls((time.monotonic() if since is None else since) + budget_ms / 1000, budget_ms)
 
     def part(self, share: float) -> Deadline:
         """The earlier moment that leaves what comes afterwards `1 - share` of the time from now on."""

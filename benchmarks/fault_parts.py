@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import harness
+import psutil
 from proxy import FaultyProxy
 
 sys.path.insert(0, str(harness.ROOT))
@@ -76,17 +77,23 @@ class Process:
         self._proxy, self._start = proxy, start
         self.pid, self._proxy.target = start()
 
+    def _signal(self, number: signal.Signals) -> None:
+        """To the process and those that it started."""
+        process = psutil.Process(self.pid)
+        for each in [process, *process.children(recursive=True)]:
+            each.send_signal(number)
+
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def again(self) -> None:
         self.pid, self._proxy.target = self._start()
 
     def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
 
 class Parts:

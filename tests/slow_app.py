@@ -15,7 +15,7 @@ from app.local.server import Server
 
 
 class SlowServer(Server):
-    """Serves `/healthz`, `/pid`, `/stream?seconds=N` (a line a fifth of a second) and `/busy?seconds=N`."""
+    """Serves `/healthz`, `/pid`, `/stream?seconds=N` (a line a fifth of a second), `/busy?seconds=N`, `/v1/search`."""
 
     def load(self) -> Flask:
         """The application."""
@@ -49,6 +49,11 @@ class SlowServer(Server):
             until = time.monotonic() + float(request.args["seconds"])
             while time.monotonic() < until:
                 sum(range(10_000))  # holds the interpreter, as parsing a large body does
+            return "done"
+
+        @app.post("/v1/search")
+        def search() -> str:
+            time.sleep(float(request.args["seconds"]))
             return "done"
 
         @app.get("/large")

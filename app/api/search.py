@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask import Blueprint, Response
+from flask import request as http_request
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_body
@@ -58,7 +59,9 @@ class Asked:
 
     @classmethod
     def now(cls, request: SearchRequest) -> Asked:
-        deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms)
+        # our worker notes when the request was there: the time until a thread had it counts
+        arrived = getattr(http_request.environ.get("gunicorn.socket"), "arrived", None)
+        deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms, arrived)
         return cls(request, time.perf_counter(), deadline, services().features(scope()))
 
     @property

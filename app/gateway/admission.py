@@ -21,6 +21,8 @@ from app.errors import Overloaded
 
 WAITING = 0.5
 """The share of a request's time that it may spend waiting."""
+_ROOM = 1.5
+"""Times the mean that must be left for the work itself when a turn comes: what is begun and not ended helps nobody."""
 _WEIGHT = 0.1
 """Of the newest time in the mean."""
 _LEAST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0
@@ -100,13 +102,17 @@ class Admission:
             expected = self._expected_s()
             if len(self._waiting) >= self.queue:
                 raise self._refused("queue-full", f"{len(self._waiting)} requests wait already")
-            if expected > left * WAITING:
+            if expected > left * WAITING or expected + _ROOM * self._mean_s > left:
                 raise self._refused("too-late", f"about {expected:.1f} s of waiting would leave too little time")
             ticket = _Ticket()
             self._waiting.append(ticket)
             self._show()
         if ticket.turn.wait(left * WAITING):
-            return
+            if self._fits(deadline):
+                return
+            self._pass_on()
+            with self._lock:
+                raise self._refused("too-late", "it waited until too little time was left")
         with self._lock:
             if ticket.turn.is_set():  # at the last moment
                 return
@@ -114,9 +120,18 @@ class Admission:
             self._show()
             raise self._refused("too-late", "half of its time went by without a free slot")
 
+    def _fits(self, deadline: Deadline) -> bool:
+        """Whether what is left after waiting is likely to be enough."""
+        with self._lock:
+            return deadline.at - time.monotonic() > _ROOM * self._mean_s
+
     def _leave(self, seconds: float) -> None:
         with self._lock:
             self._mean_s += (_WEIGHT if self._mean_s else 1.0) * (seconds - self._mean_s)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        with self._lock:
             if self._waiting:
                 self._waiting.popleft().turn.set()  # the slot goes from hand to hand
             else:

@@ -42,6 +42,8 @@ class TimedSocket(socket.socket):
     as its maker takes.
     """
 
+    arrived: float | None = None
+    """The moment (of `time.monotonic`) at which the request was there: what it waits for a thread is its own time."""
     aborted = False
     """Whether its client was given up: what it has not taken is thrown away."""
     _uploads: threading.Semaphore | None = None
@@ -175,6 +177,10 @@ class Connection(TConn):  # type: ignore[misc]
         self._arrived = bytearray(begun)
         self._needed = None
         self._looked = 0
+
+    def begins(self, texts: tuple[bytes, ...]) -> bool:
+        """Whether the request that was collected begins with one of `texts`."""
+        return self._arrived.startswith(texts)
 
     def feed(self, data: bytes) -> None:
         """More of the request has come."""

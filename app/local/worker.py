@@ -39,8 +39,12 @@ HEAD_S = 10.0
 LINGER_S = 2.0
 """Seconds that a closing connection is listened to, so that its last answer is not torn away."""
 _LINGER_BYTES = 256 * 1024
+BACKLOG_S = 0.25
+"""Seconds for which a request may wait for a thread. One that waited longer is told to come back, for a hundredth of
+what it would cost to find that out in the application: else whoever comes later waits ever longer."""
 QUIET_S = 30.0
 """Seconds that a worker which is to be replaced waits for a moment without requests."""
+_WORK = (b"POST /v1/search", b"POST /v1/answer", b"POST /v1/rerank", b"POST /v1/embeddings")
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
 _STATUS: dict[type[ParseException], tuple[int, str]] = {
@@ -203,10 +207,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             for listener in self.sockets:
                 listener.close()
 
+    def enqueue_req(self, conn: Connection) -> None:
+        """Give a request to the threads."""
+        conn.sock.arrived = time.monotonic()
+        super().enqueue_req(conn)
+
     # the threads
 
     def handle(self, conn: Connection) -> bool:
         """Answer one request; runs in a thread."""
+        if self._is_late(conn):
+            telemetry.ADMISSION_REFUSED.labels("search", "backlog").inc()
+            conn.sock.setblocking(True)
+            _say(conn.sock, 429, "Too many requests", "the service is busy; come back in 1 s", "Retry-After: 1\r\n")
+            return False
         if conn.refusal is not None:
             conn.sock.setblocking(True)
             self.handle_error(None, conn.sock, conn.client, conn.refusal)
@@ -216,6 +230,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return bool(super().handle(conn))
         finally:
             conn.sock.finish()
+
+    @staticmethod
+    def _is_late(conn: Connection) -> bool:
+        """Whether it is work, not a probe, and has waited for too long."""
+        waited = time.monotonic() - (conn.sock.arrived or float("inf"))
+        return conn.refusal is None and waited > BACKLOG_S and conn.begins(_WORK)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Refuse what two servers could understand differently, then answer."""
@@ -238,13 +258,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             status, title = 500, "Internal error"
             self.log.exception("error while handling a request")
-        kind = title.lower().replace(" ", "-")
-        body = json.dumps({"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": title})
-        head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-        try:
-            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-        except OSError:
+        if not _say(client, status, title, title):
             self.log.debug("the client went away")
+
+
+def _say(client: socket.socket, status: int, title: str, detail: str, headers: str = "") -> bool:
+    """Send a problem document; whether that went well."""
+    kind = "overloaded" if status == 429 else title.lower().replace(" ", "-")
+    body = json.dumps({"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": detail})
+    head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n{headers}"
+    try:
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    except OSError:
+        return False
+    return True
 
 
 def _address(client: Any) -> str:

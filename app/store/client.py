@@ -47,9 +47,10 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
 """Before a request is sent again; as much jitter comes on top."""
 _FIRST_SHARE, _FIRST_S = 0.35, 1.5
 """Of the time that is left, and at most, what one of several hosts gets before another is asked."""
-_FAIR_S = 0.5
+_FAIR_S = 0.7
 """Silence for less says nothing about the cluster: the caller had no more time. It must stay below what a search with
-a budget of one second has for its legs, or nobody would ever find out that a cluster hangs."""
+a budget of one second has for its legs, or nobody would ever find out that a cluster hangs, and above what is left of
+it after waiting for a turn: a service with too much to do must not take the cluster for dead."""
 _CONNECT_S = 2.0
 _SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
 _RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"

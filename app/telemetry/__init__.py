@@ -93,7 +93,9 @@ ADMISSION_WAITING = Gauge(
     "admission_waiting", "Requests that wait for their turn.", ["work"], multiprocess_mode="livesum"
 )
 ADMISSION_REFUSED = Counter(
-    "admission_refused_total", "Requests that were told to come back: queue-full, too-late.", ["work", "reason"]
+    "admission_refused_total",
+    "Requests that were told to come back: queue-full, too-late, backlog (it waited for a thread).",
+    ["work", "reason"],
 )
 ADMISSION_WAIT = Histogram(
     "admission_wait_seconds", "How long requests waited for their turn.", ["work"], buckets=_SECONDS

@@ -210,3 +210,22 @@ def _read_slowly(raw: socket.socket) -> None:
     with contextlib.suppress(ConnectionResetError):
         while raw.recv(512):
             time.sleep(0.2)
+
+
+def test_who_waits_too_long_for_a_thread_is_told_to_come_back_and_probes_are_not() -> None:
+    """Else the line grows without end under more load than the service bears, and all who stand in it come too late."""
+    with running_service(SLOW, concurrency="1", queue="0", threads="1") as service, ThreadPoolExecutor(41) as pool:
+
+        def ask(_: int) -> httpx2.Response:
+            return httpx2.post(f"{service.url}/v1/search", params={"seconds": 3}, timeout=120, trust_env=False)
+
+        asked = [pool.submit(ask, number) for number in range(40)]
+        time.sleep(1)
+        probe = pool.submit(get, service, "/healthz")
+        answers = [future.result() for future in asked]
+        assert probe.result() == "ok"
+    told = [answer for answer in answers if answer.status_code != 200]
+    assert {answer.status_code for answer in told} == {429}
+    assert len(told) >= 20, "there are nine threads"
+    assert {answer.headers["Retry-After"] for answer in told} == {"1"}
+    assert {answer.json()["type"] for answer in told} == {"urn:braid:problem:overloaded"}
