@@ -241,6 +241,7 @@ def ingesting(load: Load, rate: float) -> Iterator[list[Sample]]:
 def while_ingesting(load: Load, seconds: float, name: str, note: Callable[[str, Any], None]) -> None:
     load.caches(True)
     load.closed(4, seconds, most=400)
+    load.place += 400
     note(f"{name}, nothing ingested, 4 clients", load.closed(4, seconds / 2))
     load.place += 3000
     with ingesting(load, DOCUMENTS_PER_SECOND) as done:

@@ -88,7 +88,10 @@ def list_keys(settings: Settings, *, as_json: bool, console: Console) -> int:
         console.print("there are no keys; `braid keys create --name NAME` makes one", markup=False)
         return 0
     now = datetime.now(UTC)
-    table = Table("id", "name", "tenant", "roles", "groups", "rate", "state", "expires")
+    table = Table()
+    for column in ("id", "name", "tenant", "roles", "groups", "rate", "state", "expires"):
+        # the other commands want the whole id, however narrow the terminal is
+        table.add_column(column, no_wrap=column == "id", min_width=24 if column == "id" else None, overflow="fold")
     for record in records:
         cells = (
             record.id,
