@@ -44,7 +44,7 @@ BACKLOG_S = 0.25
 what it would cost to find that out in the application: else whoever comes later waits ever longer."""
 QUIET_S = 30.0
 """Seconds that a worker which is to be replaced waits for a moment without requests."""
-_WORK = (b"POST /v1/search", b"POST /v1/answer", b"POST /v1/rerank", b"POST /v1/embeddings")
+_WORK = (b"POST /v1/search", b"POST /v1/answer")
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TRANSIENT = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
 _STATUS: dict[type[ParseException], tuple[int, str]] = {
@@ -190,8 +190,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _retire(self, now: float) -> None:
         if self._retire_by is None:
             self._retire_by = now + QUIET_S
-        at_work = self.nr_conns - len(self._waiting) - len(self._closing)
-        if at_work == 0 or now >= self._retire_by:
+        if self._at_work == 0 or now >= self._retire_by:
             self.log.warning("worker %s is replaced after %d requests", self.pid, self.nr)
             self.alive = False
 
@@ -231,11 +230,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             conn.sock.finish()
 
-    @staticmethod
-    def _is_late(conn: Connection) -> bool:
-        """Whether it is work, not a probe, and has waited for too long."""
+    def _is_late(self, conn: Connection) -> bool:
+        """Whether it is a search or an answer and has waited for too long since all threads were taken."""
         waited = time.monotonic() - (conn.sock.arrived or float("inf"))
-        return conn.refusal is None and waited > BACKLOG_S and conn.begins(_WORK)
+        return (
+            conn.refusal is None
+            and waited > BACKLOG_S
+            and self._at_work >= self.cfg.threads  # else the machine stood still, and nobody waits behind it
+            and conn.begins(_WORK)
+        )
+
+    @property
+    def _at_work(self) -> int:
+        """Requests that the threads have, or that wait for one."""
+        return int(self.nr_conns) - len(self._waiting) - len(self._closing)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Refuse what two servers could understand differently, then answer."""
