@@ -11,13 +11,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import click
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 from app import __version__
 from app.config import Settings, load_settings
 from app.errors import BraidError, ConfigurationError, StoreUnavailable
+from app.local.output import plain, print_json
 from app.local.state import with_running
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -49,11 +49,6 @@ def _where(error: BraidError) -> str:
 
 def _settings(**overrides: object) -> Settings:
     return with_running(load_settings(**overrides))
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
-    sys.stdout.flush()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -162,10 +157,10 @@ def acl(
         raise click.UsageError("name each reader with --reader, or give --nobody")
     changed = ServiceClient(_settings(url=url, api_key=key)).change_readers(document_id, readers)
     if as_json:
-        _print_json(changed)
+        print_json(changed)
         return
     who = ", ".join(changed["acl"]) or "nobody but the operator and admins"
-    _out.print(_plain(f"{changed['document_id']} ({changed['passages']} passages): {who}"))
+    _out.print(plain(f"{changed['document_id']} ({changed['passages']} passages): {who}"))
 
 
 def _service_options(command: Any) -> Any:
@@ -200,7 +195,7 @@ def search(query: tuple[str, ...], url: str | None, key: str | None, as_json: bo
 
     found = ServiceClient(_settings(url=url, api_key=key)).search(_body(query, **how))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table(show_lines=True, expand=True)
     for name, ratio in (("score", 1), ("where", 4), ("passage", 10)):
@@ -210,7 +205,7 @@ def search(query: tuple[str, ...], url: str | None, key: str | None, as_json: bo
         text = item["text"] if len(item["text"]) <= 400 else item["text"][:400] + " …"
         heading = f"\n{item['section_heading']}" if item["section_heading"] else ""
         table.add_row(
-            f"{item['score']:.3f}", _plain(f"{item['title']}{page}{heading}\n{item['document_id']}"), _plain(text)
+            f"{item['score']:.3f}", plain(f"{item['title']}{page}{heading}\n{item['document_id']}"), plain(text)
         )
     _out.print(table, soft_wrap=False)
     _out.print(f"{found['total']} found in {found['timings']['total_ms']:.0f} ms", markup=False)
@@ -227,28 +222,21 @@ def ask(question: tuple[str, ...], url: str | None, key: str | None, as_json: bo
     done: dict[str, Any] = {}
     for event, data in ServiceClient(_settings(url=url, api_key=key)).answer_events(_body(question, **how)):
         if event == "token" and not as_json:
-            _out.print(_plain(data["text"]), end="")
+            _out.print(plain(data["text"]), end="")
         elif event == "error":
             raise ServiceProblem(f"{data.get('title')}: {data.get('detail')}")
         elif event == "done":
             done = data
     if as_json:
-        _print_json(done)
+        print_json(done)
         return
     _out.print()
     for citation in done.get("citations", []):
         item = done["results"][citation["marker"] - 1]
         page = f", p. {citation['page']}" if citation.get("page") is not None else ""
         where = f"[{citation['marker']}] {item.get('title', '')}{page} ({citation['document_id']})"
-        _out.print(_plain(f"{where}\n    {citation['quote']}"), style="dim")
+        _out.print(plain(f"{where}\n    {citation['quote']}"), style="dim")
     _print_degraded(done)
-
-
-def _plain(text: str) -> str:
-    """Documents are untrusted: neither rich's markup nor a terminal's control sequences may come from them."""
-    from rich.markup import escape
-
-    return escape("".join(ch for ch in text if ch == "\n" or ch.isprintable()))
 
 
 def _print_degraded(answer: dict[str, Any]) -> None:

@@ -19,8 +19,6 @@ from app.deadline import Deadline
 from app.evaluation.comparison import compare, holm
 from app.evaluation.dataset import load_set
 from app.evaluation.measures import measure
-from app.evaluation.scratch import prepare
-from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.querytext import read_query
 from app.search.plan import leads
@@ -130,15 +128,7 @@ def main() -> None:
         ready = StoreState((), shards=1, native_rrf_across_shards=False, tuning=SHIPPED)
         for name in arguments.sets:
             judged = load_set(fusion.folder_of(name, scratch))
-            index = prepare(
-                judged,
-                settings=settings,
-                cluster=store.cluster,
-                rendered=store.rendered,
-                encoder=store.encoder,
-                whole=True,
-                progress=Silent(),
-            )
+            index = harness.indexed(judged, store)
             gate = ReadinessGate(lambda: ready, workers)
             service = SearchService(settings, index.cluster, store.encoder, gate, workers, reranker)
             retrieval = Retrieval(index.cluster, workers)

@@ -26,9 +26,7 @@ from app.evaluation.learning import GRID, Examples, best_fixed, fit, shares_of, 
 from app.evaluation.measures import measure
 from app.evaluation.objective import Objective, examples
 from app.evaluation.ranking import prepare_all, rrf_ranking, single_rankings
-from app.evaluation.scratch import prepare
 from app.evaluation.where import query_vectors
-from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.querytext import ENGLISH_STOP_WORDS
 from app.search.weighting import FEATURES, Weight, features, learned_weight
@@ -147,10 +145,7 @@ def main() -> None:
         for name in arguments.sets:
             began = time.perf_counter()
             judged[name] = load_set(folder_of(name, scratch_folder))
-            scratch = prepare(
-                judged[name], settings=settings, cluster=store.cluster, rendered=store.rendered,
-                encoder=store.encoder, whole=True, progress=Silent(),
-            )  # fmt: skip
+            scratch = harness.indexed(judged[name], store)
             vectors = query_vectors(judged[name].queries, store.encoder)
             for tuning in (PLAIN, SHIPPED):
                 found = collect(

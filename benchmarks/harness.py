@@ -16,7 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # most scripts need none of these
+    from app.evaluation.dataset import JudgedSet
+    from app.evaluation.scratch import Scratch
+    from app.local.assets import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -117,3 +122,19 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()
+
+
+def indexed(judged: JudgedSet, store: Store) -> Scratch:
+    """The index of a judged set, its rows as passages; made where there is none."""
+    from app.evaluation.scratch import prepare
+    from app.ingest.progress import Silent
+
+    return prepare(
+        judged,
+        settings=store.settings,
+        cluster=store.cluster,
+        rendered=store.rendered,
+        encoder=store.encoder,
+        whole=True,
+        progress=Silent(),
+    )

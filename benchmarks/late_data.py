@@ -23,8 +23,6 @@ from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.dataset import JudgedSet, load_set
 from app.evaluation.learning import best_fixed, fit, together
 from app.evaluation.run import query_vectors
-from app.evaluation.scratch import prepare
-from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.search.fusion import fuse_linear
 from app.search.weighting import Weight, learned_weight
@@ -107,10 +105,7 @@ def _collect(names: Sequence[str], folder: Path) -> None:
         store = open_store(settings)
         for name in names:
             judged[name] = load_set(harness.SETS / name)
-            scratch = prepare(
-                judged[name], settings=settings, cluster=store.cluster, rendered=store.rendered,
-                encoder=store.encoder, whole=True, progress=Silent(),
-            )  # fmt: skip
+            scratch = harness.indexed(judged[name], store)
             found = collect(
                 judged[name].queries, query_vectors(judged[name].queries, store.encoder), cluster=scratch.cluster,
                 tenant=settings.tenant, tuning=SHIPPED, depth=DEPTH, load=Load(workers=2),

@@ -22,9 +22,7 @@ from app.evaluation.dataset import JudgedSet, load_set, sample_queries
 from app.evaluation.measures import Measured, measure
 from app.evaluation.ranking import prepare_all
 from app.evaluation.reranked import RerankedQuery, rerank_all
-from app.evaluation.scratch import prepare
 from app.evaluation.where import Where, query_vectors
-from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.reranking import decisive
@@ -160,15 +158,7 @@ def main() -> None:
         rerankers = [reranker for reranker in (late, *models) if reranker is not None]
         for name in arguments.sets:
             judged = load_set(fusion.folder_of(name, scratch))
-            index = prepare(
-                judged,
-                settings=settings,
-                cluster=store.cluster,
-                rendered=store.rendered,
-                encoder=store.encoder,
-                whole=True,
-                progress=Silent(),
-            )
+            index = harness.indexed(judged, store)
             where = Where(index.cluster, settings.tenant, store.encoder, settings, 1)
             found = collect(
                 judged.queries,

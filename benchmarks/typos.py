@@ -14,8 +14,6 @@ from app.deadline import Deadline
 from app.evaluation.dataset import load_set, sample_queries
 from app.evaluation.objective import Objective
 from app.evaluation.ranking import documents_of
-from app.evaluation.scratch import prepare
-from app.ingest.progress import Silent
 from app.local.assets import open_store
 from app.querytext import read_query
 from app.search.request import SearchRequest
@@ -83,10 +81,7 @@ def main() -> None:
         store = open_store(settings)
         for name in SETS:
             judged = load_set(harness.SETS / name)
-            scratch = prepare(
-                judged, settings=settings, cluster=store.cluster, rendered=store.rendered,
-                encoder=store.encoder, whole=True, progress=Silent(),
-            )  # fmt: skip
+            scratch = harness.indexed(judged, store)
             if len(judged.queries) > QUERIES:
                 judged = sample_queries(judged, most=QUERIES, seed=0)
             figures[name] = figures_of(scratch.cluster, judged)

@@ -153,9 +153,10 @@ def _timings(found: SearchResult, made: Answer) -> dict[str, float]:
 def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResult, weighed: Weighed) -> Iterator[bytes]:
     """The stream; whatever goes wrong in it is its last event, since the status has been sent."""
     own = asked.volatile(look, found.timings)
+    searched = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json") | own
     done = False
     try:
-        yield _event("retrieval", orjson.dumps(_searched(request, found) | own))
+        yield _event("retrieval", orjson.dumps(searched))
         left = _time_for(asked)
         steps: Iterator[Event] = services().generator.stream(
             request.query,
@@ -185,7 +186,7 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
     finally:
         look.finish(None)
         if not done:  # it failed, or its reader went away
-            log_query(request, _searched(request, found) | own, logged(request, found), route="answer")
+            log_query(request, searched, logged(request, found), route="answer")
 
 
 def _cached_events(request: AnswerRequest, whole: dict[str, Any], log: dict[str, Any]) -> Iterator[bytes]:
@@ -198,10 +199,6 @@ def _cached_events(request: AnswerRequest, whole: dict[str, Any], log: dict[str,
         yield _event("citation", orjson.dumps(citation))
     log_query(request, whole, log, route="answer")
     yield _event("done", orjson.dumps(whole))
-
-
-def _searched(request: AnswerRequest, found: SearchResult) -> dict[str, Any]:
-    return schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
 
 
 def _event(name: str, data: bytes) -> bytes:

@@ -133,6 +133,11 @@ class AuditLog:
             _log.error("the audit log can't be written (%s); requests go on without it, lines are lost", why)
 
 
+def timestamp() -> str:
+    """Now, as the lines say it: UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def note(**fields: str | int | None) -> None:
     """Add to this request's line: ids and counts only, never what was asked or found. Does nothing outside a request.
 
@@ -178,7 +183,7 @@ def _fields(status: int) -> dict[str, Any] | None:
     action = _ACTIONS.get(endpoint or "", endpoint)
     caller = g.get("caller")
     fields: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": timestamp(),
         "request_id": g.get("request_id", ""),
         "action": "denied" if denied else action,
         "status": status,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,6 +24,7 @@ from app.evaluation.summary import Summary, summarise
 from app.evaluation.where import Where
 from app.ingest.progress import ProgressBar
 from app.local.assets import Store, open_store
+from app.local.output import print_json
 from app.search.readiness import StoreState, require_ready
 from app.search.rerankers import load_reranker
 from app.store import templates, tunings
@@ -102,8 +101,7 @@ def run(settings: Settings, options: SetOptions, *, as_json: bool, console: Cons
     if not failed:
         (options.reports / "legs.jsonl").unlink(missing_ok=True)
     if as_json:
-        sys.stdout.write(orjson.dumps(as_dict(found)).decode() + "\n")
-        sys.stdout.flush()
+        print_json(as_dict(found))
     else:
         _print(summarise(found), console)
     for path in written:

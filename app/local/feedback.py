@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 from app.config import Settings
 from app.feedback import judgements
 from app.feedback.judgements import Unit
+from app.local.output import print_json
 from app.store import query_log
 from app.store.client import Cluster, connect
 
@@ -38,7 +37,7 @@ def export(
     with _cluster(settings) as cluster:
         report = judgements.export(cluster, settings.tenant, folder, since=_utc(since), min_votes=min_votes, unit=unit)
     if as_json:
-        _json(report.as_dict())
+        print_json(report.as_dict())
         return 0
     console.print(
         f"{report.queries} queries, {report.judgements} judgements ({report.relevant} relevant), {report.pairs} pairs "
@@ -65,7 +64,7 @@ def stats(settings: Settings, *, since: datetime | None, as_json: bool, console:
         found = query_log.statistics(cluster, settings.tenant, _utc(since))
     share = found.relevant / found.feedback if found.feedback else None
     if as_json:
-        _json({**asdict(found), "relevant_share": share})
+        print_json({**asdict(found), "relevant_share": share})
         return 0
     table = Table("what", "figure")
     table.add_row("queries", str(found.queries))
@@ -93,7 +92,7 @@ def purge(settings: Settings, *, dry_run: bool, as_json: bool, console: Console)
             for name in names:
                 query_log.remove(cluster, name)
     if as_json:
-        _json({"removed": [] if dry_run else names, "expired": names})
+        print_json({"removed": [] if dry_run else names, "expired": names})
         return 0
     for name in names:
         console.print(f"{'would remove' if dry_run else 'removed'} {name}", markup=False)
@@ -113,8 +112,3 @@ def _cluster(settings: Settings) -> Iterator[Cluster]:
 
 def _utc(when: datetime | None) -> datetime | None:
     return when.replace(tzinfo=UTC) if when is not None and when.tzinfo is None else when
-
-
-def _json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
-    sys.stdout.flush()

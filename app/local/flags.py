@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from app.features import ALL_ON
 from app.gateway.flag_file import FLAGS, SHIPPED, load, parse, read
 from app.gateway.flags import Flags
 from app.local.flag_rules import Definition, Rule, read_rule, write_rule
+from app.local.output import print_json
 from app.store.filters import Scope
 
 FILE_NAME = "flags.flagd.json"
@@ -55,7 +55,7 @@ def show(settings: Settings, tenant: str | None, *, as_json: bool, console: Cons
         for name in FLAGS
     ]
     if as_json:
-        sys.stdout.write(orjson.dumps({"tenant": asked, "flags": rows, "warnings": warnings}).decode() + "\n")
+        print_json({"tenant": asked, "flags": rows, "warnings": warnings})
         return 0
     table = Table("flag", f"for {asked}", "rule", title=f"from {source}", title_justify="left")
     for row in rows:

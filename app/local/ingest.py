@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 from rich.markup import escape
 
@@ -18,6 +16,7 @@ from app.ingest.report import IngestReport
 from app.ingest.run import IngestOptions, ingest_paths
 from app.ingest.sources import printable
 from app.local.assets import open_store
+from app.local.output import print_json
 from app.search.readiness import StoreState, require_ready
 from app.store import templates
 
@@ -65,8 +64,7 @@ def ingest_and_report(
         connection.close()
         store.cluster.close()
     if as_json:
-        sys.stdout.write(orjson.dumps(report.as_dict()).decode() + "\n")
-        sys.stdout.flush()
+        print_json(report.as_dict())
     else:
         print_report(report, console)
     return not report.failed

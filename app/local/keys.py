@@ -5,20 +5,18 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-import orjson
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from app.config import Settings
 from app.errors import InvalidInput
-from app.gateway.audit import AuditLog
+from app.gateway.audit import AuditLog, timestamp
 from app.gateway.keys import KeyRecord, KeyRing
+from app.local.output import plain, print_json
 from app.local.state import AUDIT_FILE
 from app.store.client import Cluster
 
@@ -71,7 +69,7 @@ def revoke(settings: Settings, key_id: str, *, as_json: bool, console: Console) 
         record = ring.revoke(key_id)
     audit(settings, "key-revoked", record)
     if as_json:
-        _json(as_dict(record))
+        print_json(as_dict(record))
     else:
         console.print(f"key {record.id} is revoked; services refuse it within two seconds", markup=False)
     return 0
@@ -82,7 +80,7 @@ def list_keys(settings: Settings, *, as_json: bool, console: Console) -> int:
     with _ring(settings) as ring:
         records = ring.all_keys()
     if as_json:
-        _json([as_dict(record) for record in records])
+        print_json([as_dict(record) for record in records])
         return 0
     if not records:
         console.print("there are no keys; `braid keys create --name NAME` makes one", markup=False)
@@ -103,7 +101,7 @@ def list_keys(settings: Settings, *, as_json: bool, console: Console) -> int:
             record.state(now),
             record.expires_at.isoformat() if record.expires_at is not None else "never",
         )
-        table.add_row(*(_plain(cell) for cell in cells))
+        table.add_row(*(plain(cell, lines=False) for cell in cells))
     console.print(table, soft_wrap=False)
     return 0
 
@@ -156,7 +154,7 @@ def audit(settings: Settings, action: str, record: KeyRecord) -> None:
     log = AuditLog(target)
     log.write(
         {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": timestamp(),
             "action": action,
             "tenant": record.tenant,
             "subject": None,
@@ -187,20 +185,10 @@ def _ring(settings: Settings) -> Iterator[KeyRing]:
 
 def _show_new(record: KeyRecord, key: str, *, as_json: bool, console: Console) -> None:
     if as_json:
-        _json({**as_dict(record), "key": key})
+        print_json({**as_dict(record), "key": key})
         return
     console.print(key, markup=False)
     ends = "never expires" if record.expires_at is None else f"expires {record.expires_at.isoformat()}"
     shown = f"key {record.id} ({record.name}): tenant {record.tenant}, roles {', '.join(record.roles)}, {ends}"
-    console.print(_plain(shown))
+    console.print(plain(shown, lines=False))
     console.print("It is shown this once and kept nowhere: store it now.", markup=False)
-
-
-def _plain(text: str) -> str:
-    """Names may come from anybody who can write to the index: no markup, no control sequences."""
-    return escape("".join(ch for ch in text if ch.isprintable()))
-
-
-def _json(value: object) -> None:
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
-    sys.stdout.flush()

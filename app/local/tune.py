@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from app.evaluation.report import write_files
 from app.evaluation.tune import Tuned, tune
 from app.local.assets import Store, open_store
 from app.local.evaluate import WIDE, SetOptions, open_set
+from app.local.output import print_json
 from app.store import templates, tunings
 from app.store.client import READ_ALIAS
 from app.store.queries import LINEAR_PIPELINE
@@ -82,8 +82,7 @@ def run(
     else:
         console.print(f"put it in force with `braid tune apply {options.reports / FILE}`", markup=False)
     if as_json:
-        sys.stdout.write(orjson.dumps(body).decode() + "\n")
-        sys.stdout.flush()
+        print_json(body)
     return 1 if found.failed else 0
 
 
@@ -133,7 +132,7 @@ def history(settings: Settings, *, as_json: bool, console: Console) -> int:
     kept = [SHIPPED, *tunings.history(store.cluster)]
     if as_json:
         rows = [{**item.model_dump(mode="json"), "in_force": item.version == now.version} for item in kept]
-        sys.stdout.write(orjson.dumps(rows).decode() + "\n")
+        print_json(rows)
         return 0
     if not console.is_terminal:
         console.width = WIDE

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import orjson
 from rich.console import Console
 
 from app.config import Settings
@@ -30,6 +29,7 @@ from app.local import state
 from app.local.assets import open_store
 from app.local.flags import own_file
 from app.local.ingest import ingest_and_report
+from app.local.output import print_json
 from app.local.server import drain_s
 from app.search.rerankers import check_reranker
 
@@ -102,8 +102,7 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
         ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
     if options.as_json:
         line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
-        sys.stdout.write(orjson.dumps(line).decode() + "\n")
-        sys.stdout.flush()
+        print_json(line)
     console.print(f"ready: [bold]{url}[/]  (Ctrl-C stops everything)")
     return _watch(service, cluster, settings, console)
 

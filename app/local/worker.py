@@ -97,19 +97,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.sock.setblocking(False)
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
         except (OSError, ValueError, KeyError):  # it is gone already
-            self.nr_conns -= 1
-            conn.close()
+            self._let_go(conn)
             return
         conn.deadline = time.monotonic() + (seconds if self.alive else min(seconds, LINGER_S))
         self._waiting[conn] = None
 
     def _readable(self, conn: Connection, _sock: socket.socket) -> None:
-        try:
-            data = conn.sock.recv(65536)
-        except (BlockingIOError, InterruptedError):
+        data = _received(conn)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:  # closed before its request was whole
             self._drop(conn)
             return
@@ -139,19 +135,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             conn.sock.setblocking(False)
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._drain, conn))
         except (OSError, ValueError, KeyError):  # it is gone already
-            self.nr_conns -= 1
-            conn.close()
+            self._let_go(conn)
             return
         conn.deadline = time.monotonic() + LINGER_S
         self._closing[conn] = 0
 
     def _drain(self, conn: Connection, _sock: socket.socket) -> None:
-        try:
-            data = conn.sock.recv(65536)
-        except (BlockingIOError, InterruptedError):
+        data = _received(conn)
+        if data is None:
             return
-        except OSError:
-            data = b""
         self._closing[conn] += len(data)
         if not data or self._closing[conn] > _LINGER_BYTES:
             self._drop(conn)
@@ -164,6 +156,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _drop(self, conn: Connection) -> None:
         self._forget(conn)
+        self._let_go(conn)
+
+    def _let_go(self, conn: Connection) -> None:
         self.nr_conns -= 1
         conn.close()
 
@@ -268,6 +263,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.log.exception("error while handling a request")
         if not _say(client, status, title, title):
             self.log.debug("the client went away")
+
+
+def _received(conn: Connection) -> bytes | None:
+    """What has come, without waiting; empty where the client closed or broke off, None where nothing has come."""
+    try:
+        return conn.sock.recv(65536)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
 
 
 def _say(client: socket.socket, status: int, title: str, detail: str, headers: str = "") -> bool:

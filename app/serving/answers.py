@@ -27,7 +27,8 @@ from app.deadline import Deadline
 from app.errors import DeadlineExceeded, StoreError
 from app.features import Features
 from app.generation.prompt import PROMPT_VERSION
-from app.search.readiness import ReadinessGate
+from app.search.cached_models import partition_of
+from app.search.readiness import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.serving.freshness import Freshness
 from app.serving.near import Asking, NearAnswers
@@ -69,7 +70,6 @@ class Look:
     generation: int | None = None
     record: Json | None = None
     stale_ms: float | None = None
-    query: str = ""
     key: str = ""
     bucket: str = ""
     asking: Asking | None = None
@@ -134,9 +134,7 @@ class AnswerCache:
             store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
         except (StoreError, DeadlineExceeded, TimeoutError):
             return off  # the search says what is wrong
-        look = self._asked(route, request, scope, features, generation, state)
-        look.bucket = digest(look.bucket, store.identity, store.tuning.version)
-        look.key = self._key(look)
+        look = self._asked(route, request, scope, features, generation, state, store)
         if self._near is not None and features.near_cache and request.mode != "lexical" and not request.explain:
             look.asking = Asking(request, look.scope, features, deadline)
         return self._find(look, deadline)
@@ -149,25 +147,26 @@ class AnswerCache:
         features: Features,
         generation: Generation,
         state: TenantState,
+        store: StoreState,
     ) -> Look:
-        """The look with its bucket: all that the key names but the query and the store."""
+        """The look with its key, and its bucket: all that the key names but the query."""
         scope = _effective(scope, state)
-        principals = None if scope.principals is None else sorted(scope.principals)
         seen = {"writes": generation.writes, "state": state.fingerprint}
         bucket = digest(
             self._identity,
             list(self._models()),
             route,
             request.model_dump(mode="json", exclude=set(_PASSING)),
-            scope.tenant,
-            principals,
+            partition_of(scope),
             generation.revocations,
             None if self._staleness_ms else seen,
             [features.lexical, features.vector, features.rerank, features.generation],
             [features.early_exit, features.learned_fusion],
+            [store.identity, store.tuning.version],
         )
         query = unicodedata.normalize("NFC", " ".join(request.query.split()))
-        return Look("miss", scope, generation.writes, query=query, bucket=bucket, seen=seen)
+        key = f"braid:response:{digest(bucket, query)}"
+        return Look("miss", scope, generation.writes, key=key, bucket=bucket, seen=seen)
 
     def _find(self, look: Look, deadline: Deadline) -> Look:
         if (found := self._get(look.key, look)) is not None:
@@ -205,10 +204,6 @@ class AnswerCache:
     def _keep(self, look: Look, record: Json) -> None:
         if self._responses.put(look.key, record) and self._near is not None and look.asking is not None:
             self._near.add(look.bucket, look.asking, look.key)
-
-    @staticmethod
-    def _key(look: Look) -> str:
-        return f"braid:response:{digest(look.bucket, look.query)}"
 
 
 def record_of(look: Look, answer: Json, **more: Any) -> Json:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,22 +20,11 @@ from app.store import documents
 from app.store.documents import count, get_document, newest_version, read_version
 from app.store.filters import Scope
 from tests.live.leak.oracle import Caller
-from tests.live.leak.world import World, document_path, open_world
+from tests.live.leak.world import World, document_path
 
 pytestmark = pytest.mark.live
 
 WRITER = ("search", "ingest")
-
-
-@pytest.fixture(scope="module")
-def world(addresses: Any, request: pytest.FixtureRequest) -> Iterator[World]:
-    if addresses.test_opensearch_url and addresses.test_redis_url:
-        urls = addresses.test_opensearch_url, addresses.test_redis_url
-    else:
-        up = request.getfixturevalue("braid_up")
-        urls = up["opensearch_url"], up["redis_url"]
-    with open_world(*urls) as found:
-        yield found
 
 
 @pytest.fixture

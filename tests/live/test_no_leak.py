@@ -6,26 +6,12 @@ A failure is made small by hypothesis, and told with the steps that lead to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from tests.live.leak.run import LeakRun, run_machine
-from tests.live.leak.world import World, open_world
+from tests.live.leak.world import World
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(scope="module")
-def world(addresses: Any, request: pytest.FixtureRequest) -> Iterator[World]:
-    if addresses.test_opensearch_url and addresses.test_redis_url:
-        urls = addresses.test_opensearch_url, addresses.test_redis_url
-    else:
-        up = request.getfixturevalue("braid_up")
-        urls = up["opensearch_url"], up["redis_url"]
-    with open_world(*urls) as found:
-        yield found
 
 
 @pytest.mark.timeout(900)
