@@ -77,6 +77,7 @@ _PAIRS: Final = (
     "hr put delete",
     "hr put-public patch-it",
     "hr put-public delete",
+    "public put-hr patch-hr",
 )
 _PAIRS_WITH_EARLY_SWEEP: Final = (
     "public patch-hr patch-it",
@@ -103,6 +104,7 @@ NOTICED_BY: Final = {
     "refresh-before-answer": ("NATIVE", "public delete", "1"),
     "refresh-before-settle": ("NATIVE", "absent put patch-hr", "1"),
     "confirm": ("LOST", "public delete", "1cd"),
+    "tidy-before-unchanged": ("NATIVE", "public patch-hr patch-hr", "1"),
     "unknown": ("LIE", "absent put delete", "1d"),
     "head-check": ("SHOWN", "public patch-hr", "1r"),
 }

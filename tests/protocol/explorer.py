@@ -114,7 +114,7 @@ def _describe(label: Label, operations: tuple[str, ...]) -> str:
         if isinstance(item, WriteHead):
             head = item.new
             lists = f"pending {sorted(head.pending)}, garbage {sorted(head.garbage)}"
-            what = f"head := {head.ver} for {head.acl or '-'}, {lists}"
+            what = f"head := {head.version} for {head.access or '-'}, {lists}"
         elif isinstance(item, Index):
             what = f"index {item.token}#{item.position} for {item.acl}, version {item.version}"
         else:

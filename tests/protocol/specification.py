@@ -18,9 +18,9 @@ def record_effect(state: State, effect: Effect) -> State:
     violation = state.violation
     if state.effects[operation]:
         violation = Violation("TWICE", "an operation took effect a second time")
-    if head.acl != expected:
+    if head.access != expected:
         names = effect.acl or "no acl"
-        violation = Violation("RESTORED", f"a {effect.verb} that names {names} turned {expected} into {head.acl}")
+        violation = Violation("RESTORED", f"a {effect.verb} that names {names} turned {expected} into {head.access}")
     effects = (*state.effects[:operation], head.rev, *state.effects[operation + 1 :])
     return state._replace(expected_acl=expected, effects=effects, violation=violation)
 
@@ -35,7 +35,7 @@ def check_answer(state: State, operation: int, result: str) -> State:
 
 def check_shown(state: State, shown: frozenset[Token], reader_acl: str) -> State:
     """The service shows only the version in force, and only to those who may read it."""
-    in_force = state.head.ver if state.head else None
+    in_force = state.head.version if state.head else None
     if shown and (state.expected_acl != reader_acl or shown != {in_force}):
         readers = state.expected_acl or "nobody"
         text = f"the service shows {sorted(shown)} to {reader_acl}; in force is {in_force} for {readers}"
@@ -48,11 +48,11 @@ def find_violation(state: State, operations: tuple[Operation, ...], passages: in
     if state.violation:
         return state.violation
     head = state.head
-    if head and head.ver:
-        if _count(state.stored, head.ver) < passages:
+    if head and head.version:
+        if _count(state.stored, head.version) < passages:
             return Violation("LOST", "passages of the version in force do not exist")
-        if _count(state.visible, head.ver) < passages:
-            author = state.processes[head.ver[0]] if head.ver[0] >= 0 else None
+        if _count(state.visible, head.version) < passages:
+            author = state.processes[head.version[0]] if head.version[0] >= 0 else None
             if author is None or author.replaced or author.result == "ok":
                 return Violation("NOT FOUND", "searches do not see the version in force")
     for index, operation in enumerate(operations):
@@ -89,5 +89,5 @@ def _count(passages: frozenset[Passage], token: Token) -> int:
 @cache
 def _is_tidy(head: Head | None, stored: frozenset[Passage], visible: frozenset[Passage], passages: int) -> bool:
     """Whether just the passages in force are stored, with the acl in force, and searches see nothing else."""
-    whole = {(head.ver, position, head.acl) for position in range(passages)} if head and head.ver else set()
+    whole = {(head.version, position, head.access) for position in range(passages)} if head and head.version else set()
     return {passage[:3] for passage in stored} == whole and {passage[:3] for passage in visible} <= whole

@@ -28,14 +28,14 @@ class Head(NamedTuple):
 
     rev: int
     """Rises by one with each write: stands for `_seq_no`, too."""
-    ver: Token | None
+    version: Token | None
     """The version in force; None: deleted, or not committed yet."""
-    acl: str
+    access: str
     pending: frozenset[Token] = NO_TOKENS
     """Attempts that may still be committed."""
     garbage: frozenset[Token] = NO_TOKENS
     """Versions that can never be in force again and may still have passages."""
-    acl_rev: int = 1
+    access_rev: int = 1
     """Revision of the last patch."""
     unsettled: bool = False
     """Whether passages may still carry an older acl."""

@@ -7,7 +7,13 @@ from typing import Any, Final
 
 from tests.protocol.configurations import Configuration
 from tests.protocol.opensearch import Protections, apply_item, spontaneous_moves
-from tests.protocol.specification import check_answer, check_shown, find_violation, find_violation_at_end
+from tests.protocol.specification import (
+    check_answer,
+    check_shown,
+    find_violation,
+    find_violation_at_end,
+    record_effect,
+)
 from tests.protocol.state import (
     NO_TOKENS,
     PUBLIC,
@@ -55,6 +61,7 @@ SAFEGUARDS: Final = {
     "refresh-before-answer": "success is answered, and `garbage` cleared, before searches have stopped to see it",
     "refresh-before-settle": "a patch rewrites only the passages that searches happen to see",
     "confirm": "a write of the head that timed out is relied on when a GET shows it, without an acknowledged one",
+    "tidy-before-unchanged": "a patch that finds its acl in force answers at once, though the head is open",
     "unknown": "an operation whose write of the head timed out answers `refused` where it can't tell",
     "head-check": "the service shows what the search found, without asking for the head",
 }
@@ -183,32 +190,37 @@ class Protocol:
             yield "get", change(state, i, step="seize", head=head, replaced=True)
         elif verb == "put" and process.staged:
             yield self._read_staged(state, i, process)
-        elif verb == "put":
-            if head and process.token in head.pending:
-                yield "get: the intent was stored although it timed out", self._confirm(state, i, head)
-            else:
-                kept = process.token if "fresh-token" in self.without else None
-                token = kept or (i, head.rev + 1 if head else 1)
-                yield "get", change(state, i, head=head, step="intent", token=token, uncertain_rev=-1)
+        elif verb == "put":  # an intent that timed out may have been stored: it is left to be fenced by the commit
+            kept = process.token if "fresh-token" in self.without else None
+            token = kept or (i, head.rev + 1 if head else 1)
+            yield "get", change(state, i, head=head, step="intent", token=token, uncertain_rev=-1)
         elif process.uncertain_rev >= 0 and head and head.by == i:
             yield "get: it was stored", self._confirm(state, i, head)
         elif process.uncertain_rev >= 0 and head and head.rev != process.uncertain_rev:
             yield "get: can't tell", self._answer(state, i, "unknown")
-        elif not head or not head.ver:
+        elif not head or not head.version:
             yield "get: not found", self._answer(state, i, "missing")
+        elif self._is_in_force(head, self.operations[i]):
+            state = record_effect(state, Effect(i, *self.operations[i]))
+            yield "get: in force already", self._answer(state, i, "ok")
         else:
             yield "get", change(state, i, head=head, step="commit")
+
+    def _is_in_force(self, head: Head, operation: Operation) -> bool:
+        """Whether a patch has nothing to do."""
+        may_be_open = "tidy-before-unchanged" in self.without
+        return operation.verb == "patch" and operation.acl == head.access and (may_be_open or not head.is_open)
 
     def _read_staged(self, state: State, i: int, process: Process) -> tuple[What, State]:
         """A put whose passages are written: may it still commit, has it, or was it fenced?"""
         head = state.head
         if head and process.token in head.pending:
             return "get: still pending", change(state, i, head=head, step="commit")
-        if head and head.ver == process.token:
+        if head and head.version == process.token:
             return "get: it was committed", self._confirm(state, i, head)
         if process.uncertain_rev >= 0:
             return "get: fenced, can't tell", self._answer(state, i, "unknown")
-        patched = head is not None and process.token is not None and head.acl_rev > process.token[1]
+        patched = head is not None and process.token is not None and head.access_rev > process.token[1]
         if process.retried or (self.operations[i].acl and patched):
             return "get: fenced, refused", self._answer(state, i, "refused")
         return "get: fenced, again", change(state, i, step="read", staged=False, retried=True)
@@ -218,13 +230,12 @@ class Protocol:
         head = process.head or Head(0, None, "")
         new, effect = self._next_head(head, i, process)
         if process.step == "commit" and self.operations[i].verb == "put":
-            state = change(state, i, replaced=bool(head.ver))
+            state = change(state, i, replaced=bool(head.version))
         item = WriteHead(head.rev, new, effect)
         after, accepted = apply_item(state, item, self.protections, acknowledged=True)
         if accepted:
             after = change(after, i, head=after.head, uncertain_rev=-1)
-            staging = process.token in new.pending
-            yield (item, True), self.stage(after, i) if staging else self.erase(after, i)
+            yield (item, True), self.stage(after, i) if process.step == "intent" else self.erase(after, i)
         else:
             yield (item, False), change(state, i, step="read")
         if state.delays:
@@ -245,36 +256,35 @@ class Protocol:
             if "fence-before-erase" in self.without:
                 return head, None
             return head._replace(pending=NO_TOKENS, garbage=head.garbage | head.pending), None
-        replaced = frozenset({head.ver} if head.ver else ())
+        replaced = frozenset({head.version} if head.version else ())
         fenced = NO_TOKENS if "fence" in self.without else head.pending - {token}
         pending, garbage = head.pending - fenced - {token}, head.garbage | fenced
-        effect = Effect(i, operation.verb, operation.acl)
+        effect = Effect(i, *operation)
         if operation.verb == "put":
-            committed = head._replace(ver=token, acl=process.acl, unsettled=False)
+            committed = head._replace(version=token, access=process.acl, unsettled=False)
             return committed._replace(pending=pending, garbage=garbage | replaced), effect
         # patch and delete write the head first, so that the service obeys at once
         fencing = head._replace(pending=pending, garbage=garbage, by=i)
         if operation.verb == "delete":
-            return fencing._replace(ver=None, garbage=garbage | replaced, unsettled=False), effect
-        return fencing._replace(acl=operation.acl, acl_rev=head.rev + 1, unsettled=True), effect
+            return fencing._replace(version=None, garbage=garbage | replaced, unsettled=False), effect
+        return fencing._replace(access=operation.acl, access_rev=head.rev + 1, unsettled=True), effect
 
     def _confirm(self, state: State, i: int, head: Head) -> State:
         """What a GET shows may be lost with its primary; not what is acknowledged on top of it."""
         if "confirm" not in self.without:
             return change(state, i, head=head, uncertain_rev=-1, step="confirm")
-        state = change(state, i, head=head, uncertain_rev=-1)
-        return self.stage(state, i) if state.processes[i].token in head.pending else self.erase(state, i)
+        return self.erase(change(state, i, head=head, uncertain_rev=-1), i)
 
     def stage(self, state: State, i: int) -> State:
         """Write the passages, with the caller's acl or the intent's; a later change of the acl fences the attempt."""
         process = state.processes[i]
         if not process.token or not process.head:
             raise ValueError("a put stages after its intent")
-        acl = self.operations[i].acl or process.head.acl or PUBLIC
+        acl = self.operations[i].acl or process.head.access or PUBLIC
         request = tuple(
             Index(process.token, position, acl, process.token[1]) for position in range(self.configuration.passages)
         )
-        reveals = process.head.ver and "refresh-before-commit" not in self.without
+        reveals = process.head.version and "refresh-before-commit" not in self.without
         return change(state, i, acl=acl, request=request, staged=True, step="reveal" if reveals else "read")
 
     def reveal(self, state: State, i: int, process: Process) -> Ways:
@@ -294,24 +304,26 @@ class Protocol:
         request = tuple(
             Erase(token, n) for token in sorted(gone, key=_by_intent) for n in range(self.configuration.passages)
         )
-        return change(state, i, gone=gone, request=request, step="settle" if head.unsettled and head.ver else "hide")
+        return change(
+            state, i, gone=gone, request=request, step="settle" if head.unsettled and head.version else "hide"
+        )
 
     def erase_others(self, state: State, i: int, process: Process) -> Ways:
         """Without `erase-by-list`."""
         head = process.head
         if head:
-            others = {passage.token for passage in state.stored if passage.token != head.ver}
+            others = {passage.token for passage in state.stored if passage.token != head.version}
             yield "refresh, search for others", self.erase(state, i, head.garbage | others)
 
     def settle(self, state: State, i: int, process: Process) -> Ways:
         """Rewrite the passages with the acl of the head. The copy that is read may be old: only its acl changes."""
         head = process.head
-        if not head or not head.ver:
+        if not head or not head.version:
             raise ValueError("only passages of a version in force are settled")
         if "refresh-before-settle" not in self.without:
             state = state._replace(visible=state.stored)
-        seen = sorted({passage.position for passage in state.visible if passage.token == head.ver})
-        request = tuple(Index(head.ver, position, head.acl, head.acl_rev) for position in seen)
+        seen = sorted({passage.position for passage in state.visible if passage.token == head.version})
+        request = tuple(Index(head.version, position, head.access, head.access_rev) for position in seen)
         yield "refresh, read the passages", change(state, i, request=request, step="hide")
 
     def hide(self, state: State, i: int, process: Process) -> Ways:
@@ -328,7 +340,7 @@ class Protocol:
         head, mine = state.head, process.head
         if not head or not mine:
             raise ValueError("a head is never removed")
-        settled = mine.unsettled and head.acl_rev == mine.acl_rev and head.ver == mine.ver
+        settled = mine.unsettled and head.access_rev == mine.access_rev and head.version == mine.version
         new = head._replace(garbage=head.garbage - process.gone, unsettled=head.unsettled and not settled)
         after = change(state, i, step="read" if self.operations[i].verb == "sweep" else "end", head=None)
         if new != head:
@@ -351,8 +363,8 @@ class Protocol:
         """Show what the head allows: one realtime mget of the heads of the page."""
         head, shown = state.head, process.gone
         if "head-check" not in self.without:
-            readable = head and head.acl == PUBLIC
-            shown = frozenset(token for token in shown if readable and head and token == head.ver)
+            readable = head and head.access == PUBLIC
+            shown = frozenset(token for token in shown if readable and head and token == head.version)
         after = check_shown(state, shown, PUBLIC)
         yield f"get: shows {sorted(shown)}", change(after, i, step="end", result="ok", gone=NO_TOKENS)
 
