@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.ingest import protocol
 from tests.protocol.configurations import NOTICED_BY, Configuration, configuration, quick_configurations
 from tests.protocol.explorer import TooManyStates, explore
 from tests.protocol.state import Operation
@@ -80,3 +81,7 @@ def test_the_page_names_each_step_safeguard_and_violation() -> None:
     missing = [name for name in (*STEPS, *SAFEGUARDS) if f"`{name}`" not in page]
     missing += [kind for kind in kinds if kind not in page]
     assert not missing
+
+
+def test_the_model_and_the_code_name_the_same_steps() -> None:
+    assert protocol.STEPS == STEPS
