@@ -61,6 +61,11 @@ class ParserPool:
         finally:
             self._leave()
 
+    def processes(self) -> set[int]:
+        """The ids of the processes that there are now."""
+        with self._changed:
+            return {worker.pid for worker in (*self._idle, *self._busy)}
+
     def close(self) -> None:
         """End the processes; whatever they are doing is abandoned."""
         with self._changed:

@@ -15,6 +15,7 @@ import pickle
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ Parser = Callable[[Path, Limits, int | None], ParsedDocument]
 
 _START_S = 60.0
 """A process that has not begun by then is replaced. Starting one takes 0.2 s on an idle machine."""
+_FAREWELL_S = 2.0
+"""A dying process closes its files before its exit status can be had."""
 _FILES_A_PROCESS = 500
 """After so many files a process is replaced: native libraries fragment their memory."""
 _MEMORY_SIGNALS = frozenset({signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL})
@@ -99,7 +102,7 @@ class Worker:
         try:
             outcome = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise self._crashed(self.end(), size) from error
+            raise self._crashed(self._ended(), size) from error
         if isinstance(outcome, _Refusal):
             raise DocumentRejected(outcome.detail, reason=outcome.reason)
         parsed: ParsedDocument = outcome
@@ -117,6 +120,18 @@ class Worker:
         with _children:
             self._process.join()
             return self._process.exitcode or 0
+
+    def _ended(self) -> int:
+        """The exit status of a process that closed its connection; one that lingers after that is ended."""
+        until = time.monotonic() + _FAREWELL_S
+        while time.monotonic() < until:
+            with _children:
+                code = self._process.exitcode
+            if code is not None:
+                return code
+            time.sleep(0.005)
+        self.end()
+        return 0
 
     def _crashed(self, code: int, size: int) -> DocumentRejected:
         if -code in _MEMORY_SIGNALS:
