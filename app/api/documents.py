@@ -118,11 +118,11 @@ def _from_upload() -> Document:
         asked = schemas.UploadFields.model_validate({"document_id": name, **fields})
     except ValidationError as error:
         raise from_validation(error) from error
-    with tempfile.TemporaryDirectory(prefix="braid-upload-") as folder:
-        # the suffix helps to tell Markdown from plain text; the rest of the name never reaches the file system
-        path = Path(folder) / f"upload{PurePosixPath(name).suffix[:12].lower()}"
-        upload.save(path)
-        return services().file_document(path, name, asked.model_dump(exclude_unset=True), scope().tenant)
+    with tempfile.TemporaryFile() as content:  # has no name, so nothing of it is left by a service that is killed
+        upload.save(content)
+        # the suffix helps to tell Markdown from plain text
+        path = Path(f"upload{PurePosixPath(name).suffix[:12].lower()}")
+        return services().file_document(path, content, name, asked.model_dump(exclude_unset=True), scope().tenant)
 
 
 def _readers(values: list[str]) -> list[str]:

@@ -298,4 +298,6 @@ class Problem(_Answer):
     status: int
     detail: str
     request_id: str
+    reason: str | None = None
+    """Of a document that was rejected: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []

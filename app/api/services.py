@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from app.access import Access, AccessChange
 from app.cache.connection import RedisConnection
@@ -153,14 +153,16 @@ class Services:
         except DocumentRejected as error:
             raise InvalidInput(error.detail, problems=[FieldProblem(("body",), error.detail)]) from error
 
-    def file_document(self, path: Path, name: str, fields: Mapping[str, Any], tenant: str) -> Document:
-        """Parse an uploaded file. Raises DocumentRejected, with the reason."""
+    def file_document(
+        self, path: Path, content: IO[bytes], name: str, fields: Mapping[str, Any], tenant: str
+    ) -> Document:
+        """Parse an uploaded file; `path` is no more than a name. Raises DocumentRejected, with the reason."""
         with self._lock:
             if self._parsers is None:
                 self._parsers = ParserPool(self.settings, 1)
                 self._parsers.__enter__()
             parsers = self._parsers
-        parsed = parsers.parse(path)
+        parsed = parsers.parse(path, content)
         if parsed.title == path.stem:  # the parser fell back on the name of our temporary file
             parsed = replace(parsed, title=name)
         source = str(fields.get("source_id", "upload"))
