@@ -11,13 +11,13 @@ before the last of them is served while it is younger than the bound. Deletions 
 
 from __future__ import annotations
 
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from app import __version__, telemetry
+from app.cache.age import age_ms, stamp
 from app.cache.entries import Json, digest
 from app.cache.generation import Generation, IndexGeneration
 from app.cache.responses import ResponseCache
@@ -188,7 +188,7 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "hit").inc()
         look.outcome, look.record = outcome, record
         if record["seen"] != look.seen:
-            look.stale_ms = _age_ms(record)
+            look.stale_ms = age_ms(record["made_at"])
             telemetry.CACHE_REQUESTS.labels("responses", "stale").inc()
         return look
 
@@ -197,8 +197,10 @@ class AnswerCache:
         record = self._responses.get(key)
         if record is None or not {"seen", "made_at", "answer"} <= record.keys():
             return None
-        if record["seen"] != look.seen and _age_ms(record) > self._staleness_ms:
-            return None
+        if record["seen"] != look.seen:
+            age = age_ms(record["made_at"])
+            if age is None or age > self._staleness_ms:
+                return None
         return record
 
     def _keep(self, look: Look, record: Json) -> None:
@@ -208,7 +210,7 @@ class AnswerCache:
 
 def record_of(look: Look, answer: Json, **more: Any) -> Json:
     """What is kept of an answer: the answer itself, when it was made, and the generation that it was made in."""
-    return {"answer": answer, "made_at": time.time(), "seen": look.seen, **more}
+    return {"answer": answer, "made_at": stamp(), "seen": look.seen, **more}
 
 
 def is_lasting(reasons: Sequence[str]) -> bool:
@@ -222,7 +224,3 @@ def _effective(scope: Scope, state: TenantState) -> Scope:
         return scope
     own = frozenset(name for name in scope.principals if name.startswith("user:"))
     return replace(scope, principals=scope.principals - (own - state.users))
-
-
-def _age_ms(record: Json) -> float:
-    return max(0.0, (time.time() - float(record["made_at"])) * 1000)
