@@ -50,6 +50,9 @@ from app.store.versions import tenant_state
 from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
+_FRESH_TIMEOUT_S = 1.0
+"""For asking whether passages changed: a later answer is of no use, and silence for so long tells that nobody is there
+(`store.client` counts from 0.7 s), however little time the requests have that wait for it."""
 _LOOKS, _PAUSE_S = 3, 0.1
 """How often the cluster is compared before a difference counts, and the pause between."""
 
@@ -237,7 +240,7 @@ class Services:
             self.generation,
             responses,
             SingleFlight(self.redis),
-            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
+            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _FRESH_TIMEOUT_S), self.executor),
             self.gate,
             models=lambda: (
                 self.encoder.name,

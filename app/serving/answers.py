@@ -39,6 +39,10 @@ Outcome = Literal["off", "miss", "exact", "near"]
 
 _WAIT_SHARE = 0.5
 """Of what is left of the budget, for somebody else who computes the same."""
+_FRESH_SHARE, _FRESH_S = 0.1, 0.5
+"""Of what is left of the budget, and at most, for asking whether passages changed. That is answered in milliseconds; on
+a busy machine it takes longer, and going without the cache then makes it busier. Where nobody answers, the search needs
+the time to find out, and to say, what is wrong: of a second, its legs must get what `store.client` takes for fair."""
 _PASSING = frozenset({"query", "timeout_ms", "cache", "stream"})
 """Fields of a request that its answer does not depend on; the query is taken apart."""
 _LASTING = ("switched-off", "query-cut", "no-model", "no-threshold", "not-configured")
@@ -130,8 +134,9 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "unavailable").inc()
             return off
         try:
-            state = self._freshness.current(scope.tenant, generation.writes, deadline.remaining_s("cache"))
-            store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
+            fresh = Deadline.after(int(1000 * min(_FRESH_S, deadline.remaining_s("cache") * _FRESH_SHARE)))
+            state = self._freshness.current(scope.tenant, generation.writes, fresh.remaining_s("cache"))
+            store = self._gate.state(self._gate.begin(), fresh.remaining_s("cache"))
         except (StoreError, DeadlineExceeded, TimeoutError):
             return off  # the search says what is wrong
         look = self._asked(route, request, scope, features, generation, state, store)

@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,11 @@ from app.cache.age import stamp
 from app.config import Settings, load_settings
 from app.deadline import Deadline
 from app.embedded.valkey import start_valkey
+from app.errors import StoreUnavailable
 from app.features import ALL_ON
+from app.search.readiness import ReadinessGate
 from app.search.request import SearchRequest
+from app.serving.freshness import Freshness
 from app.store.filters import Scope
 
 pytestmark = pytest.mark.live
@@ -406,6 +410,28 @@ def test_a_clock_that_was_set_back_makes_no_answer_younger(
         put(bounded[1], source, "three", "Marmots eat grass.")
         found = search(bounded[1], source)
         assert (found["cache"], found["total"]) == ("miss", 3)
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/answer"])
+@pytest.mark.parametrize("silent", ["passages", "templates"])
+def test_who_can_not_say_whether_anything_changed_costs_the_cache_and_not_the_answer(
+    braid_up: dict[str, Any], source: str, path: str, silent: str
+) -> None:
+    released = threading.Event()
+
+    def ask(*_: str) -> Any:
+        released.wait(60)
+        raise StoreUnavailable("it never said")
+
+    with opened(braid_up) as (services, client), ThreadPoolExecutor() as executor:
+        assert search(client, source)["cache"] in {"miss", "exact"}
+        if silent == "passages":
+            services.answers._freshness = Freshness(ask, executor)
+        else:
+            services.answers._gate = ReadinessGate(ask, executor)
+        answer = client.post(path, json={"query": "marmot", "filter": {"source_id": [source]}, "timeout_ms": 5000})
+        released.set()
+        assert (answer.status_code, answer.json["cache"], answer.json["total"]) == (200, "off", 2)
 
 
 def test_without_redis_the_service_goes_on(braid_up: dict[str, Any], client: FlaskClient, source: str) -> None:
