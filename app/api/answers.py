@@ -68,7 +68,7 @@ def _find(request: AnswerRequest, asked: Asked, look: Look) -> Found:
     """
     with asked.turn(ANSWER_SEARCH) as deadline:
         found = asked.search(look, deadline)
-        return Found(found, services().generator.weigh(request.query, _context(request, found)))
+        return Found(found, services().generator.weigh(request.query, _context(request, found), _left(asked)))
 
 
 def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) -> tuple[Json, dict[str, float]]:
@@ -114,7 +114,12 @@ def _time_for(asked: Asked) -> float:
     """Seconds for the language model: what is left of a budget that the request names, else the setting's."""
     if asked.request.timeout_ms is None:
         return services().settings.llm_timeout_s
-    return max(0.1, asked.deadline.at - time.monotonic())
+    return max(0.1, _left(asked))
+
+
+def _left(asked: Asked) -> float:
+    """Seconds of the request's budget."""
+    return asked.deadline.at - time.monotonic()
 
 
 def _nearby(request: AnswerRequest, look: Look, left: float) -> Fetch:
