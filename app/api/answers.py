@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import orjson
 from flask import Blueprint, Response, g, stream_with_context
+from flask import request as http_request
 
 from app import telemetry
 from app.api import problems, schemas
 from app.api.bodies import read_json, services, write_body
 from app.api.search import Asked, log_query, logged, search_fields
 from app.cache.entries import Json
-from app.errors import BraidError
+from app.errors import BraidError, NotAuthenticated
 from app.generation.answer import Answer, Event, Weighed
 from app.generation.citations import Citation
 from app.generation.context import Fetch
@@ -33,6 +34,8 @@ _log = logging.getLogger("braid.api")
 
 _NEIGHBOURS_TIMEOUT_S = 1.0
 """For reading them: they are worth a few milliseconds, not a wait."""
+_ADMITTED_S = 1.0
+"""How often, at least, it is seen while a stream goes on whether its caller's key was revoked."""
 
 
 @blueprint.post("/v1/answer")
@@ -171,7 +174,12 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
             generate=asked.features.generation,
             weighed=weighed,
         )
+        seen = time.monotonic()
         for step in steps:
+            if time.monotonic() - seen >= _ADMITTED_S:
+                seen = time.monotonic()
+                if not services().identity.still_admitted(http_request.headers.get("Authorization")):
+                    raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
             if step.kind == "token":
                 yield _event("token", orjson.dumps({"text": step.text}))
             elif step.citation is not None:

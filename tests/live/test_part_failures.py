@@ -184,10 +184,17 @@ def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(node
     cluster.close()
 
 
-def test_searches_find_out_that_the_node_is_frozen_and_say_so(node_settings: Settings) -> None:
+@pytest.fixture(scope="module")
+def own_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
+    """A `braid up` whose parts a test may stop."""
+    with running_braid() as up:
+        yield up
+
+
+def test_searches_find_out_that_the_node_is_frozen_and_say_so(own_up: dict[str, Any]) -> None:
     """One caller with a second each: what comes before the search must not eat it up."""
-    body = {"query": "why does a turbine vibrate", "timeout_ms": 1000}
-    with running_braid() as up, httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as client:
+    body, up = {"query": "why does a turbine vibrate", "timeout_ms": 1000}, own_up
+    with httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as client:
         answer = client.post("/v1/documents", json={"document_id": "one", "text": "Ice makes a turbine vibrate."})
         assert answer.status_code == 200, answer.text
         eventually(lambda: client.post("/v1/search", json=body).json().get("cache") == "exact")
@@ -205,6 +212,17 @@ def test_searches_find_out_that_the_node_is_frozen_and_say_so(node_settings: Set
         assert "a moment ago" in told[-1]["detail"], told
         assert len(told) <= 4, told
         eventually(lambda: client.post("/v1/search", json=body).status_code == 200)
+
+
+def test_a_valkey_that_ended_is_mentioned_and_the_service_goes_on(own_up: dict[str, Any]) -> None:
+    folder = str(own_up["data"] / "valkey")
+    (valkey,) = (one for one in psutil.Process(own_up["pid"]).children(recursive=True) if one.cwd() == folder)
+    valkey.kill()
+    said = own_up["data"].parent / "up.err"
+    eventually(lambda: "Valkey ended" in said.read_text())
+    body = {"query": "why does a turbine vibrate"}
+    answer = httpx2.post(f"{own_up['url']}/v1/search", json=body, timeout=60, trust_env=False)
+    assert (answer.status_code, answer.json()["cache"]) == (200, "off")
 
 
 TEXTS = {f"node-{n}": f"Ice on the blades makes turbine {n} vibrate until its bearings fail." for n in range(12)}
