@@ -53,6 +53,8 @@ _CHECK_TIMEOUT_S = 10.0
 _FRESH_TIMEOUT_S = 1.0
 """For asking whether passages changed: a later answer is of no use, and silence for so long tells that nobody is there
 (`store.client` counts from 0.7 s), however little time the requests have that wait for it."""
+_PROBED_S = 1.0
+"""How long what ``/readyz`` says is good for callers that nobody knows: they must not make work for the store."""
 _LOOKS, _PAUSE_S = 3, 0.1
 """How often the cluster is compared before a difference counts, and the pause between."""
 
@@ -96,6 +98,8 @@ class Services:
         self._known: Capabilities | None = None
         self._shown: Rendered | None = None
         self._parsers: ParserPool | None = None
+        self._probing = threading.Lock()
+        self._probed: tuple[float, dict[str, Any]] = (float("-inf"), {})
         # two writers of one document would each see the other's version as the old one
         self._writing = threading.Lock()
 
@@ -108,6 +112,14 @@ class Services:
         """
         encoder = load_encoder(settings)
         return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
+
+    def probed_readiness(self) -> dict[str, Any]:
+        """As `readiness`, without a count; found out once a second at most, for all who ask."""
+        with self._probing:
+            if time.monotonic() - self._probed[0] >= _PROBED_S:
+                found = self.readiness()
+                self._probed = (time.monotonic(), found)
+            return self._probed[1]
 
     def readiness(self, counted: str | None = None) -> dict[str, Any]:
         """What ``/readyz`` says; never raises. `counted`: the tenant whose passages are counted; None: no count."""

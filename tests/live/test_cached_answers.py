@@ -30,6 +30,7 @@ from app.features import ALL_ON
 from app.search.readiness import ReadinessGate
 from app.search.request import SearchRequest
 from app.serving.freshness import Freshness
+from app.store import documents
 from app.store.filters import Scope
 
 pytestmark = pytest.mark.live
@@ -441,3 +442,25 @@ def test_without_redis_the_service_goes_on(braid_up: dict[str, Any], client: Fla
             found = search(alone, source)
             assert (found["cache"], found["total"], found["index_generation"]) == ("off", 2, None)
         assert any("Redis" in line for line in alone.get("/readyz").json["warnings"])
+
+
+def test_strangers_make_no_work_by_asking_whether_the_service_is_ready(
+    braid_up: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "the-operators-own-key"
+    with opened(braid_up, api_key=key) as (services, client):
+        work: list[str] = []
+        count, alive = documents.count, services.redis.alive
+        monkeypatch.setattr(documents, "count", lambda *given: work.append("count") or count(*given))
+        monkeypatch.setattr(services.redis, "alive", lambda: work.append("ping") or alive())
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            work.clear()
+            began = time.monotonic()
+            for _ in range(50):
+                answer = client.get("/readyz", headers=headers)
+                assert (answer.status_code, answer.json["passages"]) == (200, None)
+            assert len(work) <= 2 * (2 + int(time.monotonic() - began))
+        work.clear()
+        known = [client.get("/readyz", headers={"Authorization": f"Bearer {key}"}).json for _ in range(3)]
+        assert all(item["passages"] is not None for item in known)
+        assert work == ["count", "ping"] * 3
