@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app import telemetry
+from app.addresses import masked
 from app.config import Settings
 from app.errors import ConfigurationError, InvalidInput, RateLimited
 from app.gateway.caller import Caller
@@ -205,7 +206,7 @@ def _limiter(settings: Settings) -> Limiter:
             headers_enabled=False,
         )
     except (StorageError, ValueError) as error:
-        raise ConfigurationError(f"BRAID_REDIS_URL: {error}; write redis://host:port/number") from error
+        raise ConfigurationError(f"BRAID_REDIS_URL: {masked(str(error))}; write redis://host:port/number") from error
 
 
 def _seconds(limit: RequestLimit | None) -> int:
