@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from app import __version__
+from app.addresses import masked
 from app.config import Settings, load_settings
 from app.errors import BraidError, ConfigurationError, StoreUnavailable
 from app.local.output import plain, print_json
@@ -42,8 +42,7 @@ def _where(error: BraidError) -> str:
     """The address that did not answer: who has the command line may see it, callers of the service may not."""
     if not isinstance(error, StoreUnavailable):
         return ""
-    urls = [urlsplit(url) for url in _settings().opensearch_urls]
-    shown = ", ".join(f"{url.scheme}://{url.hostname}:{url.port}" for url in urls)
+    shown = ", ".join(masked(url) for url in _settings().opensearch_urls)
     return f" (OpenSearch is expected at {shown})" if shown else ""
 
 

@@ -78,6 +78,7 @@ def change(document_id: str) -> Response:
 def delete(document_id: str) -> Response:
     """Remove a document; it can't be found any more when the answer comes."""
     _write(lambda: services().delete_document(scope(), document_id))
+    note(outcome="deleted")
     return Response(status=204)
 
 

@@ -51,6 +51,11 @@ from app.store.versions import tenant_state
 from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
+_FRESH_TIMEOUT_S = 1.0
+"""For asking whether passages changed: a later answer is of no use, and silence for so long tells that nobody is there
+(`store.client` counts from 0.7 s), however little time the requests have that wait for it."""
+_PROBED_S = 1.0
+"""How long what ``/readyz`` says is good for callers that nobody knows: they must not make work for the store."""
 _LOOKS, _PAUSE_S = 3, 0.1
 """How often the cluster is compared before a difference counts, and the pause between."""
 
@@ -95,6 +100,8 @@ class Services:
         self._shown: Rendered | None = None
         self._parsers: ParserPool | None = None
         self.sweep = BackgroundSweep(cluster)
+        self._probing = threading.Lock()
+        self._probed: tuple[float, dict[str, Any]] = (float("-inf"), {})
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -105,6 +112,14 @@ class Services:
         """
         encoder = load_encoder(settings)
         return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
+
+    def probed_readiness(self) -> dict[str, Any]:
+        """As `readiness`, without a count; found out once a second at most, for all who ask."""
+        with self._probing:
+            if time.monotonic() - self._probed[0] >= _PROBED_S:
+                found = self.readiness()
+                self._probed = (time.monotonic(), found)
+            return self._probed[1]
 
     def readiness(self, counted: str | None = None) -> dict[str, Any]:
         """What ``/readyz`` says; never raises. `counted`: the tenant whose passages are counted; None: no count."""
@@ -235,7 +250,7 @@ class Services:
             self.generation,
             responses,
             SingleFlight(self.redis),
-            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
+            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _FRESH_TIMEOUT_S), self.executor),
             self.gate,
             models=lambda: (
                 self.encoder.name,
