@@ -1,4 +1,4 @@
-"""Another access list for a document that is there: nothing is parsed, cut or embedded again.
+"""Other readers for a document that is there: nothing is parsed, cut or embedded again.
 
 The passages are written as a new version, vectors and all, in the order of every replacement (`Writer`), and the old
 version is removed: nobody ever sees a document with two access lists, none that is half of each, and who is shut out
@@ -8,13 +8,14 @@ so the next ingest of the unchanged source finds it unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
+from app.access import ACCESS_FIELDS, Access, AccessChange
 from app.errors import NotFound, StoreError, StoreUnavailable
 from app.ingest.run import OVERTAKEN, StoredDocument
-from app.ingest.writer import Writer, takes_away
-from app.passage import Passage, passage_id, version_for
+from app.ingest.writer import Writer
+from app.passage import Passage, passage_id
 from app.store.client import Cluster
 from app.store.documents import count_version, delete_incomplete, newest_version, read_version
 from app.store.filters import Scope
@@ -23,15 +24,16 @@ _SLICE = 100
 """Passages with their vectors that are held and written at once."""
 
 
-def change_readers(cluster: Cluster, scope: Scope, document_id: str, acl: Sequence[str]) -> StoredDocument:
-    """Let `acl` read the document, and nobody else; in force on return.
+def change_readers(cluster: Cluster, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
+    """Replace the lists of readers that `change` names; in force on return.
 
     Args:
         cluster: where it is.
         scope: of the caller, who changes only what it may read; it need not be able to read it afterwards. Where it
             sees several documents of that id, the newest takes their place, as in every replacement.
         document_id: which.
-        acl: checked by `passage.readers`; empty: the operator and admins only.
+        change: lists checked by `passage.readers`; an empty `acl`: the operator and admins only; an empty restriction
+            is open.
 
     Raises:
         NotFound: there is none that the scope may see.
@@ -43,15 +45,16 @@ def change_readers(cluster: Cluster, scope: Scope, document_id: str, acl: Sequen
     found = newest_version(cluster, scope, document_id)
     if found is None:
         raise NotFound(f"there is no document {document_id!r}")
-    version = version_for(found[0], acl)
-    left = any(takes_away(readers, acl) for readers in versions.get(document_id, {}).values())
+    access = found[1].changed(change)
+    version = f"{found[0].partition('-')[0]}-{access.digest()}"
+    left = any(access.narrows(readers) for readers in versions.get(document_id, {}).values())
     if version == found[0]:
         writer.keep_only({document_id: version})
-        return StoredDocument(count_version(cluster, scope, document_id, version), "unchanged", revoking=left)
+        return StoredDocument(count_version(cluster, scope, document_id, version), "unchanged", left, access)
     passages = 0
     expected = count_version(cluster, scope, document_id, found[0])
     try:
-        for slice_ in _slices(_renamed(read_version(cluster, scope, document_id, found[0]), version, acl, expected)):
+        for slice_ in _slices(_renamed(read_version(cluster, scope, document_id, found[0]), version, access, expected)):
             passages += len(slice_)
             written = writer.write(slice_, versions)
             if reason := written.failed.get(document_id):
@@ -61,17 +64,18 @@ def change_readers(cluster: Cluster, scope: Scope, document_id: str, acl: Sequen
     except StoreError:
         delete_incomplete(cluster, scope.tenant, document_id, version)
         raise
-    return StoredDocument(passages, "updated", revoking=left)
+    return StoredDocument(passages, "updated", left, access)
 
 
-def _renamed(passages: Iterator[Passage], version: str, acl: Sequence[str], expected: int) -> Iterator[Passage]:
+def _renamed(passages: Iterator[Passage], version: str, access: Access, expected: int) -> Iterator[Passage]:
     """The passages as those of the new version, position 0 last. Raises StoreUnavailable where some are gone."""
     head: Passage | None = None
     seen = 0
     for passage in passages:
         seen += 1
         key = passage_id(passage.tenant, passage.document_id, version, passage.position)
-        renamed = replace(passage, id=key, content_hash=version, acl=tuple(acl))
+        lists = {name: getattr(access, name) for name in ACCESS_FIELDS}
+        renamed = replace(passage, id=key, content_hash=version, **lists)
         if passage.position == 0:
             head = renamed
         else:

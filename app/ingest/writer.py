@@ -14,12 +14,13 @@ is their presence shown by anything that comes back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import stamina
 
+from app.access import Access
 from app.errors import StoreError, StoreUnavailable
 from app.passage import Passage
 from app.store.bulk import bulk_index
@@ -32,7 +33,7 @@ from app.store.documents import (
     delete_stale,
     refresh,
 )
-from app.store.filters import PUBLIC, Scope
+from app.store.filters import Scope
 
 Result = TypeVar("Result")
 
@@ -57,12 +58,6 @@ class Written:
     """Whether searches see the slice already; else with the next refresh."""
     revoking: bool = False
     """Whether somebody who could read one of the documents before can't any more."""
-
-
-def takes_away(before: frozenset[str], after: Iterable[str]) -> bool:
-    """Whether an access list leaves out somebody whom the one before let read."""
-    allowed = frozenset(after)
-    return PUBLIC not in allowed and not before <= allowed
 
 
 class Writer:
@@ -130,7 +125,7 @@ class Writer:
             written.visible = True
         self.keep_only({document_id: head.content_hash for document_id, head in complete.items()})
         written.revoking = any(
-            takes_away(readers, head.acl)
+            Access(head.acl, head.acl_1, head.acl_2, head.acl_3, head.acl_4).narrows(readers)
             for document_id, head in complete.items()
             for version, readers in older.get(document_id, {}).items()
             if version != head.content_hash

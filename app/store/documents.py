@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from app.access import ACCESS_FIELDS, Access
 from app.errors import NotFound, StoreUnavailable
 from app.passage import Passage, SourceType
 from app.store.client import Cluster
 from app.store.filters import Clause, Scope, clauses
 from app.store.queries import TOKEN_VECTORS
 
-Versions = dict[str, frozenset[str]]
+Versions = dict[str, Access]
 """Content hash -> who may read that version, the newest last."""
 
 _PAGE = 1000
@@ -38,16 +39,19 @@ _ATTEMPTS = 5
 
 def complete_versions(cluster: Cluster, scope: Scope, document_ids: Sequence[str]) -> dict[str, Versions]:
     """The complete versions of each document that the scope may see; documents without one are left out."""
-    found: dict[str, list[tuple[datetime, str, frozenset[str]]]] = {}
+    found: dict[str, list[tuple[datetime, str, Access]]] = {}
     for start in range(0, len(document_ids), _PAGE):
         wanted = list(dict.fromkeys(document_ids[start : start + _PAGE]))
         filters = [*clauses(scope), {"terms": {"document_id": wanted}}, {"term": {"position": 0}}]
-        for hit in _scan(cluster, filters, includes=["document_id", "content_hash", "acl", "ingested_at"]):
+        for hit in _scan(cluster, filters, includes=["document_id", "content_hash", "ingested_at", *ACCESS_FIELDS]):
             source = hit["_source"]
             written = _time(source.get("ingested_at", 0))
-            version = (written, source["content_hash"], frozenset(_list(source.get("acl"))))
+            version = (written, source["content_hash"], Access.of(source))
             found.setdefault(source["document_id"], []).append(version)
-    return {key: {content: acl for _, content, acl in sorted(versions)} for key, versions in found.items()}
+    return {
+        key: {content: access for _, content, access in sorted(versions, key=lambda version: version[:2])}
+        for key, versions in found.items()
+    }
 
 
 def document_ids(cluster: Cluster, scope: Scope, source_id: str) -> Iterator[str]:
@@ -92,7 +96,7 @@ def get_document(cluster: Cluster, scope: Scope, document_id: str) -> list[dict[
     raise StoreUnavailable(f"document {document_id!r} is being replaced over and over; ask again")
 
 
-def newest_version(cluster: Cluster, scope: Scope, document_id: str) -> tuple[str, frozenset[str]] | None:
+def newest_version(cluster: Cluster, scope: Scope, document_id: str) -> tuple[str, Access] | None:
     """The hash and the readers of what `get_document` shows; None where there is nothing."""
     versions = complete_versions(cluster, scope, [document_id]).get(document_id)
     return next(reversed(versions.items())) if versions else None
@@ -249,6 +253,7 @@ def _scan(
 
 def _passage(hit: Mapping[str, Any]) -> Passage:
     source = hit["_source"]
+    access = Access.of(source)
     packed = next(iter(hit.get("fields", {}).get(TOKEN_VECTORS, ())), None)
     embedding = source.get("embedding")
     return Passage(
@@ -266,9 +271,15 @@ def _passage(hit: Mapping[str, Any]) -> Passage:
         timestamp=_time(source["timestamp"]),
         topic_tags=tuple(_list(source.get("topic_tags"))),
         tenant=source["tenant"],
-        acl=tuple(_list(source.get("acl"))),
+        acl=access.acl,
         content_hash=source["content_hash"],
         embedding_model=source["embedding_model"],
+        acl_1=access.acl_1,
+        acl_2=access.acl_2,
+        acl_3=access.acl_3,
+        acl_4=access.acl_4,
+        pages=tuple(_list(source.get("pages"))),
+        language=source.get("language"),
         embedding=tuple(embedding) if embedding is not None else None,
         # doc values come without padding
         token_vectors=base64.b64decode(packed + "=" * (-len(packed) % 4)) if packed is not None else None,
@@ -281,7 +292,7 @@ def _time(value: str | int) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _list(value: Any) -> list[str]:
+def _list(value: Any) -> list[Any]:
     """A field that may hold one value or several."""
     if value is None:
         return []

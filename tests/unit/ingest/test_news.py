@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from app.access import Access
 from app.errors import StoreUnavailable
 from app.ingest.news import News
-from app.ingest.writer import takes_away
 
 
 def test_what_searches_see_is_told_at_once_and_the_rest_after_a_refresh() -> None:
@@ -54,4 +54,4 @@ def test_what_could_not_be_made_visible_is_told_next_time() -> None:
     ],
 )
 def test_who_loses_a_document(before: set[str], after: list[str], taken: bool) -> None:
-    assert takes_away(frozenset(before), after) is taken
+    assert Access(tuple(after)).narrows(Access(tuple(before))) is taken
