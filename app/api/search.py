@@ -163,8 +163,10 @@ def result_item(hit: Hit, found: SearchResult) -> schemas.ResultItem:
         source_type=hit.source_type,
         uri=hit.uri,
         page=hit.page,
+        pages=list(hit.pages),
         timestamp=hit.timestamp,
         topic_tags=list(hit.topic_tags),
+        language=hit.language,
         score=hit.score,
         scores=schemas.Scores(
             lexical=hit.lexical,

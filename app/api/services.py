@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.access import RESTRICTIONS, Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -35,7 +36,7 @@ from app.ingest.run import StoredDocument, ingest_document
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document
 from app.search.cached_models import QueryVectors
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness import ReadinessGate, StoreState, require_writable
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
 from app.serving.answers import AnswerCache
@@ -111,9 +112,11 @@ class Services:
         problems: list[str] = []
         found: dict[str, Any] = {}
         passages = None
+        read_only: list[str] = []
         try:
             state = self.gate.begin().result(_CHECK_TIMEOUT_S)
             problems += state.differences
+            read_only += [f"read-only: {state.read_only}"] if state.read_only is not None else []
             capabilities = self._what_it_is()
             found = {
                 "version": capabilities.version_text,
@@ -130,7 +133,7 @@ class Services:
             problems.append(error.detail)
         except TimeoutError:
             problems.append(f"OpenSearch did not answer within {_CHECK_TIMEOUT_S:.0f} s")
-        warnings = self.flags.warnings()
+        warnings = [*read_only, *self.flags.warnings()]
         if not self.redis.configured:
             warnings.append("no Redis is named (BRAID_REDIS_URL): answers carry no index generation")
         elif not self.redis.alive():
@@ -170,6 +173,7 @@ class Services:
             source_id=source,
             tags=tuple(fields.get("topic_tags", ())),
             acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
+            restrictions={name: tuple(fields[name]) for name in RESTRICTIONS if fields.get(name) is not None},
         )
         return file_document(file, parsed, defaults)
 
@@ -179,32 +183,37 @@ class Services:
         Raises:
             StoreError, DocumentRejected, EncoderError.
         """
-        self._require_ready()
+        self._require_writable()
         with self._writing:
             return ingest_document(
                 document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
             )
 
-    def change_readers(self, scope: Scope, document_id: str, acl: Sequence[str]) -> StoredDocument:
-        """Let `acl` read a document, and nobody else; in force on return. Raises NotFound, StoreError."""
-        self._require_ready()
+    def change_readers(self, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
+        """Replace the lists of readers that `change` names; in force on return. Raises NotFound, StoreError."""
+        self._require_writable()
         with self._writing:
-            return change_readers(self.cluster, scope, document_id, acl)
+            return change_readers(self.cluster, scope, document_id, change)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
         passages = documents.get_document(self.cluster, scope, document_id)
         head = passages[0]
-        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "acl")
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "language")
         shown = ("id", "position", "page", "section_heading", "text", "token_count")
         return {
             **{name: head.get(name) for name in fields},
+            **Access.of(head).fields(),
             "topic_tags": head.get("topic_tags") or [],
-            "passages": [{name: passage.get(name) for name in shown} for passage in passages],
+            "passages": [
+                {**{name: passage.get(name) for name in shown}, "pages": passage.get("pages") or []}
+                for passage in passages
+            ],
         }
 
     def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
         """Remove a document, as far as the scope sees it. Raises NotFound, StoreError."""
+        self._require_writable()
         with self._writing:
             deleted = documents.delete_documents(self.cluster, scope, [document_id])
         if deleted == 0:
@@ -247,8 +256,8 @@ class Services:
             near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
         )
 
-    def _require_ready(self) -> None:
-        self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+    def _require_writable(self) -> None:
+        require_writable(self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S))
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""
@@ -277,5 +286,6 @@ class Services:
             shards=live.shards,
             native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
             tuning=tuning,
+            read_only=templates.read_only(live, self._rendered(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
         )

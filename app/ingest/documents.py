@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.access import PUBLIC, RESTRICTIONS, Access
 from app.config import Settings
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
@@ -18,7 +19,6 @@ from app.ingest.enrich import keyphrases, normalise_tags
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document, ParsedDocument, Passage, passage_id
 from app.store.documents import Versions
-from app.store.filters import PUBLIC
 
 _SPECIAL_TOKENS = 2
 """What a BERT-like model puts around a text."""
@@ -67,7 +67,8 @@ def version_of(document: Document, made_by: str) -> str:
 
     The id is part of it: were two documents to swap their contents, each would have the other's version to delete.
     """
-    return document.content_hash(f"{made_by} document={document.document_id}")
+    content = document.content_hash(f"{made_by} document={document.document_id}")
+    return f"{content}-{Access().changed(document.access).digest()}"
 
 
 def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) -> Document:
@@ -81,18 +82,21 @@ def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) 
         tenant=defaults.tenant,
         acl=(PUBLIC,) if defaults.acl is None else defaults.acl,
         keeps_acl=defaults.acl is None,
+        restrictions=defaults.restrictions,
         timestamp=parsed.timestamp,
     )
 
 
 def with_its_readers(document: Document, stored: Versions) -> Document:
-    """The document with the readers that its newest stored version has, where its source names none.
+    """The document with the lists of readers that its newest stored version has, where its source names none.
 
     A source knows nothing of who was let in or shut out since (`braid acl`): to ingest it again must not undo that.
     """
-    if not document.keeps_acl or not stored:
+    if not stored:
         return document
-    return replace(document, acl=tuple(sorted(next(reversed(stored.values())))))
+    access = next(reversed(stored.values())).changed(document.access)
+    restrictions = {name: getattr(access, name) for name in RESTRICTIONS}
+    return replace(document, acl=access.acl, keeps_acl=False, restrictions=restrictions)
 
 
 def to_passages(
@@ -121,6 +125,7 @@ def to_passages(
     drafts = _whole(document, encoder) if document.whole else _chunk(document, settings, encoder)
     if not drafts:
         raise DocumentRejected("there is no text in it", reason="empty")
+    access = Access().changed(document.access)
     tags = normalise_tags(document.tags) or (keyphrases(document.parsed) if tagging else ())
     timestamp = document.timestamp or document.parsed.timestamp or written
     return [
@@ -139,9 +144,15 @@ def to_passages(
             timestamp=timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp,
             topic_tags=tags,
             tenant=document.tenant,
-            acl=document.acl,
+            acl=access.acl,
             content_hash=content_hash,
             embedding_model=encoder.name,
+            acl_1=access.acl_1,
+            acl_2=access.acl_2,
+            acl_3=access.acl_3,
+            acl_4=access.acl_4,
+            pages=draft.pages,
+            language=document.language,
         )
         for draft in drafts
     ]
@@ -185,4 +196,5 @@ def _whole(document: Document, encoder: Encoder) -> list[Draft]:
     if not blocks:
         return []
     text = "\n\n".join(block.text.strip() for block in blocks)
-    return [Draft("", blocks[0].page, 0, text, len(encoder.token_offsets(text)))]
+    pages = {block.page for block in blocks if block.page is not None}
+    return [Draft("", blocks[0].page, 0, text, len(encoder.token_offsets(text)), tuple(sorted(pages)))]

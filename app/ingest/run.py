@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from app.access import Access, AccessChange
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
 from app.ingest.channel import Abort, Aborted, Channel
@@ -38,7 +39,7 @@ from app.ingest.progress import IngestProgress, Silent
 from app.ingest.records import is_records
 from app.ingest.report import IngestReport, Stage
 from app.ingest.sources import Defaults, Problem, Root, SourceFile, read_source, roots_of
-from app.ingest.writer import Writer, takes_away
+from app.ingest.writer import Writer
 from app.passage import Document, Passage, readers
 from app.store.client import Cluster
 from app.store.documents import Versions, document_ids
@@ -61,14 +62,16 @@ class IngestOptions:
     """What the caller says of a run.
 
     `tags` are added to each document's own; `acl` None leaves documents their readers (new ones are everybody's), and
-    those that a record names are always its own; `source_id` None means the name of each root folder; `whole` stores
-    each row of JSON Lines as one passage; `sync` removes the documents of the sources at hand that are no longer there;
-    `tagging` gives keyphrases to documents without tags; `patience_s` is how long a cluster may be away.
+    those that a record names are always its own; the same holds for `restrictions` (`acl_1` ... `acl_4`); `source_id`
+    None means the name of each root folder; `whole` stores each row of JSON Lines as one passage; `sync` removes the
+    documents of the sources at hand that are no longer there; `tagging` gives keyphrases to documents without tags;
+    `patience_s` is how long a cluster may be away.
     """
 
     tags: tuple[str, ...] = ()
     source_id: str | None = None
     acl: tuple[str, ...] | None = None
+    restrictions: AccessChange = field(default_factory=dict)
     whole: bool = False
     sync: bool = False
     tenant: str | None = None
@@ -84,6 +87,8 @@ class StoredDocument:
     passages: int
     status: Literal["created", "updated", "unchanged"]
     revoking: bool = False
+    access: Access | None = None
+    """Who may read it after the call; None where it is gone."""
 
 
 def ingest_paths(
@@ -108,10 +113,11 @@ def ingest_paths(
         EncoderError: the embedding model failed.
     """
     options = options or IngestOptions()
-    try:
-        readers(options.acl or ())
-    except ValueError as error:
-        raise InvalidInput(f"--acl: {error}") from error
+    for name, entries in {"acl": options.acl or (), **options.restrictions}.items():
+        try:
+            readers(entries)
+        except ValueError as error:
+            raise InvalidInput(f"--{name.replace('_', '-')}: {error}") from error
     roots = roots_of(paths)
     if options.sync and (lone := next((root.only for root in roots if root.only and not is_records(root.only)), None)):
         raise InvalidInput(f"sync needs the whole source, and {lone.name!r} is one file of it: name its folder")
@@ -153,14 +159,15 @@ def ingest_document(
     older = writer.versions([document.document_id])
     had = older.get(document.document_id, {})
     document = with_its_readers(document, had)
+    access = Access().changed(document.access)
     version = version_of(document, recipe(settings, encoder))
     passages = to_passages(
         document, content_hash=version, settings=settings, encoder=encoder, written=datetime.now(UTC)
     )
     if version in had:
         writer.keep_only({document.document_id: version})
-        left = any(takes_away(before, document.acl) for before in had.values())
-        return StoredDocument(len(passages), "unchanged", revoking=left)
+        left = any(access.narrows(before) for before in had.values())
+        return StoredDocument(len(passages), "unchanged", left, access)
     revoking = False
     for slice_ in _slices([_in_order(passages)]):
         written = writer.write(embed(slice_, encoder, token_codec(settings, encoder)), older)
@@ -171,7 +178,7 @@ def ingest_document(
         revoking |= written.revoking
     if refresh:
         writer.refresh()
-    return StoredDocument(len(passages), "updated" if had else "created", revoking)
+    return StoredDocument(len(passages), "updated" if had else "created", revoking, access)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +214,7 @@ class _Run:
             source_id=options.source_id,
             tags=options.tags,
             acl=options.acl,
+            restrictions=options.restrictions,
             whole=options.whole,
         )
         self._scope = Scope(self._defaults.tenant)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.access import RESTRICTIONS
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import Passage
 from app.store.client import WRITE_ALIAS, Cluster, StoreRequestError
@@ -192,6 +193,9 @@ def _lines(passage: Passage, alias: str) -> bytes:
     }
     if passage.page is not None:
         source["page"] = passage.page
+    for name in ("pages", "language", *RESTRICTIONS):  # an absent restriction is open
+        if value := getattr(passage, name):
+            source[name] = value
     if passage.embedding is not None:
         # as float32 the shortest text that reads back the same: half the bytes of a float64's
         source["embedding"] = np.asarray(passage.embedding, dtype=np.float32)
