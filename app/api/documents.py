@@ -60,7 +60,8 @@ def add() -> Response:
 @blueprint.get("/v1/documents/<document_id:document_id>")
 def get(document_id: str) -> Response:
     """A document's passages in their order."""
-    return write_json(schemas.StoredDocument.model_validate(services().stored_document(scope(), document_id)))
+    found = services().stored_document(scope(), document_id)
+    return write_json(schemas.StoredDocument.model_validate(found), only_set=True)
 
 
 @blueprint.patch("/v1/documents/<document_id:document_id>")
@@ -76,7 +77,8 @@ def change(document_id: str) -> Response:
     return write_json(
         schemas.ReadersResponse.model_validate(
             {**in_force, "document_id": document_id, "passages": stored.passages, "status": status}
-        )
+        ),
+        only_set=True,
     )
 
 
@@ -118,9 +120,9 @@ def _from_upload() -> Document:
     fields: dict[str, object] = {key: value for key, value in request.form.items() if value}
     if isinstance(value := fields.get("topic_tags"), str):
         fields["topic_tags"] = [item.strip() for item in value.split(",") if item.strip()]
-    for name in ACCESS_FIELDS:
-        if name in request.form:
-            fields[name] = _readers(name, request.form.getlist(name))
+    for field in ACCESS_FIELDS:
+        if field in request.form:
+            fields[field] = _readers(field, request.form.getlist(field))
     try:
         asked = schemas.UploadFields.model_validate({"document_id": name, **fields})
     except ValidationError as error:

@@ -174,7 +174,7 @@ class ReadersRequest(BaseModel):
 
 
 class _Readers(_Answer):
-    """The lists that are in force; null: no such restriction."""
+    """The lists that are in force; a restriction that is not there is left out."""
 
     acl: list[str]
     acl_1: list[str] | None = None

@@ -121,7 +121,7 @@ def test_a_write_that_was_overtaken_does_not_undo_the_change(
 
     def slowly(*given: Any) -> Any:
         made = embed(*given)
-        assert change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"]).status == "updated"
+        assert change_readers(world.cluster, Scope(tenant), "handbook/a.md", {"acl": ("hr",)}).status == "updated"
         return made
 
     monkeypatch.setattr(run, "embed", slowly)
@@ -287,7 +287,7 @@ def test_ingesting_the_source_again_leaves_the_readers_and_tells_what_it_took(
     assert ingest().new == 2
     assert told
     assert not any(told)
-    stored = change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"])
+    stored = change_readers(world.cluster, Scope(tenant), "handbook/a.md", {"acl": ("hr",)})
     assert (stored.status, stored.revoking) == ("updated", True)
     assert ingest().unchanged == 2
     assert told == []
