@@ -257,7 +257,10 @@ class Services:
         )
 
     def _require_writable(self) -> None:
-        require_writable(self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S))
+        """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since it was found."""
+        check = self.gate.begin()
+        state = self.gate.state(check, _CHECK_TIMEOUT_S)
+        require_writable(state if state.read_only is None else check.result(_CHECK_TIMEOUT_S))
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""
