@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from app.access import Access, AccessChange
+from app.access import RESTRICTIONS, Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -36,7 +36,7 @@ from app.ingest.sources import Defaults, SourceFile
 from app.ingest.sweep import BackgroundSweep
 from app.passage import Document
 from app.search.cached_models import QueryVectors
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness import ReadinessGate, StoreState, require_writable
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
 from app.serving.answers import AnswerCache
@@ -126,9 +126,11 @@ class Services:
         problems: list[str] = []
         found: dict[str, Any] = {}
         passages = None
+        read_only: list[str] = []
         try:
             state = self.gate.begin().result(_CHECK_TIMEOUT_S)
             problems += state.differences
+            read_only += [f"read-only: {state.read_only}"] if state.read_only is not None else []
             capabilities = self._what_it_is()
             found = {
                 "version": capabilities.version_text,
@@ -145,7 +147,7 @@ class Services:
             problems.append(error.detail)
         except TimeoutError:
             problems.append(f"OpenSearch did not answer within {_CHECK_TIMEOUT_S:.0f} s")
-        warnings = self.flags.warnings()
+        warnings = [*read_only, *self.flags.warnings()]
         if not self.redis.configured:
             warnings.append("no Redis is named (BRAID_REDIS_URL): answers carry no index generation")
         elif not self.redis.alive():
@@ -187,6 +189,7 @@ class Services:
             source_id=source,
             tags=tuple(fields.get("topic_tags", ())),
             acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
+            restrictions={name: tuple(fields[name]) for name in RESTRICTIONS if fields.get(name) is not None},
         )
         return file_document(file, parsed, defaults)
 
@@ -196,31 +199,37 @@ class Services:
         Raises:
             Overtaken, StoreError, DocumentRejected, EncoderError.
         """
-        self._require_ready()
+        self._require_writable()
         return ingest_document(
             document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
         )
 
-    def change_readers(self, scope: Scope, document_id: str, access: AccessChange) -> StoredDocument:
+    def change_readers(self, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
         """Give a document other readers; in force on return. Raises NotFound, Overtaken, StoreError."""
-        self._require_ready()
-        return change_readers(self.cluster, scope, document_id, access)
+        self._require_writable()
+        return change_readers(self.cluster, scope, document_id, change)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
-        head, passages = documents.get_document(self.cluster, scope, document_id)
+        state = self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+        get = documents.get_document if state.read_only is None else documents.get_headless_document
+        head, passages = get(self.cluster, scope, document_id)
         first = passages[0]
-        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at")
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "language")
         shown = ("id", "position", "page", "section_heading", "text", "token_count")
         return {
             **{name: first.get(name) for name in fields},
             **(head.access or Access()).fields(),
             "topic_tags": first.get("topic_tags") or [],
-            "passages": [{name: passage.get(name) for name in shown} for passage in passages],
+            "passages": [
+                {**{name: passage.get(name) for name in shown}, "pages": passage.get("pages") or []}
+                for passage in passages
+            ],
         }
 
     def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
         """Delete a document, as far as the scope sees it. Raises NotFound, Overtaken, StoreError."""
+        self._require_writable()
         return delete_document(self.cluster, scope, document_id)
 
     def close(self) -> None:
@@ -260,8 +269,11 @@ class Services:
             near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
         )
 
-    def _require_ready(self) -> None:
-        self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+    def _require_writable(self) -> None:
+        """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since it was found."""
+        check = self.gate.begin()
+        state = self.gate.state(check, _CHECK_TIMEOUT_S)
+        require_writable(state if state.read_only is None else check.result(_CHECK_TIMEOUT_S))
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""
@@ -290,5 +302,6 @@ class Services:
             shards=live.shards,
             native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
             tuning=tuning,
+            read_only=templates.read_only(live, self._rendered(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
         )

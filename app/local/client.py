@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import orjson
 
+from app.access import AccessChange
 from app.addresses import masked
 from app.config import Settings
 from app.errors import BraidError
@@ -42,14 +43,14 @@ class ServiceClient:
             raise self._away(error) from error
         return self._read(response)
 
-    def change_readers(self, document_id: str, acl: Sequence[str]) -> dict[str, Any]:
-        """The answer of ``PATCH /v1/documents/{document_id}``; an empty `acl` leaves it to the operator and admins.
+    def change_readers(self, document_id: str, change: AccessChange) -> dict[str, Any]:
+        """The answer of ``PATCH /v1/documents/{document_id}`` to the lists that `change` names.
 
         Raises:
             ServiceProblem: as `search`.
         """
         try:
-            response = self._client.patch(f"/v1/documents/{quote(document_id, safe='')}", json={"acl": list(acl)})
+            response = self._client.patch(f"/v1/documents/{quote(document_id, safe='')}", json=dict(change))
         except httpx2.HTTPError as error:
             raise self._away(error) from error
         return self._read(response)

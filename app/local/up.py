@@ -19,7 +19,7 @@ from app.embedded.models import ensure_model
 from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.process import ServerProcess
 from app.embedded.valkey import EmbeddedValkey, start_valkey
-from app.errors import ProvisioningError
+from app.errors import ProvisioningError, StoreReadOnly
 from app.gateway.cors import allowed_origins
 from app.gateway.flags import check_flags
 from app.gateway.identity import check_exposure
@@ -99,7 +99,10 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
     state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid(), flags_file))
     console.print(f"serving at [bold]{url}[/] (OpenSearch {opensearch_url}, data in {settings.data_dir})")
     if options.paths:
-        ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
+        try:
+            ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
+        except StoreReadOnly as error:
+            console.print(f"nothing is ingested, but searches work: {error.detail}", style="yellow", markup=False)
     if options.as_json:
         line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
         print_json(line)
