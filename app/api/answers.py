@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,7 +25,7 @@ from app.search.request import AnswerRequest
 from app.search.service import SearchResult
 from app.serving.answers import Look, is_lasting, record_of
 from app.store.filters import clauses
-from app.store.neighbours import passages_at
+from app.store.neighbours import Place, passages_at
 
 blueprint = Blueprint("answers", __name__)
 
@@ -78,7 +78,7 @@ def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) ->
         request.query,
         _context(request, found.result),
         timeout_s=left,
-        nearby=_nearby(request, look, left),
+        nearby=_nearby(request, look, found.result, left),
         generate=asked.features.generation,
         weighed=found.weighed,
     )
@@ -117,11 +117,20 @@ def _time_for(asked: Asked) -> float:
     return max(0.1, asked.deadline.at - time.monotonic())
 
 
-def _nearby(request: AnswerRequest, look: Look, left: float) -> Fetch:
-    """Reads passages beside the results, through the same filter as the search."""
+def _nearby(request: AnswerRequest, look: Look, found: SearchResult, left: float) -> Fetch:
+    """Reads passages beside the results, through the same filter and the same check as the search."""
     cluster, filters = services().cluster, clauses(look.scope, request.filter.passage_filter())
+    heads = services().heads if found.checked else None
     limit = min(_NEIGHBOURS_TIMEOUT_S, left / 2)
-    return lambda places: passages_at(cluster, places, filters, timeout_s=limit)
+
+    def read(places: Sequence[Place]) -> Mapping[Place, Hit]:
+        near = passages_at(cluster, places, filters, timeout_s=limit)
+        if heads is None:
+            return near
+        shown = heads.in_force(look.scope, ((place.document_id, place.content_hash) for place in near), limit)
+        return {place: hit for place, hit in near.items() if (place.document_id, place.content_hash) in shown}
+
+    return read
 
 
 def _is_lasting(found: SearchResult, made: Answer) -> bool:
@@ -142,7 +151,9 @@ def _record(request: AnswerRequest, look: Look, found: SearchResult, made: Answe
         model=made.model,
         usage=made.usage,
     )
-    return record_of(look, whole.model_dump(mode="json"), log=logged(request, found, made.abstained))
+    # neighbours and citations are of the same versions as the results
+    log = logged(request, found, made.abstained)
+    return record_of(look, whole.model_dump(mode="json"), found.versions, log=log)
 
 
 def _timings(found: SearchResult, made: Answer) -> dict[str, float]:
@@ -162,7 +173,7 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
             request.query,
             _context(request, found),
             timeout_s=left,
-            nearby=_nearby(request, look, left),
+            nearby=_nearby(request, look, found, left),
             generate=asked.features.generation,
             weighed=weighed,
         )

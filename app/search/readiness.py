@@ -27,6 +27,8 @@ class StoreState:
     tuning: Tuning = SHIPPED
     identity: str = ""
     """Of the indexes behind the alias: another one when an index took another's place."""
+    read_only: str | None = None
+    """Why nothing is written: the index is of an older Braid, and its documents have no heads."""
 
 
 class ReadinessGate:
