@@ -63,7 +63,8 @@ class Access:
 
     def narrows(self, before: Access) -> bool:
         """Whether somebody whom `before` let read may be shut out now; True where it can't be told."""
-        pairs = [(before.acl, self.acl, False), *((*pair, True) for pair in zip(before.restrictions, self.restrictions))]
+        restrictions = zip(before.restrictions, self.restrictions, strict=True)
+        pairs = [(before.acl, self.acl, False), *((*pair, True) for pair in restrictions)]
         return any(_narrows(old, new, empty_is_open=is_open) for old, new, is_open in pairs)
 
     def same(self, other: Access) -> bool:

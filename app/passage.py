@@ -133,7 +133,7 @@ class Passage:
     acl: tuple[str, ...]
     content_hash: str
     embedding_model: str
-    embedding: tuple[float, ...] | None = field(default=None, repr=False)
+    embedding: Sequence[float] | None = field(default=None, repr=False)
     token_vectors: bytes | None = field(default=None, repr=False)
     """Packed by `embedding.token_vectors`."""
     acl_1: tuple[str, ...] = ()

@@ -20,9 +20,9 @@ from werkzeug.routing import PathConverter
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
 from app.api.problems import from_validation
-from app.errors import DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.errors import DocumentRejected, FieldProblem, InvalidInput, NotFound, Overtaken
 from app.gateway.audit import note
-from app.ingest.run import StoredDocument
+from app.ingest.single import StoredDocument
 from app.passage import Document
 
 blueprint = Blueprint("documents", __name__)
@@ -67,7 +67,7 @@ def change(document_id: str) -> Response:
     """Change who may read a document; in force when the answer comes."""
     asked = read_json(schemas.ReadersRequest)
     acl = list(dict.fromkeys(asked.acl))
-    stored = _write(lambda: services().change_readers(scope(), document_id, acl))
+    stored = _write(lambda: services().change_readers(scope(), document_id, {"acl": tuple(acl)}))
     status: Literal["updated", "unchanged"] = "unchanged" if stored.status == "unchanged" else "updated"
     return write_json(
         schemas.ReadersResponse(document_id=document_id, acl=acl, passages=stored.passages, status=status)
@@ -87,7 +87,7 @@ def _write(write: Callable[[], StoredDocument]) -> StoredDocument:
     try:
         stored = write()
         changed, revoking = stored.status != "unchanged" or stored.revoking, stored.revoking
-    except (NotFound, InvalidInput, DocumentRejected):
+    except (NotFound, InvalidInput, DocumentRejected, Overtaken):
         changed = False
         raise
     finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.access import Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -19,7 +20,7 @@ from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
 from app.config import Settings
 from app.embedding.encoder import Encoder, load_encoder
-from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput
 from app.features import Features
 from app.feedback.labels import LabelStore
 from app.feedback.log import QueryLog
@@ -27,12 +28,12 @@ from app.gateway.admission import Admission
 from app.gateway.flags import Flags
 from app.gateway.identity import Identity
 from app.generation.answer import Generator
-from app.ingest.access import change_readers
 from app.ingest.documents import file_document
 from app.ingest.parse import ParserPool
 from app.ingest.records import ready_document
-from app.ingest.run import StoredDocument, ingest_document
+from app.ingest.single import StoredDocument, change_readers, delete_document, ingest_document
 from app.ingest.sources import Defaults, SourceFile
+from app.ingest.sweep import BackgroundSweep
 from app.passage import Document
 from app.search.cached_models import QueryVectors
 from app.search.readiness import ReadinessGate, StoreState
@@ -96,8 +97,7 @@ class Services:
         self._known: Capabilities | None = None
         self._shown: Rendered | None = None
         self._parsers: ParserPool | None = None
-        # two writers of one document would each see the other's version as the old one
-        self._writing = threading.Lock()
+        self.sweep = BackgroundSweep(cluster)
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -180,42 +180,38 @@ class Services:
         """Store one document as `scope` may; searchable on return.
 
         Raises:
-            StoreError, DocumentRejected, EncoderError.
+            Overtaken, StoreError, DocumentRejected, EncoderError.
         """
         self._require_ready()
-        with self._writing:
-            return ingest_document(
-                document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
-            )
+        return ingest_document(
+            document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
+        )
 
-    def change_readers(self, scope: Scope, document_id: str, acl: Sequence[str]) -> StoredDocument:
-        """Let `acl` read a document, and nobody else; in force on return. Raises NotFound, StoreError."""
+    def change_readers(self, scope: Scope, document_id: str, access: AccessChange) -> StoredDocument:
+        """Give a document other readers; in force on return. Raises NotFound, Overtaken, StoreError."""
         self._require_ready()
-        with self._writing:
-            return change_readers(self.cluster, scope, document_id, acl)
+        return change_readers(self.cluster, scope, document_id, access)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
-        passages = documents.get_document(self.cluster, scope, document_id)
-        head = passages[0]
-        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "acl")
+        head, passages = documents.get_document(self.cluster, scope, document_id)
+        first = passages[0]
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at")
         shown = ("id", "position", "page", "section_heading", "text", "token_count")
         return {
-            **{name: head.get(name) for name in fields},
-            "topic_tags": head.get("topic_tags") or [],
+            **{name: first.get(name) for name in fields},
+            **(head.access or Access()).fields(),
+            "topic_tags": first.get("topic_tags") or [],
             "passages": [{name: passage.get(name) for name in shown} for passage in passages],
         }
 
     def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
-        """Remove a document, as far as the scope sees it. Raises NotFound, StoreError."""
-        with self._writing:
-            deleted = documents.delete_documents(self.cluster, scope, [document_id])
-        if deleted == 0:
-            raise NotFound(f"there is no document {document_id!r}")
-        return StoredDocument(deleted, "updated", revoking=True)
+        """Delete a document, as far as the scope sees it. Raises NotFound, Overtaken, StoreError."""
+        return delete_document(self.cluster, scope, document_id)
 
     def close(self) -> None:
         """Let everything go; what is left of the query log is written first, for two seconds at most."""
+        self.sweep.close()
         self.query_log.close()
         self.flags.close()
         if self._parsers is not None:

@@ -36,6 +36,7 @@ logging.getLogger("stamina").setLevel(logging.ERROR)
 
 READ_ALIAS = "braid-passages"
 WRITE_ALIAS = "braid-passages-write"
+HEADS_INDEX = "braid-heads"
 
 _AWAY = frozenset({429, 502, 503, 504})
 _GATEWAY = frozenset({502, 504})
@@ -104,7 +105,7 @@ class Cluster:
                 "no OpenSearch is named: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
             )
         self.url = settings.opensearch_url
-        self.read_alias, self.write_alias = READ_ALIAS, WRITE_ALIAS
+        self.read_alias, self.write_alias, self.heads_index = READ_ALIAS, WRITE_ALIAS, HEADS_INDEX
         self._timeout_s = settings.opensearch_timeout_s
         options: dict[str, Any] = {}
         if settings.opensearch_user is not None:
@@ -185,9 +186,13 @@ class Cluster:
         return answer
 
     def within(self, name: str) -> Cluster:
-        """The same connections, reading and writing passages in the index or alias `name`: for evaluation."""
+        """The same connections, reading and writing passages in the index or alias `name`: for evaluation.
+
+        Its documents have heads of their own, in ``NAME-heads``.
+        """
         other = copy.copy(self)
         other.read_alias = other.write_alias = name
+        other.heads_index = f"{name}-heads"
         return other
 
     def close(self) -> None:

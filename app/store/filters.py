@@ -11,7 +11,6 @@ from typing import Any
 
 from app.access import PUBLIC
 
-
 Clause = dict[str, Any]
 
 

@@ -19,10 +19,10 @@ from app.access import Access
 from app.assets import asset_folder
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import passage_id
+from app.store.bulk import refuse_if_blocked
 from app.store.client import Cluster, StoreRequestError
 from app.store.rendering import HEADS_TEMPLATE, read_file
 
-INDEX = "braid-heads"
 _PAGE = 200
 """Heads in one request: some 100 kB."""
 _OPEN_PAGE = 500
@@ -134,12 +134,12 @@ def read_heads(cluster: Cluster, wanted: Iterable[Head], *, timeout_s: float = _
     found: dict[str, Head] = {}
     for start in range(0, len(keys), _PAGE):
         page = keys[start : start + _PAGE]
-        answer = cluster.request("POST", f"/{INDEX}/_mget", body={"ids": page}, timeout_s=timeout_s)
+        answer = cluster.request("POST", f"/{cluster.heads_index}/_mget", body={"ids": page}, timeout_s=timeout_s)
         for key, item in zip(page, answer["docs"], strict=True):
             if "error" in item:
                 kind = item["error"].get("type", "")
                 if kind == "index_not_found_exception":
-                    raise _missing()
+                    raise _missing(cluster)
                 raise StoreUnavailable(f"OpenSearch could not read the heads of documents ({kind}); ask again")
             found[key] = _head(item) if item.get("found") else asked[key]
     return found
@@ -172,7 +172,9 @@ def _write_page(cluster: Cluster, heads: Sequence[Head], timeout_s: float) -> li
     raised = [replace(head, rev=head.rev + 1) for head in heads]
     body = b"".join(_lines(head) for head in raised)
     try:
-        answer = cluster.request("POST", f"/{INDEX}/_bulk", params=_PARAMS, body=body, timeout_s=timeout_s)
+        answer = cluster.request(
+            "POST", f"/{cluster.heads_index}/_bulk", params=_PARAMS, body=body, timeout_s=timeout_s
+        )
     except StoreRequestError as error:
         refuse_if_blocked(error.error_type, error.status_code, error.detail)
         if error.status_code in _RETRIED:
@@ -197,21 +199,6 @@ def _outcome(head: Head, item: dict[str, Any]) -> HeadWrite:
     raise StoreError(f"OpenSearch refused the head of a document ({kind}): run `braid doctor`")
 
 
-def refuse_if_blocked(kind: str, status: int, reason: str) -> None:
-    """Raise if all other writes would fare the same, and waiting for a minute would not help.
-
-    Raises:
-        StoreError: a block, a full disk. StoreNotReady: the index is missing.
-    """
-    if (kind == "cluster_block_exception" and status != 503) or "No space left on device" in reason:
-        raise StoreError(
-            f"OpenSearch takes no writes ({reason}): if its disk is full, free space on its nodes, else lift the "
-            "block; then run the same again"
-        )
-    if kind == "index_not_found_exception":
-        raise _missing()
-
-
 def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[Head]:
     """Heads with something to tidy up, of all tenants, as searches see them: at most a page."""
     body = {
@@ -222,7 +209,7 @@ def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[He
         "track_total_hits": False,
     }
     params = {"allow_partial_search_results": "false"}
-    found = cluster.request("POST", f"/{INDEX}/_search", params=params, body=body, timeout_s=timeout_s)
+    found = cluster.request("POST", f"/{cluster.heads_index}/_search", params=params, body=body, timeout_s=timeout_s)
     return (_head(hit) for hit in found["hits"]["hits"])
 
 
@@ -230,14 +217,16 @@ def ensure_index(cluster: Cluster) -> None:
     """Make the index as its template says, so that it is right even where templates were never applied."""
     body = read_file(asset_folder("mappings") / "index_templates" / f"{HEADS_TEMPLATE}.json")["template"]
     try:
-        cluster.request("PUT", f"/{INDEX}", body=body)
+        cluster.request("PUT", f"/{cluster.heads_index}", body=body)
     except StoreRequestError as error:
         if error.error_type != "resource_already_exists_exception":
             raise
 
 
-def _missing() -> StoreNotReady:
-    return StoreNotReady(f"index {INDEX} is missing: run `braid templates apply` (or `braid heads build` if it was lost)")
+def _missing(cluster: Cluster) -> StoreNotReady:
+    return StoreNotReady(
+        f"index {cluster.heads_index} is missing: run `braid templates apply` (or `braid heads build` if it was lost)"
+    )
 
 
 def _lines(head: Head) -> bytes:

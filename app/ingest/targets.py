@@ -1,0 +1,74 @@
+"""Which head a caller's write of a document id goes to.
+
+A document that the caller can't see keeps its secrecy: a write to its id neither destroys it nor shows that it is
+there. It goes to a neighbour, a document of the same id under a head of the writer's own; the hidden document's head
+lists its neighbours, so that those who see all of them can change or delete them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from app.errors import Overtaken, StoreUnavailable
+from app.ingest.protocol import Steps
+from app.store.filters import Scope
+from app.store.heads import Head, twin_name
+
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`head`: where a put goes; it may not exist yet. `live`: the documents of that id that the caller sees, the one
+    that is shown first."""
+
+    head: Head
+    live: tuple[Head, ...]
+
+
+def find_targets(steps: Steps, scope: Scope, document_ids: Iterable[str]) -> dict[str, Target]:
+    """The target of each document id, read now. Raises StoreError."""
+    own = steps.read(Head(scope.tenant, document_id) for document_id in document_ids)
+    twins = (
+        steps.read(Head(head.tenant, head.document_id, twin) for head in own.values() for twin in head.twins)
+        if any(head.twins for head in own.values())
+        else {}
+    )
+    found = {}
+    for head in own.values():
+        heads = [head, *(twins[Head(head.tenant, head.document_id, twin).key] for twin in head.twins)]
+        live = tuple(item for item in heads if item.version is not None and item.readable(scope.principals))
+        found[head.document_id] = Target(_target(steps, scope, head, live), live)
+    return found
+
+
+def _target(steps: Steps, scope: Scope, head: Head, live: tuple[Head, ...]) -> Head:
+    if head.readable(scope.principals):
+        return head
+    if live:
+        return live[0]
+    twin = twin_name(scope.subject or "\x1f".join(sorted(scope.principals or ())))
+    return steps.read([Head(head.tenant, head.document_id, twin)]).popitem()[1]
+
+
+def enrol(steps: Steps, head: Head) -> None:
+    """List a neighbour in the document's own head before it is written for the first time.
+
+    Raises:
+        Overtaken: the document's head is written by others over and over.
+        StoreError.
+    """
+    unknown = False
+    for _ in range(_TRIES):
+        own = steps.read([Head(head.tenant, head.document_id)]).popitem()[1]
+        if head.twin in own.twins and not unknown:
+            return
+        wanted = own if head.twin in own.twins else replace(own, twins=(*own.twins, head.twin))
+        outcome = steps.write("confirm" if unknown else "intent", [wanted])[0].outcome
+        if outcome == "stored":
+            return
+        unknown = outcome == "unknown"
+    if unknown:
+        raise StoreUnavailable("OpenSearch did not say whether it stored the head of a document; send the write again")
+    raise Overtaken("the document is being written by others over and over: send it again")
