@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,7 +25,7 @@ from app.search.request import AnswerRequest
 from app.search.service import SearchResult
 from app.serving.answers import Look, is_lasting, record_of
 from app.store.filters import clauses
-from app.store.neighbours import Place, passages_at
+from app.store.neighbours import passages_at, shown_at
 
 blueprint = Blueprint("answers", __name__)
 
@@ -120,17 +120,11 @@ def _time_for(asked: Asked) -> float:
 def _nearby(request: AnswerRequest, look: Look, found: SearchResult, left: float) -> Fetch:
     """Reads passages beside the results, through the same filter and the same check as the search."""
     cluster, filters = services().cluster, clauses(look.scope, request.filter.passage_filter())
-    heads = services().heads if found.checked else None
     limit = min(_NEIGHBOURS_TIMEOUT_S, left / 2)
-
-    def read(places: Sequence[Place]) -> Mapping[Place, Hit]:
-        near = passages_at(cluster, places, filters, timeout_s=limit)
-        if heads is None:
-            return near
-        shown = heads.in_force(look.scope, ((place.document_id, place.content_hash) for place in near), limit)
-        return {place: hit for place, hit in near.items() if (place.document_id, place.content_hash) in shown}
-
-    return read
+    if not found.checked:
+        return lambda places: passages_at(cluster, places, filters, timeout_s=limit)
+    heads = services().heads
+    return lambda places: shown_at(cluster, heads, look.scope, places, filters, timeout_s=limit)
 
 
 def _is_lasting(found: SearchResult, made: Answer) -> bool:
