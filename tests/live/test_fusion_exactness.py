@@ -122,7 +122,8 @@ def in_process(up: dict[str, Any], encoder: Encoder, *, alias: str, shards: int,
         query_log="off",
         **more,
     )
-    services = Services(own, Cluster(own).within(alias), encoder)
+    whole = Cluster(own)
+    services = Services(own, whole if alias == whole.read_alias else whole.within(alias), encoder)
     client = create_app(services).test_client()
 
     def post(path: str, body: Answer) -> tuple[int, Answer]:
