@@ -17,6 +17,7 @@ from app.config import load_settings
 from app.local.assets import open_store
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.request import SearchRequest
+from app.search.rerankers import load_reranker
 from app.search.service import SearchService
 from app.store.filters import Scope
 from app.store.head_check import HeadCheck
@@ -27,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lexical, 10 hits": {"mode": "lexical"},
     "lexical, 20 hits": {"mode": "lexical", "size": 20},
     "hybrid, 10 hits": {"rerank": False},
+    "hybrid, reranked, 10 hits": {},
 }
 
 
@@ -85,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     arguments = parser.parse_args()
     texts = list(harness.queries("awsdocs")[0].values())
     figures: dict[str, Any] = {"passages": arguments.passages}
@@ -93,14 +96,15 @@ def main() -> None:
         with harness.braid_up(str(path), "--whole") as up:
             settings = load_settings(opensearch_url=up["opensearch_url"], redis_url=up["redis_url"], query_log="off")
             store, node = open_store(settings), node_of(up["pid"])
+            reranker = load_reranker(settings, store.encoder)
             gate = ReadinessGate(lambda: StoreState((), 1, False), workers)
             services = {
-                name: SearchService(settings, store.cluster, store.encoder, gate, workers, heads=heads)
+                name: SearchService(settings, store.cluster, store.encoder, gate, workers, reranker, heads=heads)
                 for name, heads in (("plain", None), ("checked", HeadCheck(store.cluster)))
             }
-            for name, body in CASES.items():
-                measure(services, node, texts, body, 4)  # warm
-                figures[name] = measure(services, node, texts, body, arguments.rounds)
+            for name in arguments.cases:
+                measure(services, node, texts, CASES[name], 4)  # warm
+                figures[name] = measure(services, node, texts, CASES[name], arguments.rounds)
             store.cluster.close()
     harness.write_result("head_check", "benchmarks/head_check.md", figures)
 
