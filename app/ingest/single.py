@@ -73,7 +73,12 @@ def ingest_document(
         raise Overtaken(result.reason)
     if result.status == "unknown":
         raise OutcomeUnknown(result.reason)
-    if refresh and result.status != "updated":
+    if result.status == "unchanged" and head is not None:
+        # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
+        steps.finish([head])
+        if head.garbage or head.unsettled:
+            steps.clear([head])
+    elif refresh and result.status != "updated":
         steps.refresh()
     return StoredDocument(result.passages, result.status, result.revoking, result.access)
 
