@@ -26,7 +26,7 @@ from app.search.request import AnswerRequest
 from app.search.service import SearchResult
 from app.serving.answers import Look, is_lasting, record_of
 from app.store.filters import clauses
-from app.store.neighbours import passages_at
+from app.store.neighbours import passages_at, shown_at
 
 blueprint = Blueprint("answers", __name__)
 
@@ -81,7 +81,7 @@ def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) ->
         request.query,
         _context(request, found.result),
         timeout_s=left,
-        nearby=_nearby(request, look, left),
+        nearby=_nearby(request, look, found.result, left),
         generate=asked.features.generation,
         weighed=found.weighed,
     )
@@ -125,11 +125,14 @@ def _left(asked: Asked) -> float:
     return asked.deadline.at - time.monotonic()
 
 
-def _nearby(request: AnswerRequest, look: Look, left: float) -> Fetch:
-    """Reads passages beside the results, through the same filter as the search."""
+def _nearby(request: AnswerRequest, look: Look, found: SearchResult, left: float) -> Fetch:
+    """Reads passages beside the results, through the same filter and the same check as the search."""
     cluster, filters = services().cluster, clauses(look.scope, request.filter.passage_filter())
     limit = min(_NEIGHBOURS_TIMEOUT_S, left / 2)
-    return lambda places: passages_at(cluster, places, filters, timeout_s=limit)
+    if not found.checked:
+        return lambda places: passages_at(cluster, places, filters, timeout_s=limit)
+    heads = services().heads
+    return lambda places: shown_at(cluster, heads, look.scope, places, filters, timeout_s=limit)
 
 
 def _is_lasting(found: SearchResult, made: Answer) -> bool:
@@ -150,7 +153,9 @@ def _record(request: AnswerRequest, look: Look, found: SearchResult, made: Answe
         model=made.model,
         usage=made.usage,
     )
-    return record_of(look, whole.model_dump(mode="json"), log=logged(request, found, made.abstained))
+    # neighbours and citations are of the same versions as the results
+    log = logged(request, found, made.abstained)
+    return record_of(look, whole.model_dump(mode="json"), found.versions, log=log)
 
 
 def _timings(found: SearchResult, made: Answer) -> dict[str, float]:
@@ -170,7 +175,7 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
             request.query,
             _context(request, found),
             timeout_s=left,
-            nearby=_nearby(request, look, left),
+            nearby=_nearby(request, look, found, left),
             generate=asked.features.generation,
             weighed=weighed,
         )

@@ -39,7 +39,8 @@ def search() -> Response:
             with asked.turn() as deadline:
                 found = asked.search(look, deadline)
             body = schemas.SearchResponse(**search_fields(request, found)).model_dump(mode="json")
-            record, timings = record_of(look, body, log=logged(request, found)), found.timings
+            record = record_of(look, body, found.versions, log=logged(request, found))
+            timings = found.timings
             if is_lasting([item.reason for item in found.degraded]):
                 look.finish(record)
     finally:

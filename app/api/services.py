@@ -46,6 +46,7 @@ from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
 from app.store.filters import Scope
+from app.store.head_check import HeadCheck
 from app.store.rendering import Rendered, render
 from app.store.versions import tenant_state
 from app.tuning import Tuning
@@ -75,6 +76,7 @@ class Services:
         self.gate = ReadinessGate(self._check, self.executor)
         self.redis = RedisConnection(settings)
         codec = EntryCodec(settings)
+        self.heads = HeadCheck(cluster)
         entries, ttl_s = settings.embedding_cache_entries, settings.cache_ttl_s
         vectors = QueryVectors(encoder, reranker, VectorCache(self.redis, codec, entries=entries, ttl_s=ttl_s))
         self.search = SearchService(
@@ -86,6 +88,7 @@ class Services:
             reranker,
             vectors,
             ScoreCache(self.redis, codec, ttl_s),
+            self.heads,
         )
         self.admission = Admission.of(settings)
         self.generator = Generator(settings, encoder)
@@ -267,6 +270,7 @@ class Services:
                 self.generator.model,
             ),
             near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
+            heads=self.heads,
         )
 
     def _require_writable(self) -> None:

@@ -195,7 +195,7 @@ def scoped(app: tuple[Services, FlaskClient], source: str, scope: Scope) -> Any:
 def kept(app: tuple[Services, FlaskClient], source: str, scope: Scope, answer: str) -> None:
     look = scoped(app, source, scope)
     assert look.outcome == "miss"
-    look.finish({"answer": answer, "seen": look.seen, "made_at": stamp()})
+    look.finish({"answer": answer, "seen": look.seen, "shown": [], "made_at": stamp()})
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_the_flag_near_cache_switches_it_off(app: tuple[Services, FlaskClient], 
     request = SearchRequest.model_validate({"query": "marmot food", "filter": {"source_id": [source]}})
     kept_look = services.answers.look("search", request, Scope("default"), ALL_ON, Deadline.after(10_000))
     assert kept_look.outcome == "miss"
-    kept_look.finish({"answer": "kept", "seen": kept_look.seen, "made_at": stamp()})
+    kept_look.finish({"answer": "kept", "seen": kept_look.seen, "shown": [], "made_at": stamp()})
     other = SearchRequest.model_validate({"query": "Marmot food?", "filter": {"source_id": [source]}})
     for features, expected in ((ALL_ON, "near"), (replace(ALL_ON, near_cache=False), "miss")):
         look = services.answers.look("search", other, Scope("default"), features, Deadline.after(10_000))
