@@ -29,7 +29,8 @@ _RENEW_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A document to be written, cut and embedded. `access`: the lists that its writer names."""
+    """A document to be written, cut and embedded; without `passages` only its readers, while its content is in force.
+    `access`: the lists that its writer names."""
 
     document_id: str
     source_id: str
@@ -156,7 +157,11 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
     """Whether there is nothing to stage: the content is in force already, or only its readers change."""
     put, head = attempt.put, attempt.known
     if not has_content(head, put.content_hash):
-        return False
+        if put.passages:
+            return False
+        # the content was there when the caller looked, so that nothing was cut: it was replaced or deleted meanwhile
+        attempt.end("overtaken", OVERTAKEN)
+        return True
     if unchanged(head, put.content_hash, put.access):
         passages = head.version.passages if head.version is not None else 0
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
