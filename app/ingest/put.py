@@ -163,6 +163,9 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.end("overtaken", OVERTAKEN)
         return True
     if unchanged(head, put.content_hash, put.access):
+        if head.untidy and not steps.tidy(head):
+            _look_up(steps, scope, [attempt])
+            return _settled_before(steps, scope, attempt)
         passages = head.version.passages if head.version is not None else 0
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
