@@ -189,7 +189,7 @@ class Arena:
 
     def stored(self, head: Head) -> int:
         """How many of the passages in force there are, by a realtime get."""
-        if head.version is None:
+        if head.version is None or not head.version.passages:
             return 0
         body = {"ids": head.version.ids(head)}
         path, params = f"/{head.version.index}/_mget", {"_source": "false"}
