@@ -170,7 +170,9 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
     try:
-        done = change_access(steps, [head], put.access, content_hash=put.content_hash)
+        done = change_access(
+            steps, [head], put.access, content_hash=put.content_hash, principals=scope.principals
+        )
     except Overtaken:
         attempt.end("overtaken", OVERTAKEN)
         return True
@@ -271,7 +273,7 @@ def _may_commit(steps: Steps, attempt: _Attempt) -> bool:
     revoked = bool(attempt.put.access) and head.access_rev > attempt.intent_rev
     if revoked or attempt.tries >= _ATTEMPTS:
         attempt.end("overtaken", OVERTAKEN)
-    attempt.head = head if not head.twin or head.exists else None
+    attempt.head = None  # look again: who fenced it may have hidden the document from the writer
     return False
 
 
