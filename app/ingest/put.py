@@ -11,7 +11,7 @@ from app.access import Access, AccessChange
 from app.errors import OutcomeUnknown, Overtaken, StoreUnavailable
 from app.ingest.change import change_access
 from app.ingest.protocol import Steps, make_nonce, with_access
-from app.ingest.targets import enrol, find_targets
+from app.ingest.targets import enrol, find_targets, hidden_target
 from app.passage import Passage, passage_id
 from app.store.filters import Scope
 from app.store.heads import Head, Version, make_token
@@ -29,8 +29,8 @@ _RENEW_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A document to be written, cut and embedded; without `passages` only its readers, while its content is in force.
-    `access`: the lists that its writer names."""
+    """A document to be written, cut and embedded. `access`: the lists that its writer names. Without passages: only its
+    readers change."""
 
     document_id: str
     source_id: str
@@ -150,17 +150,20 @@ def _look_up(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
     if attempts:
         targets = find_targets(steps, scope, [attempt.put.document_id for attempt in attempts])
         for attempt in attempts:
-            attempt.head = targets[attempt.put.document_id].head
+            put = attempt.put
+            found = targets[put.document_id].head
+            attempt.head = found or hidden_target(steps, scope, put.document_id, put.content_hash, put.access)
 
 
 def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
     """Whether there is nothing to stage: the content is in force already, or only its readers change."""
     put, head = attempt.put, attempt.known
     if not has_content(head, put.content_hash):
-        if put.passages:
-            return False
-        # the content was there when the caller looked, so that nothing was cut: it was replaced or deleted meanwhile
-        attempt.end("overtaken", OVERTAKEN)
+        if not put.passages:  # its writer relied on the content, and somebody replaced it meanwhile
+            attempt.end("overtaken", OVERTAKEN)
+        return attempt.result is not None
+    if not head.readable(scope.principals):  # the same was written before, by the same: it is not told either way
+        attempt.result = PutResult("created", len(put.passages), access=Access().changed(put.access))
         return True
     if unchanged(head, put.content_hash, put.access):
         if head.untidy and not steps.tidy(head):
@@ -170,9 +173,7 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
     try:
-        done = change_access(
-            steps, [head], put.access, content_hash=put.content_hash, principals=scope.principals
-        )
+        done = change_access(steps, [head], put.access, content_hash=put.content_hash, principals=scope.principals)
     except Overtaken:
         attempt.end("overtaken", OVERTAKEN)
         return True
@@ -273,7 +274,7 @@ def _may_commit(steps: Steps, attempt: _Attempt) -> bool:
     revoked = bool(attempt.put.access) and head.access_rev > attempt.intent_rev
     if revoked or attempt.tries >= _ATTEMPTS:
         attempt.end("overtaken", OVERTAKEN)
-    attempt.head = None  # look again: who fenced it may have hidden the document from the writer
+    attempt.head = None  # looked up anew: whoever fenced it may have hidden the document from this writer
     return False
 
 

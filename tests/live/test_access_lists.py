@@ -12,9 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from app.ingest.access import change_readers
 
 from app.ingest import access, run
-from app.ingest.access import change_readers
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store import documents
 from app.store.documents import count, get_document, newest_version, read_version
