@@ -213,14 +213,13 @@ def _stage(steps: Steps, attempts: Sequence[_Attempt]) -> None:
             if item.head is not None:  # else the commit finds out how things stand
                 attempt.head = item.head
 
-    outcome = steps.stage(
-        [attempt.known for attempt in attempts],
-        _passages(attempts),
-        steps.write_index(),
-        {attempt.put.document_id: attempt.intent_rev for attempt in attempts},
-        renew,
-    )
-    refused = {failure.document_id: failure.reason for failure in reversed(outcome.failed)}
+    refused: dict[str, str] = {}
+    # the index that the head names, whatever the alias says by now: it is where the passages will be looked for
+    for index in dict.fromkeys(attempt.version.index for attempt in attempts if attempt.version is not None):
+        there = [a for a in attempts if a.version is not None and a.version.index == index]
+        versions = {attempt.put.document_id: attempt.intent_rev for attempt in there}
+        outcome = steps.stage([attempt.known for attempt in there], _passages(there), index, versions, renew)
+        refused |= {failure.document_id: failure.reason for failure in reversed(outcome.failed)}
     for attempt in attempts:
         attempt.refusal = refused.get(attempt.put.document_id, "")
 
