@@ -105,4 +105,5 @@ def delete_document(cluster: Cluster, scope: Scope, document_id: str) -> StoredD
     deleted = change.delete_documents(Steps(cluster, patience_s=_PATIENCE_S), scope, [document_id])
     if not deleted:
         raise NotFound(f"there is no document {document_id!r}")
-    return StoredDocument(deleted, "updated", revoking=True)
+    passages = sum(head.version.passages for head in deleted if head.version is not None)
+    return StoredDocument(passages, "updated", revoking=True)
