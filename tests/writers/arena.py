@@ -116,9 +116,7 @@ class Arena:
         self._driver = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, cwd=ROOT)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._driver.stdin is not None
         self._driver.stdin.close()
         self._driver.wait(30)

@@ -1,7 +1,7 @@
 """Writers as processes of their own that stop before each step: `python -m tests.writers.driver SOCKET`.
 
 The process reads orders, a JSON object a line, and forks a child for each, so that a writer starts at once and may be
-killed. A child connects to SOCKET, says who it is, and then who ordered it is told of each step, and says when to go on.
+killed. A child connects to SOCKET and says who it is; then it tells of each step, and waits for the word to go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store.client import Cluster
 from app.store.filters import Scope
-from app.store.heads import Head, read_heads
+from app.store.heads import Head
 from tests.writers.encoder import WordEncoder
 from tests.writers.mutants import remove
 
@@ -62,7 +62,7 @@ def act(order: Answer, cluster: Cluster, settings: Settings) -> Answer:
             done = single.delete_document(cluster, scope, order["document_id"])
             return {"status": "deleted"}
         elif op == "sweep":
-            head = read_heads(cluster, [Head(order["tenant"], order["document_id"])]).popitem()[1]
+            head = protocol.Steps(cluster).read([Head(order["tenant"], order["document_id"])]).popitem()[1]
             return {"status": f"swept {len(sweep.sweep_heads(cluster, [head] if head.open else []))}"}
         else:
             return _ingest(order, cluster, settings)

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 How = Literal["late", "late-silent", "answer-lost", "twice", "never", "stall"]
 """What becomes of a request. ``late``: the connection breaks, and the request goes to the node when `deliver` is
-called; ``late-silent``: the same, but the writer runs into its own time limit; ``answer-lost``: it goes there at once,
-and the connection breaks; ``twice``: so, and once more by `deliver`; ``never``; ``stall``: the writer is to be killed."""
+called; ``late-silent``: the same, but the writer runs into its own time limit; ``answer-lost``: it goes there at
+once, and the connection breaks; ``twice``: so, and once more by `deliver`; ``never``; ``stall``: the writer is to be
+killed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The protocol with one safeguard removed, to show that its removal is noticed. Names as in the model of the protocol."""
+"""The protocol with one safeguard removed, to show that its removal is noticed. Names are those of the model."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Watch:
     _owner: dict[str, int] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
     _must_see: set[str] = field(default_factory=set)
-    _foreign: dict[int, int] = field(default_factory=dict)
+    _writers: dict[int, int] = field(default_factory=dict)
     """Revision -> operation that wrote it (-1: a sweep)."""
 
     def __post_init__(self) -> None:
@@ -168,35 +168,39 @@ class Watch:
         if op.kind == "sweep":
             return
         window = self.history[max(0, self.begun[i] - 1) :]
-        states = [self._state(item) for item in window]
         if answer in _EITHER:
             if not tampered:
                 raise Violation(f"NO REASON: {op} answered {answer}, and nothing was held back")
             return
-        if answer in _NOTHING and effect is not None:
-            raise Violation(f"LIE: {op} answered {answer} and took effect")
-        if answer == "overtaken":
-            if not tampered and not any(self._foreign.get(item.rev, i) != i for item in window):
+        if answer == "overtaken" and effect is None:
+            if not tampered and all(self._writers.get(item.rev, i) == i for item in window):
                 raise Violation(f"NO REASON: {op} answered overtaken, and nobody else wrote")
             return
-        if answer not in _DONE | {"missing"}:
-            raise Violation(f"FAILED: {op} answered {answer}")
-        if answer == "updated" and effect is None and any(state.after(op) == state for state in states):
-            answer = "unchanged"  # somebody else had done the same by then
-        if effect is not None:
-            found = self._state(effect.before).answer(op)
-            again = (found, answer) == ("unchanged", "updated") and effect.before.open  # what another left is done again
-            if found != answer and not again:
-                raise Violation(f"LIE: {op} answered {answer}, and by the head it was {found}")
-        elif not any(state.answer(op) == answer for state in states) or answer not in _NOTHING:
-            raise Violation(f"LIE: {op} answered {answer}, and the head never was so")
-        if effect is not None:
+        if effect is None:
+            self._nothing_done(op, answer, window)
+        else:
+            self._done(op, answer, effect)
             self._native(i, effect, hits)
             if op.kind == "post" and effect.token:
                 self._must_see.add(effect.token)
-        elif answer == "unchanged" and alone and self._state(head).after(op) == self._state(head):
+            return
+        if answer == "unchanged" and alone and self._state(head).after(op) == self._state(head):
             pending = {version.token for version in head.pending}
             self._tidy(head, [hit for hit in hits if hit.token not in pending], f"{op} answered unchanged")
+
+    def _nothing_done(self, op: Op, answer: str, window: Sequence[Head]) -> None:
+        states = [self._state(head) for head in window]
+        if answer == "updated" and any(state.after(op) == state for state in states):
+            return  # somebody else had done the same by then
+        if answer not in _NOTHING or all(state.answer(op) != answer for state in states):
+            raise Violation(f"LIE: {op} answered {answer}, and the head never was so")
+
+    def _done(self, op: Op, answer: str, effect: _Effect) -> None:
+        found = self._state(effect.before).answer(op)
+        if answer == "updated" and found == "unchanged" and effect.before.open:
+            return  # what another one left is done again
+        if answer in _NOTHING or found != answer:
+            raise Violation(f"LIE: {op} answered {answer}, and by the head it was {found}")
 
     def state(self) -> State:
         """The document now."""
@@ -213,29 +217,16 @@ class Watch:
             return
         if now.rev != before.rev + 1:
             raise Violation(f"HISTORY: revision {before.rev} was followed by {now.rev}")
-        self._foreign[now.rev] = mover
+        self._writers[now.rev] = mover
         known = {version.token for version in before.pending}
         for version in now.pending:
             if version.token not in known:
                 self._owner[version.token] = mover
                 self._contents[version.token] = self.ops[mover].content
-        access = before.access
         if now.version is not None and now.version != before.version:
-            token = now.version.token
-            if token not in known:
-                raise Violation("UNANNOUNCED: a version came into force that was not pending")
-            if now.content_hash != token.partition("~")[0]:
-                raise Violation("HASH: the head names another content than its token")
-            mover = self._owner[token]
-            op = self.ops[mover]
-            self._took_effect(mover, now, token, before)
-            if op.acl is None and access is not None and now.access != access:
-                raise Violation(f"RESTORED: {op} names no readers and turned {access.acl} into {now.access}")
-            if now.access is None or now.access.acl != (op.acl or (access.acl if access is not None else PUBLIC)):
-                raise Violation(f"READERS: {op} left {now.access}")
-            if before.version is not None:
-                self._must_see.add(token)
+            self._committed(now.version.token, before, now)
             return
+        access = before.access
         changed = now.access_rev != before.access_rev
         if now.version != before.version or changed:
             op = self.ops[mover] if mover >= 0 else Op("sweep")
@@ -248,6 +239,21 @@ class Watch:
             access = now.access if changed else access
         if now.access != access:
             raise Violation(f"READERS: {access} became {now.access} by a write that was none of readers")
+
+    def _committed(self, token: str, before: Head, now: Head) -> None:
+        if token not in {version.token for version in before.pending}:
+            raise Violation("UNANNOUNCED: a version came into force that was not pending")
+        if now.content_hash != token.partition("~")[0]:
+            raise Violation("HASH: the head names another content than its token")
+        i, access = self._owner[token], before.access
+        op = self.ops[i]
+        self._took_effect(i, now, token, before)
+        if op.acl is None and access is not None and now.access != access:
+            raise Violation(f"RESTORED: {op} names no readers and turned {access.acl} into {now.access}")
+        if now.access is None or now.access.acl != (op.acl or (access.acl if access is not None else PUBLIC)):
+            raise Violation(f"READERS: {op} left {now.access}")
+        if before.version is not None:
+            self._must_see.add(token)
 
     def _took_effect(self, i: int, head: Head, token: str, before: Head) -> None:
         if i in self._effects:

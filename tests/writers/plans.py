@@ -43,9 +43,7 @@ def kills(chance: random.Random) -> Iterator[Plan]:
     """Each writer killed before each of its steps; a sweep follows, or another writer, the same one again first."""
     todo = [(a, n) for a in PAIRED for n in range(1, STEPS[a])]
     yield from (Plan("kill", _start(a, a, n), (a,), (("run", 0, n), ("kill", 0, 0))) for a, n in todo)
-    yield from (
-        Plan("kill", _start(a, a, n), (a, a), (("run", 0, n), ("kill", 0, 0), ("end", 1, 0))) for a, n in todo
-    )
+    yield from (Plan("kill", _start(a, a, n), (a, a), (("run", 0, n), ("kill", 0, 0), ("end", 1, 0))) for a, n in todo)
     while True:
         a, b = chance.choice(PAIRED), chance.choice((*PAIRED, AGAIN, POST_PUBLIC, PATCH_BACK))
         n, m = chance.randrange(1, STEPS[a]), chance.randrange(0, STEPS[b])
@@ -98,12 +96,56 @@ def frees(chance: random.Random) -> Iterator[Plan]:
         yield Plan("free", _start(ops[0], ops[1], chance.randrange(4)), _apart(ops), (), free=True)
 
 
+_TRACES = {
+    "cas": Plan("trace", "public", (POST, INGEST), (("run", 0, 1), ("end", 1, 0))),
+    "fence": Plan("trace", "public", (POST, PATCH), (("run", 0, 4), ("end", 1, 0))),
+    "fence-before-erase": Plan("trace", "public", (POST, SWEEP), (("run", 0, 4), ("end", 1, 0))),
+    "fresh-token": Plan("trace", "hr", (POST, PATCH), (("run", 0, 4), ("end", 1, 0))),
+    "erase-by-list": Plan("trace", "public", (POST, INGEST), (("run", 1, 5), ("run", 0, 4), ("end", 1, 0))),
+    "tombstones": Plan(
+        "trace",
+        "public",
+        (POST, SWEEP),
+        (("end", 0, 0), ("end", 1, 0), ("deliver", 0, 0)),
+        ((0, Fault("passages", 1, "stall")),),
+    ),
+    "versions": Plan(
+        "trace",
+        "hr",
+        (PATCH, PATCH_BACK),
+        (("end", 0, 0), ("end", 1, 0), ("deliver", 0, 0)),
+        ((0, Fault("passages", 1, "late")),),
+    ),
+    "refresh-before-commit": Plan("trace", "public", (POST,), (("run", 0, 5),)),
+    "refresh-before-answer": Plan("trace", "public", (DELETE,), ()),
+    "refresh-before-settle": Plan(
+        "trace",
+        "absent",
+        (INGEST, PATCH),
+        (("run", 0, 4), ("end", 1, 0)),
+        ((0, Fault("heads", 2, "answer-lost")),),
+    ),
+    "unknown": Plan(
+        "trace",
+        "public",
+        (POST, POST_HR),
+        (("run", 0, 5), ("end", 1, 0)),
+        ((0, Fault("heads", 2, "answer-lost")),),
+    ),
+}
+
+
+def traces(safeguard: str) -> list[Plan]:
+    """What the model finds without the safeguard, as a round."""
+    return [_TRACES[safeguard]]
+
+
 def plans(count: int, seed: int) -> list[Plan]:
     """`count` rounds: of each kind its share, and of the enumerated ones every so many'th where there are too many."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     shares = {pairs(): 0.34, crossings(chance): 0.16, kills(chance): 0.16, delays(chance): 0.2}
     shares |= {mixtures(chance): 0.08, frees(chance): 0.06}
-    found: list[Plan] = []
+    found = list(_TRACES.values())
     for source, share in shares.items():
         found += _some(source, max(1, round(count * share)))
     chance.shuffle(found)
