@@ -1,4 +1,4 @@
-"""Is anything lost, doubled or undone when several write one document? `python benchmarks/writers.py`. Method: writers.md."""
+"""Is anything lost, doubled or undone where several write a document? `python benchmarks/writers.py`: writers.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -123,7 +124,9 @@ def main() -> int:
         if asked.rounds:
             figures["proof"] = proof(url, plans(asked.rounds, asked.seed), asked.workers)
         if asked.users:
-            figures["as_users_run_it"] = play_users(asked.users, asked.seed)
+            up = stack.enter_context(harness.braid_up(env={"BRAID_WORKERS": "2"}))
+            urls = up["url"], up["opensearch_url"]
+            figures["as_users_run_it"] = play_users(*urls, Path(up["data"]), asked.users, asked.seed)
         names = {"each": list(SAFEGUARDS), "none": []}.get(asked.without, [asked.without])
         figures["without"] = {name: without(url, name, asked.seed, 60) for name in names}
     harness.write_result("writers", "benchmarks/writers.md", figures)

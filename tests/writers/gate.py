@@ -93,11 +93,15 @@ class Gate:
 
     def _serve(self, caller: socket.socket) -> None:
         node = http.client.HTTPConnection(*self._target, timeout=60)
-        with contextlib.suppress(OSError, ValueError), caller, caller.makefile("rb") as lines:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            contextlib.closing(node),
+            caller,
+            caller.makefile("rb") as lines,
+        ):
             while request := _read(lines):
                 if not self._let(request, node, caller):
                     return
-        node.close()
 
     def _let(self, request: _Request, node: http.client.HTTPConnection, caller: socket.socket) -> bool:
         """Forward the request, or do to it what a fault says; False: the connection is over."""

@@ -145,11 +145,13 @@ def plans(count: int, seed: int) -> list[Plan]:
     chance = random.Random(seed)
     shares = {pairs(): 0.34, crossings(chance): 0.16, kills(chance): 0.16, delays(chance): 0.2}
     shares |= {mixtures(chance): 0.08, frees(chance): 0.06}
-    found = list(_TRACES.values())
+    found: list[Plan] = []
     for source, share in shares.items():
         found += _some(source, max(1, round(count * share)))
     chance.shuffle(found)
-    return found[:count]
+    found = [*_TRACES.values(), *found][:count]
+    chance.shuffle(found)
+    return found
 
 
 def _some(source: Iterator[Plan], count: int) -> Sequence[Plan]:
