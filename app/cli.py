@@ -286,6 +286,30 @@ def templates_export(folder: Path) -> None:
 
 
 @cli.group()
+def heads() -> None:
+    """The records that say which version of a document is in force: docs/write-protocol.md."""
+
+
+@heads.command("build")
+@click.option("--json", "as_json", is_flag=True)
+def heads_build(as_json: bool) -> None:
+    """Make heads for documents that have none: after the index of heads was lost, or passages came without it."""
+    from app.local.heads import build
+
+    sys.exit(build(_settings(), as_json=as_json, console=_out))
+
+
+@heads.command("audit")
+@click.option("--erase", is_flag=True, help="Erase passages that can't be in force.")
+@click.option("--json", "as_json", is_flag=True)
+def heads_audit(erase: bool, as_json: bool) -> None:
+    """Compare all passages with the heads: after a restore, before an index is replaced."""
+    from app.local.heads import audit_heads
+
+    sys.exit(audit_heads(_settings(), erase=erase, as_json=as_json, console=_out))
+
+
+@cli.group()
 def keys() -> None:
     """API keys of callers: docs/access.md. They need BRAID_KEYS_SECRET."""
 

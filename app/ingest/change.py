@@ -83,7 +83,7 @@ def change_access(
         if head.version is None or not head.readable(principals) or content_hash not in (None, head.content_hash):
             return None
         wanted = (head.access or Access()).changed(access)
-        if wanted.same(head.access or Access()) and not head.untidy:
+        if wanted.same(head.access or Access()) and not head.open:
             untouched[head.key] = head
             return None
         return replace(_fenced(head), access=wanted, access_rev=head.rev + 1, unsettled=True, by=nonce)

@@ -166,6 +166,7 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.result = PutResult("created", len(put.passages), access=Access().changed(put.access))
         return True
     if unchanged(head, put.content_hash, put.access):
+        # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
         if head.untidy and not steps.tidy(head):
             _look_up(steps, scope, [attempt])
             return _settled_before(steps, scope, attempt)
