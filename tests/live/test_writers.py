@@ -5,12 +5,23 @@ The rounds are those of `benchmarks/writers.py`, fewer of them: BRAID_WRITERS_RO
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from tests.writers.arena import Arena
+from app.access import Access
+from app.ingest import protocol, single
+from app.ingest.records import ready_document
+from app.ingest.run import IngestOptions, ingest_paths
+from app.store.documents import get_document
+from app.store.filters import Scope
+from app.store.heads import Head
+from tests.writers.arena import Arena, text_of
+from tests.writers.encoder import WordEncoder
 from tests.writers.oracle import Op, State, Violation, explain
 from tests.writers.plans import plans, traces
 from tests.writers.rounds import Plan, play
@@ -57,6 +68,87 @@ def test_what_a_killed_writer_left_is_gone_when_the_same_is_answered_as_done(
 def test_the_oracle_notices_a_missing_safeguard(opensearch_url: str) -> None:
     with Arena(opensearch_url, without="fence") as broken, pytest.raises(Violation):
         play(broken, traces("fence")[0])
+
+
+class _Stopped(BaseException):
+    """A writer of this process that ends where it is."""
+
+
+def _at(step: str, then: Callable[[], object]) -> Callable[[str, Sequence[Head]], None]:
+    """A hook that does something before the first step of a name."""
+    todo = [then]
+
+    def observe(name: str, heads: Sequence[Head]) -> None:
+        if name == step and todo:
+            todo.pop()()
+
+    return observe
+
+
+def _post(arena: Arena, document_id: str, source_id: str, scope: Scope | None = None) -> None:
+    document = ready_document(
+        {"document_id": document_id, "text": text_of("another")}, tenant="writers", source_id=source_id
+    )
+    single.ingest_document(document, settings=arena.settings, cluster=arena.cluster, encoder=WordEncoder(), scope=scope)
+
+
+def test_a_document_that_is_hidden_while_it_is_written_is_left_alone(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = arena.prepare("hidden", "public")
+    hide = partial(single.change_readers, arena.cluster, Scope("writers"), "hidden", {"acl": ("hr",)})
+    monkeypatch.setattr(protocol, "observe", _at("commit", hide))
+    _post(arena, "hidden", "s", Scope("writers", frozenset(), "user:a"))
+    after = arena.head("hidden")
+    assert (after.version, after.access) == (before.version, Access(("hr",)))
+    shown, passages = get_document(arena.cluster, Scope("writers", frozenset(), "user:a"), "hidden")
+    assert shown.twin
+    assert passages[0]["text"].startswith("another")
+
+
+def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = f"{arena.name}-000001", f"{arena.name}-000002"
+    mappings = arena.cluster.request("GET", f"/{first}/_mapping")[first]["mappings"]
+    arena.cluster.request("PUT", f"/{second}", body={"mappings": mappings})
+
+    def move(to: str, away: str) -> None:
+        actions = [
+            {"add": {"index": to, "alias": arena.name, "is_write_index": True}},
+            {"add": {"index": away, "alias": arena.name, "is_write_index": False}},
+        ]
+        arena.cluster.request("POST", "/_aliases", body={"actions": actions})
+
+    monkeypatch.setattr(protocol, "_INDEX_S", 0.0)
+    monkeypatch.setattr(protocol, "observe", _at("stage", lambda: move(second, first)))
+    try:
+        _post(arena, "moved", "s")
+        head = arena.head("moved")
+        assert head.version is not None
+        assert arena.stored(head) == head.version.passages > 0
+    finally:
+        move(first, second)
+        arena.cluster.request("DELETE", f"/{second}")
+
+
+def test_sync_leaves_a_document_that_moved_to_another_source(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arena.prepare("nomad", "public")  # its source has its name
+
+    def stop() -> None:
+        raise _Stopped
+
+    monkeypatch.setattr(protocol, "observe", _at("erase", stop))
+    with pytest.raises(_Stopped):
+        _post(arena, "nomad", "elsewhere")
+    path = tmp_path / "source.jsonl"
+    path.write_text(json.dumps({"document_id": "stays", "text": "This one stays."}) + "\n", encoding="utf-8")
+    options = IngestOptions(source_id="nomad", tenant="writers", sync=True, parse_workers=1)
+    report = ingest_paths(
+        [path], settings=arena.settings, cluster=arena.cluster, encoder=WordEncoder(), options=options
+    )
+    assert report.deleted == 0
+    assert get_document(arena.cluster, Scope("writers"), "nomad")[0].source_id == "elsewhere"
 
 
 def test_orders_that_explain_answers() -> None:

@@ -30,7 +30,7 @@ from tests.writers.oracle import Hit, Op
 
 ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 90
-_SENTENCES = 120
+_SENTENCES = 60
 """Of six tokens each, and a passage has some hundred: each document has a few."""
 
 

@@ -12,17 +12,19 @@ from app.errors import NotFound
 from app.ingest.sweep import sweep_heads
 from app.store.documents import get_document, refresh
 from app.store.filters import Scope, clauses
-from app.store.heads import Head
+from app.store.heads import Head, Version
 from tests.writers.arena import Actor, Arena
 from tests.writers.gate import Fault
-from tests.writers.oracle import Op, State, Violation, Watch, explain
+from tests.writers.oracle import Hit, Op, State, Violation, Watch, explain
 
 Move = tuple[str, int, int]
 """(``run``, i, n): writer i makes n steps, or fewer if it ends; (``end``, i, 0): all; (``kill``, i, 0);
 (``deliver``, i, 0): its held requests come through; (``sweep``, 0, 0): heads are tidied up, without waiting."""
 
 _SWEEPS = 5
-_READERS: tuple[frozenset[str] | None, ...] = (None, frozenset(), frozenset({"hr"}), frozenset({"it"}))
+_READERS: tuple[frozenset[str] | None, ...] = (None, frozenset(), frozenset({"hr"}))
+_HEADS_ONLY = frozenset({"read", "intent", "seize", "clear", "confirm"})
+"""Steps that neither write passages nor refresh: what is stored and shown is as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class _Round:
         self._watch = watch
         self._start = watch.state()
         self.log = ""
+        self._hits: list[Hit] = []
+        self._stored: tuple[Version | None, int] | None = None
 
     def run(self, plan: Plan) -> Outcome:
         if plan.free:
@@ -120,16 +124,16 @@ class _Round:
     def _step(self, i: int) -> None:
         actor = self._actors[i]
         self._watch.begun.setdefault(i, len(self._watch.history))
-        self.log += f"{i} {actor.step}; "
+        step = actor.step
+        self.log += f"{i} {step}; "
         actor.go()
-        self._look(i)
+        self._look(i, changed=actor.over or step not in _HEADS_ONLY)
         if actor.stalled:
             self._kill(i)
         elif actor.over:
             self.log += f"{i} = {actor.answer} {actor.step}; "
             alone = all(other.over for other in self._actors)
-            hits = self._arena.hits(self._id)
-            self._watch.answered(i, actor.answer, hits, tampered=actor.gate.tampered > 0, alone=alone)
+            self._watch.answered(i, actor.answer, self._hits, tampered=actor.gate.tampered > 0, alone=alone)
 
     def _kill(self, i: int) -> None:
         self._actors[i].kill()
@@ -138,9 +142,12 @@ class _Round:
         self._watch.begun.setdefault(i, len(self._watch.history))
         self._watch.answered(i, "killed", [], tampered=True, alone=False)
 
-    def _look(self, i: int) -> None:
+    def _look(self, i: int, *, changed: bool = True) -> None:
         head = self._arena.head(self._id)
-        self._watch.look(i, head, self._arena.stored(head), self._arena.hits(self._id))
+        if changed or self._stored is None or self._stored[0] != head.version:
+            self._stored = head.version, self._arena.stored(head)
+            self._hits = self._arena.hits(self._id)
+        self._watch.look(i, head, self._stored[1], self._hits)
 
     def _sweep(self) -> None:
         head = self._arena.head(self._id)
