@@ -307,7 +307,7 @@ class _Run:
                 with self._busy("chunk"):
                     content_hash = version_of(document, self._recipe)
                 assert head is not None  # noqa: S101 - nothing is hidden from the operator
-                if unchanged(head, content_hash, document.access):
+                if unchanged(head, content_hash, document.access) and not head.untidy:
                     self.report.unchanged += 1
                     self._progress.done(1)
                     continue
@@ -390,9 +390,11 @@ class _Run:
             gone = [key for key in stored if key not in self._seen]
             for start in range(0, len(gone), _LOOKUP):
                 batch = gone[start : start + _LOOKUP]
-                change.delete_documents(steps, self._scope, batch)
-                self._news.wrote(visible=True, revoking=True)
-                self.report.deleted += len(batch)
+                # what is left of an older version may still name the source of a document that moved to another one
+                deleted = change.delete_documents(steps, self._scope, batch, source_id=source)
+                if deleted:
+                    self._news.wrote(visible=True, revoking=True)
+                self.report.deleted += len(deleted)
 
 
 def _slices(documents: Sequence[_Cut]) -> Iterator[list[Passage]]:
