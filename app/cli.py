@@ -333,12 +333,13 @@ def heads() -> None:
 
 
 @heads.command("build")
+@click.option("--index", help="Of the passages of this index, before an alias names it (docs/store.md).")
 @click.option("--json", "as_json", is_flag=True)
-def heads_build(as_json: bool) -> None:
+def heads_build(index: str | None, as_json: bool) -> None:
     """Make heads for documents that have none: after the index of heads was lost, or passages came without it."""
     from app.local.heads import build
 
-    sys.exit(build(_settings(), as_json=as_json, console=_out))
+    sys.exit(build(_settings(), index=index, as_json=as_json, console=_out))
 
 
 @heads.command("audit")

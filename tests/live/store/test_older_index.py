@@ -21,7 +21,7 @@ from app.ingest.run import IngestOptions
 from app.local import doctor
 from app.local.ingest import ingest_and_report
 from app.passage import Passage
-from app.store import templates
+from app.store import audit, templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
 from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
@@ -149,6 +149,8 @@ def test_the_remedy_of_the_docs_makes_it_writable(service: FlaskClient, older: C
     body = {"source": {"index": FIRST_INDEX}, "dest": {"index": NEXT_INDEX}}
     done = older.request("POST", "/_reindex", params={"refresh": "true"}, body=body, timeout_s=60)
     assert (done["created"], done["failures"]) == (3, [])
+    assert audit.build(older, NEXT_INDEX) == 3
+    assert audit.build(older, NEXT_INDEX) == 0
     actions = [
         {"remove": {"index": FIRST_INDEX, "alias": READ_ALIAS}},
         {"remove": {"index": FIRST_INDEX, "alias": WRITE_ALIAS}},
