@@ -105,11 +105,19 @@ def change_access(
     )
 
 
-def delete_documents(steps: Steps, scope: Scope, document_ids: Sequence[str]) -> int:
+def delete_documents(
+    steps: Steps, scope: Scope, document_ids: Sequence[str], *, source_id: str | None = None
+) -> list[Head]:
     """Delete documents, as far as the caller sees them; they can't be found any more on return.
 
+    Args:
+        steps: of the caller.
+        scope: of the caller.
+        document_ids: which.
+        source_id: only those that belong to this source now.
+
     Returns:
-        How many passages they had; 0: there was none of them.
+        What they were; empty: there was none of them.
 
     Raises:
         Overtaken, OutcomeUnknown, StoreUnavailable, StoreError: what was deleted by then stays deleted.
@@ -118,13 +126,12 @@ def delete_documents(steps: Steps, scope: Scope, document_ids: Sequence[str]) ->
     heads = [head for target in targets.values() for head in target.live]
 
     def edit(head: Head, nonce: str) -> Head | None:
-        if head.version is None or not head.readable(scope.principals):
+        if head.version is None or not head.readable(scope.principals) or source_id not in (None, head.source_id):
             return None
         gone = _fenced(head)
         return replace(gone, version=None, garbage=(*gone.garbage, head.version), unsettled=False, by=nonce)
 
-    done = [item.before for item in _change(steps, heads, edit) if item.before is not None]
-    return sum(head.version.passages for head in done if head.version is not None)
+    return [item.before for item in _change(steps, heads, edit) if item.before is not None]
 
 
 def _fenced(head: Head) -> Head:

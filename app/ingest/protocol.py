@@ -167,6 +167,15 @@ class Steps:
                 self.settle(head)
         self.hide(heads)
 
+    def tidy(self, head: Head) -> bool:
+        """Finish what another writer left half done, or is about to finish. False: the head was written meanwhile."""
+        written = self.confirm(head).head
+        if written is None:
+            return False
+        self.finish([written])
+        self.clear([written])
+        return True
+
     def clear(self, heads: Sequence[Head]) -> None:
         """Note in the heads that `finish` is done. What does not work is left to the next writer or to a sweep."""
         todo = [(head, head) for head in heads if head.open]

@@ -166,6 +166,10 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.result = PutResult("created", len(put.passages), access=Access().changed(put.access))
         return True
     if unchanged(head, put.content_hash, put.access):
+        # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
+        if head.untidy and not steps.tidy(head):
+            _look_up(steps, scope, [attempt])
+            return _settled_before(steps, scope, attempt)
         passages = head.version.passages if head.version is not None else 0
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
@@ -210,14 +214,13 @@ def _stage(steps: Steps, attempts: Sequence[_Attempt]) -> None:
             if item.head is not None:  # else the commit finds out how things stand
                 attempt.head = item.head
 
-    outcome = steps.stage(
-        [attempt.known for attempt in attempts],
-        _passages(attempts),
-        steps.write_index(),
-        {attempt.put.document_id: attempt.intent_rev for attempt in attempts},
-        renew,
-    )
-    refused = {failure.document_id: failure.reason for failure in reversed(outcome.failed)}
+    refused: dict[str, str] = {}
+    # the index that the head names, whatever the alias says by now: it is where the passages will be looked for
+    for index in dict.fromkeys(attempt.version.index for attempt in attempts if attempt.version is not None):
+        there = [a for a in attempts if a.version is not None and a.version.index == index]
+        versions = {attempt.put.document_id: attempt.intent_rev for attempt in there}
+        outcome = steps.stage([attempt.known for attempt in there], _passages(there), index, versions, renew)
+        refused |= {failure.document_id: failure.reason for failure in reversed(outcome.failed)}
     for attempt in attempts:
         attempt.refusal = refused.get(attempt.put.document_id, "")
 

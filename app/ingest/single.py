@@ -73,12 +73,7 @@ def ingest_document(
         raise Overtaken(result.reason)
     if result.status == "unknown":
         raise OutcomeUnknown(result.reason)
-    if result.status == "unchanged" and head is not None:
-        # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
-        steps.finish([head])
-        if head.garbage or head.unsettled:
-            steps.clear([head])
-    elif refresh and result.status != "updated":
+    if refresh and result.status != "updated":
         steps.refresh()
     return StoredDocument(result.passages, result.status, result.revoking, result.access)
 
@@ -110,4 +105,5 @@ def delete_document(cluster: Cluster, scope: Scope, document_id: str) -> StoredD
     deleted = change.delete_documents(Steps(cluster, patience_s=_PATIENCE_S), scope, [document_id])
     if not deleted:
         raise NotFound(f"there is no document {document_id!r}")
-    return StoredDocument(deleted, "updated", revoking=True)
+    passages = sum(head.version.passages for head in deleted if head.version is not None)
+    return StoredDocument(passages, "updated", revoking=True)

@@ -92,6 +92,11 @@ class Head:
         """Whether something is still to be tidied up, by its writer or by a sweep."""
         return bool(self.pending or self.garbage or self.unsettled)
 
+    @property
+    def untidy(self) -> bool:
+        """Whether searches may still show what is not in force."""
+        return bool(self.garbage or self.unsettled)
+
     def readable(self, principals: frozenset[str] | None) -> bool:
         """Whether the document may be read, or could be if it were there."""
         return self.access is None or self.access.allows(principals)
