@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +14,12 @@ import pytest
 from app.access import Access
 from app.api.factory import create_app
 from app.api.services import Services
+from app.deadline import Deadline
 from app.embedding.encoder import load_encoder
+from app.features import ALL_ON
 from app.search.request import SearchRequest
 from app.search.service import SearchService
+from app.serving.answers import Look, record_of
 from app.store.bulk import bulk_index
 from app.store.client import Cluster
 from app.store.documents import read_version, refresh
@@ -209,3 +214,28 @@ def test_a_search_that_takes_no_heads_shows_what_it_finds(library: Library, head
     service = SearchService(library.world.settings, library.cluster, headless.encoder, headless.gate, headless.executor)
     found = service.search(SearchRequest.model_validate(request), Scope(library.tenant))
     assert ([hit.document_id for hit in found.hits], found.checked) == (["d"], False)
+
+
+@pytest.mark.parametrize(("access", "outcome"), [(Access(("staff", "hr")), "exact"), (Access(("hr",)), "miss")])
+def test_who_waited_for_another_s_answer_checks_it_too(
+    library: Library, headless: Services, access: Access, outcome: str
+) -> None:
+    library.put(library.staff, "d")
+    head = library.head("d")
+    assert head.version is not None
+    headless.cluster.heads_index = library.cluster.heads_index
+    request = SearchRequest.model_validate({"query": "marmot"})
+    scope = Scope(library.tenant, frozenset({"staff"}))
+
+    def look() -> Look:
+        return headless.answers.look("search", request, scope, ALL_ON, Deadline.after(30_000))
+
+    first = look()
+    assert first.outcome == "miss"
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(look)
+        time.sleep(0.5)  # by then it waits; one that comes later finds the answer, and checks that
+        library.change("d", access=access)
+        first.finish(record_of(first, {"results": []}, [("d", head.version.token)]))
+        assert second.result(30).outcome == outcome
+        second.result().finish(None)
