@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 
@@ -77,15 +79,8 @@ def test_parsers_and_uploads_end_with_a_worker_that_is_killed(act: str) -> None:
     with running_service(HOSTILE) as service:
         folder = service.log.parent
         before = {path.name for path in folder.rglob("*")}
-        with service.connect() as raw:
-            content = act.encode()
-            body = (
-                b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
-                + content
-                + b"\r\n--b--\r\n"
-            )
-            head = b"POST /v1/documents HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-            raw.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with ThreadPoolExecutor(1) as threads:
+            sent = threads.submit(upload, service, act)
             (worker,) = service.workers()
 
             def parsers() -> list[psutil.Process]:
@@ -98,5 +93,7 @@ def test_parsers_and_uploads_end_with_a_worker_that_is_killed(act: str) -> None:
             )
             worker.send_signal(signal.SIGKILL)
             wait_for(lambda: gone(parser), "the parser outlives its worker")
+            with pytest.raises(httpx2.HTTPError):
+                sent.result()
         wait_for(lambda: service.workers() and service.workers() != [worker], "no worker took its place")
         assert not [name for name in {path.name for path in folder.rglob("*")} - before if "upload" in name]
