@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.service import Service, running_service, wait_for
-from tests.unit.ingest.parse.hostile import ACTS, ENDS, HANGS, RAISES, SECRET, TAKES_ALL
+from tests.unit.ingest.parse.hostile import ENDS, HANGS, RAISES, SECRET, TAKES_ALL
 
 REASONS = (
     dict.fromkeys(RAISES, "parser-failed")
@@ -25,6 +25,16 @@ REASONS = (
     | dict.fromkeys(HANGS, "too-slow")
     | {"rejects": "empty", "recurses": "broken", "rubbish": "parser-failed"}
 )
+ONE_OF_EACH = [
+    "Mute",
+    "SystemExit",
+    "exit 0",
+    "SIGSEGV",
+    "SIGKILL",
+    "allocates much",
+    "holds the interpreter",
+    "recurses",
+]
 HOSTILE = "tests.hostile_cli"
 
 
@@ -48,7 +58,7 @@ def test_each_costs_its_own_upload_and_is_a_problem_document_with_a_reason() -> 
 def test_each_costs_one_line_of_the_report_and_the_run_goes_on(braid_up: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
-    for number, act in enumerate(ACTS):
+    for number, act in enumerate(ONE_OF_EACH):
         (folder / f"{number:02}-bad.txt").write_text(act)
         (folder / f"{number:02}-good.txt").write_text(f"The good file number {number} is about valve {number}.")
     environment = {"BRAID_DATA_DIR": str(braid_up["data"]), "PATH": os.environ["PATH"]}
@@ -62,8 +72,8 @@ def test_each_costs_one_line_of_the_report_and_the_run_goes_on(braid_up: dict[st
     )
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
-    assert report["new"] == len(ACTS)
-    assert sorted(item["reason"] for item in report["failed"]) == sorted(REASONS.values())
+    assert report["new"] == len(ONE_OF_EACH)
+    assert sorted(item["reason"] for item in report["failed"]) == sorted(REASONS[act] for act in ONE_OF_EACH)
     assert SECRET not in done.stdout + done.stderr
 
 
