@@ -92,7 +92,7 @@ def change_access(
     done = [item for item in changes if item.before is not None]
     if not done and not untouched:
         return None
-    shown = done[0].head if done else next(iter(untouched.values()))
+    shown = next(item.head for item in changes if item.before is not None or item.head.key in untouched)
     return ChangeResult(
         shown.version.passages if shown.version is not None else 0,
         changed=bool(done),
