@@ -40,7 +40,13 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
-    """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses."""
+    """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses.
+
+    Those of OpenSearch and Redis come with user and password in them.
+    """
+    from app.addresses import with_credentials
+    from app.local import state
+
     with open_folder() as scratch:
         folder = data or scratch / "data"
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
@@ -50,7 +56,11 @@ def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | No
         if not line:
             raise SystemExit(f"braid up ended with code {process.wait()}")
         try:
-            yield {**json.loads(line), "data": str(folder)}
+            here = state.read(folder)
+            assert here is not None
+            opensearch_url = with_credentials(here.opensearch_url, here.opensearch_user, here.opensearch_password)
+            reached = {"opensearch_url": opensearch_url, "redis_url": here.redis_url}
+            yield {**json.loads(line), **reached, "data": str(folder)}
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import orjson
 import psutil
+from pydantic import SecretStr
 
 from app.config import Settings
+from app.embedded.files import write_anew
 
 _NAME = "braid.json"
 AUDIT_FILE = "audit.jsonl"
@@ -17,20 +19,20 @@ AUDIT_FILE = "audit.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class LocalState:
-    """Addresses of a running `braid up`, and its process."""
+    """Addresses of a running `braid up`, what they want to know, and its process."""
 
     url: str
     opensearch_url: str
     redis_url: str
     pid: int
     flags_file: str | None = None
+    opensearch_user: str | None = None
+    opensearch_password: str | None = None
 
 
 def write(data_dir: Path, state: LocalState) -> None:
     """Leave the file for other commands, readable by the same user only."""
-    path = data_dir / _NAME
-    path.write_bytes(orjson.dumps(asdict(state)))
-    path.chmod(0o600)
+    write_anew(data_dir / _NAME, orjson.dumps(asdict(state)).decode(), mode=0o600)
 
 
 def remove(data_dir: Path) -> None:
@@ -51,9 +53,12 @@ def with_running(settings: Settings) -> Settings:
     state = read(settings.data_dir)
     if state is None:
         return settings
-    found: dict[str, str | Path] = {}
+    found: dict[str, str | Path | SecretStr] = {}
     if settings.opensearch_url is None:
         found["opensearch_url"] = state.opensearch_url
+        if state.opensearch_user is not None and state.opensearch_password is not None:
+            found["opensearch_user"] = state.opensearch_user
+            found["opensearch_password"] = SecretStr(state.opensearch_password)
     if settings.redis_url is None:
         found["redis_url"] = state.redis_url
     if "url" not in settings.model_fields_set:
