@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ import psutil
 import pytest
 import redis
 
-from app.config import Settings
+from app.config import Settings, load_settings
+from app.embedded.assemble import find_home
 from app.embedded.guard import USER
 from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.valkey import start_valkey
@@ -35,13 +37,20 @@ PATHS = ["/", "/_bulk", "/_search", "/_cluster/settings", "/an-index", "/no/such
 
 @pytest.fixture(scope="module")
 def node(node_settings: Settings) -> Iterator[EmbeddedCluster]:
-    from tests.conftest import _open_folder
+    """A guarded node of somebody's distribution, in which nothing is changed."""
+    with tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "distribution").symlink_to(find_home(node_settings).path)
+        given = load_settings(opensearch_home=folder / "distribution", cache_dir=folder / "cache")
+        before = contents(folder / "distribution" / "modules")
+        with start_cluster(given, data_dir=folder / "data", heap_mb=512, secret=SECRET) as cluster:
+            yield cluster
+        assert contents(folder / "distribution" / "modules") == before
 
-    with (
-        _open_folder() as folder,
-        start_cluster(node_settings, data_dir=Path(folder), heap_mb=512, secret=SECRET) as cluster,
-    ):
-        yield cluster
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def say(port: int, head: str, body: bytes = b"") -> tuple[int, str]:
