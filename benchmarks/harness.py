@@ -44,7 +44,6 @@ def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | No
 
     Those of OpenSearch and Redis come with user and password in them.
     """
-    from app.addresses import with_credentials
     from app.local import state
 
     with open_folder() as scratch:
@@ -58,8 +57,7 @@ def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | No
         try:
             here = state.read(folder)
             assert here is not None
-            opensearch_url = with_credentials(here.opensearch_url, here.opensearch_user, here.opensearch_password)
-            reached = {"opensearch_url": opensearch_url, "redis_url": here.redis_url}
+            reached = {"opensearch_url": here.opensearch_login, "redis_url": here.redis_url}
             yield {**json.loads(line), **reached, "data": str(folder)}
         finally:
             process.send_signal(signal.SIGTERM)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from app.addresses import with_credentials
 from app.config import Settings, load_settings
 from app.embedded.java import find_java
 from app.embedded.models import ensure_model
@@ -147,8 +146,7 @@ def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterato
             assert line, f"braid up ended with code {process.wait()}: {errors.read_text()[-2000:]}"
             here = state.read(Path(folder) / "data")
             assert here is not None
-            opensearch_url = with_credentials(here.opensearch_url, here.opensearch_user, here.opensearch_password)
-            reached = {"opensearch_url": opensearch_url, "redis_url": here.redis_url}
+            reached = {"opensearch_url": here.opensearch_login, "redis_url": here.redis_url}
             yield {**json.loads(line), **reached, "data": Path(folder) / "data"}
         finally:
             process.terminate()

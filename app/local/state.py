@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import orjson
 import psutil
@@ -28,6 +29,14 @@ class LocalState:
     flags_file: str | None = None
     opensearch_user: str | None = None
     opensearch_password: str | None = None
+
+    @property
+    def opensearch_login(self) -> str:
+        """The addresses of OpenSearch with user and password in each, as clients take them; not for people's eyes."""
+        if self.opensearch_user is None or self.opensearch_password is None:
+            return self.opensearch_url
+        known = f"{quote(self.opensearch_user, safe='')}:{quote(self.opensearch_password, safe='')}"
+        return self.opensearch_url.replace("://", f"://{known}@")
 
 
 def write(data_dir: Path, state: LocalState) -> None:

@@ -29,6 +29,12 @@ def test_the_password_goes_with_the_address_that_it_opens(tmp_path: Path) -> Non
     assert (elsewhere.opensearch_user, elsewhere.opensearch_password) == (None, None)
 
 
+def test_credentials_are_put_into_each_address() -> None:
+    assert HERE.opensearch_login == HERE.opensearch_url
+    here = replace(HERE, opensearch_url="http://a:1,http://b:2", opensearch_user="me", opensearch_password="p@ss")
+    assert here.opensearch_login == "http://me:p%40ss@a:1,http://me:p%40ss@b:2"
+
+
 def test_what_the_caller_named_stays(tmp_path: Path) -> None:
     state.write(tmp_path, HERE)
     given = load_settings(data_dir=tmp_path, url="http://10.0.0.1", opensearch_url="http://10.0.0.2:9200")
