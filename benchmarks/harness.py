@@ -40,7 +40,12 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
-    """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses."""
+    """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses.
+
+    Those of OpenSearch and Redis come with user and password in them.
+    """
+    from app.local import state
+
     with open_folder() as scratch:
         folder = data or scratch / "data"
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
@@ -50,7 +55,10 @@ def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | No
         if not line:
             raise SystemExit(f"braid up ended with code {process.wait()}")
         try:
-            yield {**json.loads(line), "data": str(folder)}
+            here = state.read(folder)
+            assert here is not None
+            reached = {"opensearch_url": here.opensearch_login, "redis_url": here.redis_url}
+            yield {**json.loads(line), **reached, "data": str(folder)}
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

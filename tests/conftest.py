@@ -22,6 +22,7 @@ from app.embedded.models import ensure_model
 from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.valkey import start_valkey
 from app.errors import ProvisioningError
+from app.local import state
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what it puts in the background with SIGINT ignored, and every program we start would inherit that
@@ -127,7 +128,10 @@ def model_folder(embedded_settings: Settings) -> Path:
 
 @contextlib.contextmanager
 def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
-    """`braid up` as a user starts it, on free ports, with a data folder of its own; yields its line of addresses."""
+    """`braid up` as a user starts it, on free ports, with a data folder of its own; yields its line of addresses.
+
+    Those of OpenSearch and Redis come with user and password in them, as `httpx2`, `Cluster` and redis-py take them.
+    """
     with _open_folder() as folder:
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", f"{folder}/data", "--json"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
@@ -140,7 +144,10 @@ def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterato
         try:
             line = process.stdout.readline()
             assert line, f"braid up ended with code {process.wait()}: {errors.read_text()[-2000:]}"
-            yield {**json.loads(line), "data": Path(folder) / "data"}
+            here = state.read(Path(folder) / "data")
+            assert here is not None
+            reached = {"opensearch_url": here.opensearch_login, "redis_url": here.redis_url}
+            yield {**json.loads(line), **reached, "data": Path(folder) / "data"}
         finally:
             process.terminate()
             process.wait(60)

@@ -1,6 +1,7 @@
 """``python -m app.embedded``: a node and a Valkey in the foreground, for working on Braid itself.
 
-Prints one JSON line when both are up; SIGTERM or Ctrl-C stops them and removes the data unless --data named its folder.
+Prints one JSON line when both are up, which names the file with the password of both; SIGTERM or Ctrl-C stops them and
+removes the data unless --data named its folder.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from types import FrameType
 
 import click
 
+from app.addresses import masked
 from app.config import load_settings
+from app.embedded.files import make_folder
+from app.embedded.guard import USER
 from app.embedded.node import start_cluster
+from app.embedded.secret import FILE_NAME, own_secret
 from app.embedded.valkey import start_valkey
 from app.errors import BraidError
 
@@ -35,11 +40,20 @@ def main(nodes: int, heap_mb: int | None, data: Path | None) -> None:
         folder = data or _temporary(stack)
         settings = load_settings()
         try:
+            secret = own_secret(make_folder(folder))
             cluster = stack.enter_context(
-                start_cluster(settings, data_dir=folder / "opensearch", nodes=nodes, heap_mb=heap_mb, on_progress=_tell)
+                start_cluster(
+                    settings,
+                    data_dir=folder / "opensearch",
+                    nodes=nodes,
+                    heap_mb=heap_mb,
+                    secret=secret,
+                    on_progress=_tell,
+                )
             )
-            valkey = stack.enter_context(start_valkey(settings, data_dir=folder / "valkey"))
-            print(json.dumps({"opensearch_url": cluster.url, "redis_url": valkey.url, "pid": os.getpid()}), flush=True)
+            valkey = stack.enter_context(start_valkey(settings, data_dir=folder / "valkey", secret=secret))
+            line = {"opensearch_url": cluster.url, "redis_url": masked(valkey.url), "pid": os.getpid()}
+            print(json.dumps(line | {"opensearch_user": USER, "secret_file": str(folder / FILE_NAME)}), flush=True)
             while True:
                 time.sleep(1)
                 cluster.check_alive()

@@ -39,15 +39,15 @@ def server_account() -> Account | None:
     raise ProvisioningError("OpenSearch refuses to run as root and there is no user `nobody` here: run as another user")
 
 
-def check_readable(account: Account | None, path: Path, *, what: str, remedy: str) -> None:
-    """Make sure that `account` can get through to `path` and read it.
+def check_readable(account: Account | None, path: Path, *, what: str, remedy: str, enter: bool = False) -> None:
+    """Make sure that `account` can get through to `path` and read it; `enter`: it need not see what is in that folder.
 
     Raises:
         ProvisioningError: naming `what`, the path, the account and the `remedy`.
     """
     # asked of the system, as that account: permissions may depend on more than the mode bits
     as_account = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
-    answer = subprocess.run(["test", "-r", str(path)], check=False, cwd="/", **as_account)  # type: ignore[call-overload]
+    answer = subprocess.run(["test", "-x" if enter else "-r", str(path)], check=False, cwd="/", **as_account)  # type: ignore[call-overload]
     if answer.returncode != 0:
         who = "this user" if account is None else f"the user `{account.name}` (root starts OpenSearch under it)"
         raise ProvisioningError(f"{what} {path} is closed to {who}; {remedy}")
@@ -59,7 +59,21 @@ def own_folder(account: Account | None, path: Path) -> Path:
     try:
         if account is not None and path.stat().st_uid != account.uid:
             os.chown(path, account.uid, account.gid)
-        path.chmod(0o750)
+        path.chmod(0o700)
     except OSError as error:
         raise ProvisioningError(f"can't hand {path} to the server's account: {error.strerror}") from error
+    return path
+
+
+def private_folder(account: Account | None, path: Path) -> Path:
+    """Create `path`, if need be, as a folder that only the caller opens, and `account` passes through; returns it."""
+    make_folder(path)
+    try:
+        if account is not None:
+            os.chown(path, -1, account.gid)
+        path.chmod(0o700 if account is None else 0o710)
+    except OSError as error:
+        raise ProvisioningError(
+            f"can't close {path} to other users: {error.strerror}; choose another folder"
+        ) from error
     return path

@@ -35,15 +35,23 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_anew(path: Path, text: str) -> None:
-    """Write a file that all may read, in place of whatever has that name: never through a link that lies there.
+def write_anew(path: Path, text: str, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """Write a file in place of whatever has that name: never through a link that lies there.
 
     For folders that the server's account owns while root writes into them.
+
+    Args:
+        path: of the file.
+        text: its content.
+        mode: its permissions, whatever the umask; by default all may read it.
+        owner: user and group that it is handed to before anything is in it.
     """
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o644)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
         file.write(text)
 
 
@@ -89,4 +97,5 @@ def built_aside(final: Path) -> Iterator[Path]:
 def _open_to_all(folder: Path) -> None:
     folder.chmod(0o755)
     for inner in folder.rglob("*"):
-        inner.chmod(0o755 if inner.is_dir() else 0o644)
+        if not inner.is_symlink():  # what it leads to is not ours
+            inner.chmod(0o755 if inner.is_dir() else 0o644)

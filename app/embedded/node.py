@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import http.client
@@ -15,9 +16,10 @@ from types import TracebackType
 
 from app.assets import asset_folder
 from app.config import Settings
-from app.embedded.account import Account, check_readable, own_folder, server_account
+from app.embedded.account import Account, check_readable, own_folder, private_folder, server_account
 from app.embedded.assemble import Home, find_home
-from app.embedded.files import make_folder, write_anew
+from app.embedded.files import write_anew
+from app.embedded.guard import CREDENTIALS_FILE, USER, guarded
 from app.embedded.java import Java, find_java
 from app.embedded.jvm import ClassArchive, java_command
 from app.embedded.ports import ReservedPorts
@@ -122,6 +124,7 @@ def start_cluster(
     data_dir: Path,
     nodes: int = 1,
     heap_mb: int | None = None,
+    secret: str | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> EmbeddedCluster:
     """Start `nodes` nodes on free loopback ports as one cluster, and wait until it is yellow or green.
@@ -131,6 +134,8 @@ def start_cluster(
         data_dir: keeps indexes, snapshots (`snapshots/`, the nodes' ``path.repo``) and logs between runs.
         nodes: 1 to 9. A folder that holds a cluster of N nodes must be started with N.
         heap_mb: Java heap of each node; None: 1024 for one node, 512 each for more.
+        secret: the password of the user `guard.USER`, without whom nothing is answered; letters, digits, ``-`` and
+            ``_``. None, for tests only: every user and every web page of this machine may do everything.
         on_progress: told what is going on, a line at a time.
 
     Raises:
@@ -146,7 +151,9 @@ def start_cluster(
     account = server_account()
     home = find_home(settings, on_progress=report)
     java = find_java(settings, extra=[home.java_home] if home.java_home else [])
-    data_dir = make_folder(data_dir.absolute())
+    if secret is not None:
+        home = guarded(home, java, settings, on_progress=report)
+    data_dir = private_folder(account, data_dir.absolute())
     _check_access(account, home, java, data_dir)
     archive = ClassArchive(java, home, settings.cache_dir)
     lock = _take(data_dir)
@@ -157,15 +164,15 @@ def start_cluster(
             snapshots = own_folder(account, data_dir / "snapshots")
             processes = []
             for index in range(nodes):
-                folder = make_folder(data_dir / f"node-{index + 1}")
+                folder = private_folder(account, data_dir / f"node-{index + 1}")
                 config = _settings_of(index, folder, snapshots, http_ports, transport_ports, home, fresh)
-                _configure(account, folder, config)
+                _configure(account, folder, config, secret)
                 command = java_command(java, home, folder, heap, archive.options(folder, record=index == 0))
                 process = _start(account, home, folder, command, lock)
                 undo.callback(process.stop)
                 processes.append(process)
             cluster = EmbeddedCluster(processes, http_ports, data_dir=data_dir, home=home, archive=archive)
-            _await(cluster, nodes, report)
+            _await(cluster, nodes, secret, report)
             (data_dir / "cluster.json").write_text(json.dumps({"nodes": nodes, "version": home.version}))
             undo.pop_all()
             return cluster
@@ -180,9 +187,8 @@ def _check_access(account: Account | None, home: Home, java: Java, data_dir: Pat
     check_readable(
         account, java.executable, what="the Java", remedy="install it where all can read it, such as /usr/lib/jvm"
     )
-    check_readable(
-        account, data_dir, what="the data folder", remedy="choose one whose parents all can enter, such as /var/lib"
-    )
+    remedy = "choose one whose parents all can enter, such as /var/lib"
+    check_readable(account, data_dir, what="the data folder", remedy=remedy, enter=True)
     if home.native:
         check_readable(
             account, home.native, what="the FAISS libraries in", remedy="copy them to where all can read them"
@@ -262,7 +268,7 @@ def _settings_of(
     return config
 
 
-def _configure(account: Account | None, folder: Path, config: dict[str, object]) -> None:
+def _configure(account: Account | None, folder: Path, config: dict[str, object], secret: str | None) -> None:
     for name in ("config", "data", "logs", "tmp"):
         own_folder(account, folder / name)
     log = _log(folder)
@@ -272,6 +278,9 @@ def _configure(account: Account | None, folder: Path, config: dict[str, object])
     write_anew(folder / "config" / "opensearch.yml", json.dumps(config, indent=1))
     logging = (asset_folder("docker/embedded") / "config" / "log4j2.properties").read_text()
     write_anew(folder / "config" / "log4j2.properties", logging)
+    if secret is not None:
+        owner = (account.uid, account.gid) if account is not None else None
+        write_anew(folder / "config" / CREDENTIALS_FILE, f"{USER}:{secret}\n", mode=0o600, owner=owner)
 
 
 def _start(account: Account | None, home: Home, folder: Path, command: Sequence[str], lock: int) -> ServerProcess:
@@ -281,14 +290,14 @@ def _start(account: Account | None, home: Home, folder: Path, command: Sequence[
     return ServerProcess(command, log=folder / "console.log", cwd=folder, env=env, account=account, keep_open=[lock])
 
 
-def _await(cluster: EmbeddedCluster, nodes: int, report: Callable[[str], None]) -> None:
+def _await(cluster: EmbeddedCluster, nodes: int, secret: str | None, report: Callable[[str], None]) -> None:
     started = time.monotonic()
     report(f"starting OpenSearch {cluster.version} ({nodes} node{'s' if nodes > 1 else ''})")
     last = "no answer yet"
     told = started
     while time.monotonic() - started < START_TIMEOUT_S:
         cluster.check_alive()
-        health = _health(cluster.ports[0], nodes)
+        health = _health(cluster.ports[0], nodes, secret)
         if health and not health["timed_out"]:
             took = time.monotonic() - started
             report(f"OpenSearch is {health['status']} after {took:.1f} s at {cluster.url}")
@@ -308,11 +317,13 @@ def _await(cluster: EmbeddedCluster, nodes: int, report: Callable[[str], None]) 
     )
 
 
-def _health(port: int, nodes: int) -> dict[str, object] | None:
+def _health(port: int, nodes: int, secret: str | None) -> dict[str, object] | None:
     """The cluster's health as soon as it is good, or after a second; None while the node does not answer yet."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    path = f"/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}&timeout=1s"
+    known = base64.b64encode(f"{USER}:{secret}".encode()).decode()
     try:
-        connection.request("GET", f"/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}&timeout=1s")
+        connection.request("GET", path, headers={} if secret is None else {"Authorization": f"Basic {known}"})
         answer = connection.getresponse()
         body = answer.read()
         # 408: not yet good; 503: no cluster manager yet

@@ -40,6 +40,7 @@ def main(order: dict) -> int:  # type: ignore[type-arg]
     account = {}
     if order["uid"] is not None:
         account = {"user": order["uid"], "group": order["gid"], "extra_groups": []}
+    os.umask(0o077)  # what servers write is for nobody else to read
     with open(order["log"], "wb") as log:
         child = subprocess.Popen(
             order["argv"],

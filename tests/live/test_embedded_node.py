@@ -16,6 +16,7 @@ from opensearchpy import OpenSearch
 
 from app.config import Settings, load_settings
 from app.embedded.assemble import find_home
+from app.embedded.guard import USER
 from app.embedded.node import FAISS_ATTRIBUTE, start_cluster
 from app.errors import ProvisioningError
 
@@ -24,8 +25,8 @@ INDEX = "embedded-node-test"
 PIPELINE = "embedded-node-test"
 
 
-def client(url: str) -> OpenSearch:
-    return OpenSearch(url, timeout=60)
+def client(url: str, secret: str | None = None) -> OpenSearch:
+    return OpenSearch(url, timeout=60, http_auth=None if secret is None else (USER, secret))
 
 
 def gone(pids: list[int]) -> bool:
@@ -196,9 +197,10 @@ def test_a_node_that_dies_at_the_start_is_reported_with_its_log(node_settings: S
 
 
 def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settings, server_folder: Path) -> None:
-    with start_cluster(node_settings, data_dir=server_folder, nodes=3) as cluster:
+    secret = "s" * 32
+    with start_cluster(node_settings, data_dir=server_folder, nodes=3, secret=secret) as cluster:
         assert len(set(cluster.urls)) == 3
-        with client(cluster.url) as store:
+        with client(cluster.url, secret) as store:
             fill(store, shards=3, replicas=1)
             store.cluster.health(wait_for_status="green")
             before = hybrid(store)
@@ -207,9 +209,12 @@ def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settin
         assert sorted(member["name"] for member in members) == ["braid-1", "braid-2", "braid-3"]
         assert len(holders) == 3
         for url in cluster.urls:
-            with client(url) as store:
+            with client(url, secret) as store:
                 assert store.count(index=INDEX)["count"] == 3
-    with start_cluster(node_settings, data_dir=server_folder, nodes=3) as cluster, client(cluster.url) as store:
+    with (
+        start_cluster(node_settings, data_dir=server_folder, nodes=3, secret=secret) as cluster,
+        client(cluster.url, secret) as store,
+    ):
         store.cluster.health(wait_for_status="green")
         assert hybrid(store).keys() == before.keys()
 

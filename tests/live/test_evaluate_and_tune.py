@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -121,7 +120,7 @@ class Braid:
         self.folder = folder
         self.store = httpx2.Client(base_url=up["opensearch_url"], trust_env=False, timeout=60)
         self.service = httpx2.Client(base_url=up["url"], trust_env=False, timeout=60)
-        self.store_port = urlsplit(up["opensearch_url"]).port or 0
+        self.store_url = str(up["opensearch_url"])
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
@@ -401,8 +400,9 @@ def test_a_run_that_is_stopped_cut_off_and_killed_goes_on_and_gives_the_same_fig
     kept = b"\n".join(legs.read_bytes().split(b"\n")[:8])
     assert len(braid.evaluation_indexes()) == 1
     # the cluster goes away for a moment, then for good
-    with Proxy(braid.store_port) as proxy:
-        process = braid.start(*command, BRAID_OPENSEARCH_URL=f"http://127.0.0.1:{proxy.port}")
+    there, _, port = braid.store_url.rpartition(":")
+    with Proxy(int(port)) as proxy:
+        process = braid.start(*command, BRAID_OPENSEARCH_URL=f"{there}:{proxy.port}")
         reaches(process, 13)
         proxy.cut()
         time.sleep(1)

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -34,7 +33,7 @@ class Braid:
     def __init__(self, up: dict[str, Any], service: httpx2.Client) -> None:
         self._environment = {"BRAID_DATA_DIR": str(up["data"]), "PATH": os.environ["PATH"]}
         self.store = httpx2.Client(base_url=up["opensearch_url"], trust_env=False, timeout=60)
-        self.store_port = urlsplit(up["opensearch_url"]).port
+        self.store_url = str(up["opensearch_url"])
         self.service = service
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -184,8 +183,9 @@ def test_braid_up_stops_in_the_middle_of_an_ingest(
             while not (data / "braid.json").is_file():
                 assert process.poll() is None
                 time.sleep(0.1)
-            store = json.loads((data / "braid.json").read_text())["opensearch_url"]
-            while httpx2.get(f"{store}/braid-passages/_count", trust_env=False).json()["count"] < 50:
+            here = json.loads((data / "braid.json").read_text())
+            store, auth = here["opensearch_url"], (here["opensearch_user"], here["opensearch_password"])
+            while httpx2.get(f"{store}/braid-passages/_count", auth=auth, trust_env=False).json()["count"] < 50:
                 assert process.poll() is None
                 time.sleep(0.1)
             family = psutil.Process(process.pid).children(recursive=True)
@@ -201,9 +201,9 @@ def test_braid_up_stops_in_the_middle_of_an_ingest(
 
 def test_a_cluster_that_goes_away_and_comes_back_loses_nothing(braid: Braid, tmp_path: Path) -> None:
     path = rows(tmp_path / "away.jsonl", 2000)
-    assert braid.store_port
-    with Proxy(braid.store_port) as proxy:
-        url = f"http://127.0.0.1:{proxy.port}"
+    there, _, port = braid.store_url.rpartition(":")
+    with Proxy(int(port)) as proxy:
+        url = f"{there}:{proxy.port}"
         with braid.start(str(path), "--source", "away", BRAID_OPENSEARCH_URL=url) as process:
             while braid.count("away") < 200:
                 assert process.poll() is None

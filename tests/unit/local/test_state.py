@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from app.config import load_settings
@@ -14,6 +15,24 @@ def test_what_runs_is_found(tmp_path: Path) -> None:
     assert state.read(tmp_path) == HERE
     found = state.with_running(load_settings(data_dir=tmp_path))
     assert (found.url, found.opensearch_url, found.redis_url) == (HERE.url, HERE.opensearch_url, HERE.redis_url)
+
+
+def test_the_password_goes_with_the_address_that_it_opens(tmp_path: Path) -> None:
+    here = replace(HERE, opensearch_user="braid", opensearch_password="secret")
+    state.write(tmp_path, here)
+    assert (tmp_path / "braid.json").stat().st_mode & 0o777 == 0o600
+    found = state.with_running(load_settings(data_dir=tmp_path))
+    assert found.opensearch_user == "braid"
+    assert found.opensearch_password is not None
+    assert found.opensearch_password.get_secret_value() == "secret"
+    elsewhere = state.with_running(load_settings(data_dir=tmp_path, opensearch_url="http://10.0.0.2:9200"))
+    assert (elsewhere.opensearch_user, elsewhere.opensearch_password) == (None, None)
+
+
+def test_credentials_are_put_into_each_address() -> None:
+    assert HERE.opensearch_login == HERE.opensearch_url
+    here = replace(HERE, opensearch_url="http://a:1,http://b:2", opensearch_user="me", opensearch_password="p@ss")
+    assert here.opensearch_login == "http://me:p%40ss@a:1,http://me:p%40ss@b:2"
 
 
 def test_what_the_caller_named_stays(tmp_path: Path) -> None:
