@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from app import __version__
+from app.access import RESTRICTIONS
+from app.addresses import masked
 from app.config import Settings, load_settings
 from app.errors import BraidError, ConfigurationError, StoreUnavailable
 from app.local.output import plain, print_json
@@ -42,8 +43,7 @@ def _where(error: BraidError) -> str:
     """The address that did not answer: who has the command line may see it, callers of the service may not."""
     if not isinstance(error, StoreUnavailable):
         return ""
-    urls = [urlsplit(url) for url in _settings().opensearch_urls]
-    shown = ", ".join(f"{url.scheme}://{url.hostname}:{url.port}" for url in urls)
+    shown = ", ".join(masked(url) for url in _settings().opensearch_urls)
     return f" (OpenSearch is expected at {shown})" if shown else ""
 
 
@@ -109,6 +109,18 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     run(_settings())
 
 
+def _restriction_options(command: Any) -> Any:
+    """`--acl-1` ... `--acl-4`, which a command gets as `acl_1` ... `acl_4`."""
+    for name in reversed(RESTRICTIONS):
+        about = "Names of whom a reader must have one, too; may be given again."
+        command = click.option(f"--{name.replace('_', '-')}", name, multiple=True, help=about)(command)
+    return command
+
+
+def _restrictions(options: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: options[name] for name in RESTRICTIONS if options[name]}
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--tag", "tags", multiple=True, help="Topic tag for every document; may be given again.")
@@ -116,6 +128,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
 @click.option(
     "--acl", multiple=True, help="Who may read the documents (default: as before, new ones public); may be given again."
 )
+@_restriction_options
 @click.option("--whole", is_flag=True, help="Rows of JSON Lines are passages already: do not cut them.")
 @click.option("--sync", is_flag=True, help="Remove documents of the source that are no longer in PATHS.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -127,12 +140,14 @@ def ingest(
     whole: bool,
     sync: bool,
     as_json: bool,
+    **lists: Any,
 ) -> None:
     """Read files and folders into the store. Unchanged documents are skipped; exit code 1 if any file failed."""
     from app.ingest.run import IngestOptions
     from app.local.ingest import ingest_and_report
 
-    options = IngestOptions(tags=tags, source_id=source, acl=acl or None, whole=whole, sync=sync)
+    restrictions = _restrictions(lists)
+    options = IngestOptions(tags, source, acl or None, restrictions, whole=whole, sync=sync)
     ok = ingest_and_report(_settings(), paths, options, as_json=as_json, console=_err)
     sys.exit(0 if ok else 1)
 
@@ -141,25 +156,52 @@ def ingest(
 @click.argument("document_id")
 @click.option("--reader", "readers", multiple=True, help="A group, user:SUB or public; may be given again.")
 @click.option("--nobody", is_flag=True, help="In place of --reader: only the operator and admins.")
+@_restriction_options
+@click.option(
+    "--open",
+    "opened",
+    multiple=True,
+    type=click.Choice(RESTRICTIONS),
+    help="Take this restriction away; may be given again.",
+)
 @click.option("--url", help="Of the service (BRAID_URL).")
 @click.option("--key", help="Its API key (BRAID_API_KEY).")
 @click.option("--json", "as_json", is_flag=True, help="The service's answer as it is.")
 def acl(
-    document_id: str, readers: tuple[str, ...], nobody: bool, url: str | None, key: str | None, as_json: bool
+    document_id: str,
+    readers: tuple[str, ...],
+    nobody: bool,
+    opened: tuple[str, ...],
+    url: str | None,
+    key: str | None,
+    as_json: bool,
+    **lists: Any,
 ) -> None:
     """Change who may read a document of a running service; in force when the command ends.
 
-    Nothing is read or embedded again. Ingesting the source again keeps these readers, unless it names others.
+    Lists that are not named stay. Nothing is read or embedded again. Ingesting the source again keeps what was changed,
+    unless it names other readers.
     """
     from app.local.client import ServiceClient
 
-    if nobody == bool(readers):
-        raise click.UsageError("name each reader with --reader, or give --nobody")
-    changed = ServiceClient(_settings(url=url, api_key=key)).change_readers(document_id, readers)
+    change = _restrictions(lists)
+    if nobody and readers:
+        raise click.UsageError("give --reader or --nobody, not both")
+    if both := sorted(change.keys() & set(opened)):
+        raise click.UsageError(f"--{both[0].replace('_', '-')} and --open {both[0]}: give one of them")
+    change |= dict.fromkeys(opened, ())
+    if nobody or readers:
+        change["acl"] = readers
+    if not change:
+        raise click.UsageError("name each reader with --reader, or give --nobody, a restriction (--acl-1), or --open")
+    changed = ServiceClient(_settings(url=url, api_key=key)).change_readers(document_id, change)
     if as_json:
         print_json(changed)
         return
     who = ", ".join(changed["acl"]) or "nobody but the operator and admins"
+    for name in RESTRICTIONS:
+        if changed.get(name):
+            who += f"; {name}: {', '.join(changed[name])}"
     _out.print(plain(f"{changed['document_id']} ({changed['passages']} passages): {who}"))
 
 
@@ -291,12 +333,13 @@ def heads() -> None:
 
 
 @heads.command("build")
+@click.option("--index", help="Of the passages of this index, before an alias names it (docs/store.md).")
 @click.option("--json", "as_json", is_flag=True)
-def heads_build(as_json: bool) -> None:
+def heads_build(index: str | None, as_json: bool) -> None:
     """Make heads for documents that have none: after the index of heads was lost, or passages came without it."""
     from app.local.heads import build
 
-    sys.exit(build(_settings(), as_json=as_json, console=_out))
+    sys.exit(build(_settings(), index=index, as_json=as_json, console=_out))
 
 
 @heads.command("audit")

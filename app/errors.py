@@ -18,6 +18,7 @@
     │   ├── StoreUnavailable      OpenSearch can't be reached                   503
     │   │   └── OutcomeUnknown    a write may or may not have taken effect      503
     │   └── StoreNotReady         templates/pipelines/model differ from ours    503
+    │       └── StoreReadOnly     an older Braid made the index: no writes      503
     ├── Overtaken                 another write of the document came in between 409
     ├── EncoderError              the embedding model failed                    503
     ├── RerankerError             the reranker failed                           503
@@ -183,6 +184,13 @@ class StoreNotReady(StoreError):
     status = 503
     title = "The store is not ready"
     kind = "store-not-ready"
+
+
+class StoreReadOnly(StoreNotReady):
+    """An index was made by an older Braid: it is searched, and not written."""
+
+    title = "The index is read-only"
+    kind = "read-only-index"
 
 
 class EncoderError(BraidError):

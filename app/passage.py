@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class Document:
     restrictions: AccessChange = field(default_factory=dict)
     """Those of `acl_1` ... `acl_4` that the source names."""
     timestamp: datetime | None = None
+    language: str | None = None
+    """Of its text, as `language_tag` gives it; None: not known."""
     whole: bool = False
     """True for a ready passage that must be stored as one passage, whatever its length."""
 
@@ -103,6 +106,7 @@ class Document:
             "tags": sorted(self.tags),
             "tenant": self.tenant,
             "timestamp": self.timestamp,
+            "language": self.language,
             "whole": self.whole,
         }
         return hashlib.sha256(orjson.dumps(payload)).hexdigest()
@@ -140,6 +144,9 @@ class Passage:
     acl_2: tuple[str, ...] = ()
     acl_3: tuple[str, ...] = ()
     acl_4: tuple[str, ...] = ()
+    pages: tuple[int, ...] = ()
+    """All pages that its text stands on, ascending; `page` is where it begins."""
+    language: str | None = None
 
     def embedding_text(self) -> str:
         """The text that is embedded."""
@@ -205,6 +212,31 @@ def readers(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reader(value) for value in values))
 
 
+def restriction(values: Sequence[str]) -> tuple[str, ...]:
+    """One of the further lists that a reader must satisfy. An absent one is open, so an empty one is refused.
+
+    Raises:
+        ValueError: it is empty, or as `readers`.
+    """
+    if not values:
+        raise ValueError("is empty: name who satisfies it, or leave it out (PATCH with an empty list takes it away)")
+    return readers(values)
+
+
+LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
+
+
+def language_tag(value: str) -> str:
+    """The tag of a language (BCP 47, such as ``de`` or ``zh-Hant``) in lower case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(LANGUAGE_PATTERN, value):
+        raise ValueError(f"{value[:40]!r} is no language tag such as en, de or zh-hant (BCP 47)")
+    return value.lower()
+
+
 def passage_id(tenant: str, document_id: str, version: str, position: int) -> str:
     """The id of a passage (32 hex digits): another version of a document never overwrites the passages of this one."""
     key = "\x1f".join((tenant, document_id, version, str(position)))
@@ -243,3 +275,5 @@ class Hit:
     rerank: float | None = None
     content_hash: str = ""
     """The version of the document that the passage belongs to."""
+    pages: tuple[int, ...] = ()
+    language: str | None = None

@@ -54,9 +54,10 @@ def _whole_body() -> bytes:
     return body
 
 
-def write_json(body: BaseModel, status: int = 200) -> Response:
-    """A response model as JSON."""
-    return Response(body.model_dump_json(by_alias=True), status=status, content_type="application/json")
+def write_json(body: BaseModel, status: int = 200, *, only_set: bool = False) -> Response:
+    """A response model as JSON; with `only_set` without the fields that were not given a value."""
+    text = body.model_dump_json(by_alias=True, exclude_unset=only_set)
+    return Response(text, status=status, content_type="application/json")
 
 
 def write_body(body: dict[str, Any], status: int = 200) -> Response:

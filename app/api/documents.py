@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.routing import PathConverter
 
+from app.access import ACCESS_FIELDS
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
 from app.api.problems import from_validation
@@ -59,18 +60,25 @@ def add() -> Response:
 @blueprint.get("/v1/documents/<document_id:document_id>")
 def get(document_id: str) -> Response:
     """A document's passages in their order."""
-    return write_json(schemas.StoredDocument.model_validate(services().stored_document(scope(), document_id)))
+    found = services().stored_document(scope(), document_id)
+    return write_json(schemas.StoredDocument.model_validate(found), only_set=True)
 
 
 @blueprint.patch("/v1/documents/<document_id:document_id>")
 def change(document_id: str) -> Response:
     """Change who may read a document; in force when the answer comes."""
-    asked = read_json(schemas.ReadersRequest)
-    acl = list(dict.fromkeys(asked.acl))
-    stored = _write(lambda: services().change_readers(scope(), document_id, {"acl": tuple(acl)}))
+    change = read_json(schemas.ReadersRequest).change
+    if not change:
+        message = f"names no list of readers: give at least one of {', '.join(ACCESS_FIELDS)}"
+        raise InvalidInput(message, problems=[FieldProblem(("body", "acl"), message)])
+    stored = _write(lambda: services().change_readers(scope(), document_id, change))
     status: Literal["updated", "unchanged"] = "unchanged" if stored.status == "unchanged" else "updated"
+    in_force = stored.access.fields() if stored.access is not None else {}
     return write_json(
-        schemas.ReadersResponse(document_id=document_id, acl=acl, passages=stored.passages, status=status)
+        schemas.ReadersResponse.model_validate(
+            {**in_force, "document_id": document_id, "passages": stored.passages, "status": status}
+        ),
+        only_set=True,
     )
 
 
@@ -78,6 +86,7 @@ def change(document_id: str) -> Response:
 def delete(document_id: str) -> Response:
     """Remove a document; it can't be found any more when the answer comes."""
     _write(lambda: services().delete_document(scope(), document_id))
+    note(outcome="deleted")
     return Response(status=204)
 
 
@@ -112,21 +121,22 @@ def _from_upload() -> Document:
     fields: dict[str, object] = {key: value for key, value in request.form.items() if value}
     if isinstance(value := fields.get("topic_tags"), str):
         fields["topic_tags"] = [item.strip() for item in value.split(",") if item.strip()]
-    if "acl" in request.form:
-        fields["acl"] = _readers(request.form.getlist("acl"))
+    for field in ACCESS_FIELDS:
+        if field in request.form:
+            fields[field] = _readers(field, request.form.getlist(field))
     try:
         asked = schemas.UploadFields.model_validate({"document_id": name, **fields})
     except ValidationError as error:
         raise from_validation(error) from error
-    with tempfile.TemporaryDirectory(prefix="braid-upload-") as folder:
-        # the suffix helps to tell Markdown from plain text; the rest of the name never reaches the file system
-        path = Path(folder) / f"upload{PurePosixPath(name).suffix[:12].lower()}"
-        upload.save(path)
-        return services().file_document(path, name, asked.model_dump(exclude_unset=True), scope().tenant)
+    with tempfile.TemporaryFile() as content:  # has no name, so nothing of it is left by a service that is killed
+        upload.save(content)
+        # the suffix helps to tell Markdown from plain text
+        path = Path(f"upload{PurePosixPath(name).suffix[:12].lower()}")
+        return services().file_document(path, content, name, asked.model_dump(exclude_unset=True), scope().tenant)
 
 
-def _readers(values: list[str]) -> list[str]:
-    """The field ``acl`` of a form: names separated by commas, or the field several times.
+def _readers(field: str, values: list[str]) -> list[str]:
+    """A list of readers of a form: names separated by commas, or the field several times.
 
     Raises:
         InvalidInput: it names nobody: in a form that may be an oversight, and nobody could read the document.
@@ -135,6 +145,7 @@ def _readers(values: list[str]) -> list[str]:
     names = [name.strip(" ") for value in values for name in value.split(",")]
     found = [name for name in names if name]
     if not found:
-        message = "acl is empty: name who may read the document, or leave the field out (JSON takes an empty list)"
-        raise InvalidInput(message, problems=[FieldProblem(("body", "acl"), message)])
+        json_too = " (JSON takes an empty list)" if field == "acl" else ""
+        message = f"{field} is empty: name who may read the document, or leave the field out{json_too}"
+        raise InvalidInput(message, problems=[FieldProblem(("body", field), message)])
     return found

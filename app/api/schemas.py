@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.access import ACCESS_FIELDS, AccessChange
 from app.feedback.ids import PATTERN as QUERY_ID
 from app.passage import LONGEST_READER, MOST_READERS, reader, without_control_characters
-from app.search.request import Integer, IsoDate, Query, Value
+from app.search.request import Integer, IsoDate, Language, Query, Value
 from app.store.query_log import Label
 
 MAX_RERANKED_DOCUMENTS = 1000
@@ -18,6 +19,8 @@ Acl = Annotated[
     Field(max_length=MOST_READERS),
 ]
 """Who may read: groups, ``user:SUB``, ``public``, as they are; empty: the operator and admins."""
+Restriction = Annotated[Acl, Field(min_length=1)]
+"""Names of whom a reader must have one, too."""
 Identifier = Annotated[Value, AfterValidator(without_control_characters)]
 
 
@@ -26,7 +29,10 @@ class _Answer(BaseModel):
 
 
 class Scores(_Answer):
-    """What each stage gave this passage; null where the stage did not run or its score is not known."""
+    """What each stage gave this passage; null where the stage did not run or its score is not known.
+
+    `lexical` and `fused` depend on all passages of a shard: only admins and the operator are shown them.
+    """
 
     lexical: float | None = None
     dense: float | None = None
@@ -46,9 +52,14 @@ class ResultItem(_Answer):
     source_type: str
     uri: str
     page: int | None
+    pages: list[int] = []
+    """All pages that the passage stands on; `page` is where it begins."""
     timestamp: str | None
     topic_tags: list[str]
+    language: str | None = None
+    """Where the source names it."""
     score: float
+    """What orders the results; 1 / place where the score depends on word statistics and the caller is no admin."""
     scores: Scores
     duplicates: list[str] = []
     """Ids of passages that say nearly the same and were folded into this one."""
@@ -111,8 +122,14 @@ class DocumentRequest(BaseModel):
     uri: Annotated[str, Field(max_length=2048)] = ""
     timestamp: IsoDate | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
+    language: Language | None = None
     acl: Acl | None = None
     """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
+    acl_1: Restriction | None = None
+    """A restriction: a reader must have one of these names, too. Without it a document keeps its own, if any."""
+    acl_2: Restriction | None = None
+    acl_3: Restriction | None = None
+    acl_4: Restriction | None = None
 
 
 class UploadFields(BaseModel):
@@ -125,6 +142,11 @@ class UploadFields(BaseModel):
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
     acl: Acl | None = None
     """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
+    acl_1: Restriction | None = None
+    """A restriction: a reader must have one of these names, too. Without it a document keeps its own, if any."""
+    acl_2: Restriction | None = None
+    acl_3: Restriction | None = None
+    acl_4: Restriction | None = None
 
 
 class DocumentResponse(_Answer):
@@ -135,16 +157,38 @@ class DocumentResponse(_Answer):
 
 
 class ReadersRequest(BaseModel):
-    """Another access list for a document that is there."""
+    """Other lists of readers for a document that is there: one at least; those that are not named stay.
+
+    An empty `acl` leaves the document to the operator and admins; an empty restriction is taken away.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    acl: Acl
+    acl: Acl | None = None
+    acl_1: Acl | None = None
+    acl_2: Acl | None = None
+    acl_3: Acl | None = None
+    acl_4: Acl | None = None
+
+    @property
+    def change(self) -> AccessChange:
+        """The lists that are named."""
+        named = {name: getattr(self, name) for name in ACCESS_FIELDS}
+        return {name: tuple(dict.fromkeys(entries)) for name, entries in named.items() if entries is not None}
 
 
-class ReadersResponse(_Answer):
-    document_id: str
+class _Readers(_Answer):
+    """The lists that are in force; a restriction that is not there is left out."""
+
     acl: list[str]
+    acl_1: list[str] | None = None
+    acl_2: list[str] | None = None
+    acl_3: list[str] | None = None
+    acl_4: list[str] | None = None
+
+
+class ReadersResponse(_Readers):
+    document_id: str
     passages: int
     status: Literal["updated", "unchanged"]
 
@@ -153,12 +197,13 @@ class PassageItem(_Answer):
     id: str
     position: int
     page: int | None
+    pages: list[int] = []
     section_heading: str
     text: str
     token_count: int
 
 
-class StoredDocument(_Answer):
+class StoredDocument(_Readers):
     document_id: str
     title: str
     source_id: str
@@ -167,7 +212,7 @@ class StoredDocument(_Answer):
     timestamp: str | None
     ingested_at: str | None
     topic_tags: list[str]
-    acl: list[str]
+    language: str | None = None
     passages: list[PassageItem]
 
 
@@ -298,4 +343,6 @@ class Problem(_Answer):
     status: int
     detail: str
     request_id: str
+    reason: str | None = None
+    """Of a document that was rejected: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from app.access import Access, AccessChange
+from app.access import RESTRICTIONS, Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -36,7 +36,7 @@ from app.ingest.sources import Defaults, SourceFile
 from app.ingest.sweep import BackgroundSweep
 from app.passage import Document
 from app.search.cached_models import QueryVectors
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness import ReadinessGate, StoreState, require_writable
 from app.search.rerankers import TextReranker, load_reranker
 from app.search.service import SearchService
 from app.serving.answers import AnswerCache
@@ -46,11 +46,17 @@ from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
 from app.store.filters import Scope
+from app.store.head_check import HeadCheck
 from app.store.rendering import Rendered, render
 from app.store.versions import tenant_state
 from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
+_FRESH_TIMEOUT_S = 1.0
+"""For asking whether passages changed: a later answer is of no use, and silence for so long tells that nobody is there
+(`store.client` counts from 0.7 s), however little time the requests have that wait for it."""
+_PROBED_S = 1.0
+"""How long what ``/readyz`` says is good for callers that nobody knows: they must not make work for the store."""
 _LOOKS, _PAUSE_S = 3, 0.1
 """How often the cluster is compared before a difference counts, and the pause between."""
 
@@ -70,6 +76,7 @@ class Services:
         self.gate = ReadinessGate(self._check, self.executor)
         self.redis = RedisConnection(settings)
         codec = EntryCodec(settings)
+        self.heads = HeadCheck(cluster)
         entries, ttl_s = settings.embedding_cache_entries, settings.cache_ttl_s
         vectors = QueryVectors(encoder, reranker, VectorCache(self.redis, codec, entries=entries, ttl_s=ttl_s))
         self.search = SearchService(
@@ -81,6 +88,7 @@ class Services:
             reranker,
             vectors,
             ScoreCache(self.redis, codec, ttl_s),
+            self.heads,
         )
         self.admission = Admission.of(settings)
         self.generator = Generator(settings, encoder)
@@ -95,6 +103,8 @@ class Services:
         self._shown: Rendered | None = None
         self._parsers: ParserPool | None = None
         self.sweep = BackgroundSweep(cluster)
+        self._probing = threading.Lock()
+        self._probed: tuple[float, dict[str, Any]] = (float("-inf"), {})
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -106,14 +116,24 @@ class Services:
         encoder = load_encoder(settings)
         return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
 
+    def probed_readiness(self) -> dict[str, Any]:
+        """As `readiness`, without a count; found out once a second at most, for all who ask."""
+        with self._probing:
+            if time.monotonic() - self._probed[0] >= _PROBED_S:
+                found = self.readiness()
+                self._probed = (time.monotonic(), found)
+            return self._probed[1]
+
     def readiness(self, counted: str | None = None) -> dict[str, Any]:
         """What ``/readyz`` says; never raises. `counted`: the tenant whose passages are counted; None: no count."""
         problems: list[str] = []
         found: dict[str, Any] = {}
         passages = None
+        read_only: list[str] = []
         try:
             state = self.gate.begin().result(_CHECK_TIMEOUT_S)
             problems += state.differences
+            read_only += [f"read-only: {state.read_only}"] if state.read_only is not None else []
             capabilities = self._what_it_is()
             found = {
                 "version": capabilities.version_text,
@@ -130,7 +150,7 @@ class Services:
             problems.append(error.detail)
         except TimeoutError:
             problems.append(f"OpenSearch did not answer within {_CHECK_TIMEOUT_S:.0f} s")
-        warnings = self.flags.warnings()
+        warnings = [*read_only, *self.flags.warnings()]
         if not self.redis.configured:
             warnings.append("no Redis is named (BRAID_REDIS_URL): answers carry no index generation")
         elif not self.redis.alive():
@@ -153,14 +173,16 @@ class Services:
         except DocumentRejected as error:
             raise InvalidInput(error.detail, problems=[FieldProblem(("body",), error.detail)]) from error
 
-    def file_document(self, path: Path, name: str, fields: Mapping[str, Any], tenant: str) -> Document:
-        """Parse an uploaded file. Raises DocumentRejected, with the reason."""
+    def file_document(
+        self, path: Path, content: IO[bytes], name: str, fields: Mapping[str, Any], tenant: str
+    ) -> Document:
+        """Parse an uploaded file; `path` is no more than a name. Raises DocumentRejected, with the reason."""
         with self._lock:
             if self._parsers is None:
                 self._parsers = ParserPool(self.settings, 1)
                 self._parsers.__enter__()
             parsers = self._parsers
-        parsed = parsers.parse(path)
+        parsed = parsers.parse(path, content)
         if parsed.title == path.stem:  # the parser fell back on the name of our temporary file
             parsed = replace(parsed, title=name)
         source = str(fields.get("source_id", "upload"))
@@ -170,6 +192,7 @@ class Services:
             source_id=source,
             tags=tuple(fields.get("topic_tags", ())),
             acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
+            restrictions={name: tuple(fields[name]) for name in RESTRICTIONS if fields.get(name) is not None},
         )
         return file_document(file, parsed, defaults)
 
@@ -179,31 +202,37 @@ class Services:
         Raises:
             Overtaken, StoreError, DocumentRejected, EncoderError.
         """
-        self._require_ready()
+        self._require_writable()
         return ingest_document(
             document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
         )
 
-    def change_readers(self, scope: Scope, document_id: str, access: AccessChange) -> StoredDocument:
+    def change_readers(self, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
         """Give a document other readers; in force on return. Raises NotFound, Overtaken, StoreError."""
-        self._require_ready()
-        return change_readers(self.cluster, scope, document_id, access)
+        self._require_writable()
+        return change_readers(self.cluster, scope, document_id, change)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
-        head, passages = documents.get_document(self.cluster, scope, document_id)
+        state = self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+        get = documents.get_document if state.read_only is None else documents.get_headless_document
+        head, passages = get(self.cluster, scope, document_id)
         first = passages[0]
-        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at")
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "language")
         shown = ("id", "position", "page", "section_heading", "text", "token_count")
         return {
             **{name: first.get(name) for name in fields},
             **(head.access or Access()).fields(),
             "topic_tags": first.get("topic_tags") or [],
-            "passages": [{name: passage.get(name) for name in shown} for passage in passages],
+            "passages": [
+                {**{name: passage.get(name) for name in shown}, "pages": passage.get("pages") or []}
+                for passage in passages
+            ],
         }
 
     def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
         """Delete a document, as far as the scope sees it. Raises NotFound, Overtaken, StoreError."""
+        self._require_writable()
         return delete_document(self.cluster, scope, document_id)
 
     def close(self) -> None:
@@ -233,7 +262,7 @@ class Services:
             self.generation,
             responses,
             SingleFlight(self.redis),
-            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
+            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _FRESH_TIMEOUT_S), self.executor),
             self.gate,
             models=lambda: (
                 self.encoder.name,
@@ -241,10 +270,14 @@ class Services:
                 self.generator.model,
             ),
             near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
+            heads=self.heads,
         )
 
-    def _require_ready(self) -> None:
-        self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+    def _require_writable(self) -> None:
+        """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since it was found."""
+        check = self.gate.begin()
+        state = self.gate.state(check, _CHECK_TIMEOUT_S)
+        require_writable(state if state.read_only is None else check.result(_CHECK_TIMEOUT_S))
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""
@@ -273,5 +306,6 @@ class Services:
             shards=live.shards,
             native_rrf_across_shards=has(capabilities, RRF_ACROSS_SHARDS),
             tuning=tuning,
+            read_only=templates.read_only(live, self._rendered(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
         )

@@ -150,7 +150,7 @@ def _one(
     if run.degraded:
         raise PartialAnswer("; ".join(item.reason for item in run.degraded))
     if run.vanished:
-        raise PartialAnswer(f"{run.vanished} passages were deleted after they were ranked; run it again")
+        raise PartialAnswer(f"{len(run.vanished)} passages were deleted after they were ranked; run it again")
     subjects = [Subject(run.passages[item.id], run.tokens.get(item.id)) for item in fused[:depth]]
     scoring = reranker.begin(text, None)
     began = time.perf_counter()

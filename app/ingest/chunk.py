@@ -44,7 +44,7 @@ _CRUMB = 8
 _PARAGRAPH, _SENTENCE, _ITEM, _ROW, _LINE, _CLAUSE, _WORD, _HEADING = 0.0, 0.05, 0.3, 0.3, 0.2, 1.0, 2.0, 8.0
 _TOO_SMALL = 1.0
 _ACROSS_PAGES = 0.5
-"""A passage has one page number: on a page of its own it is right for every sentence."""
+"""A passage begins on one page: on a page of its own that number is right for every sentence."""
 
 # Western marks also stand inside numbers and times ("3,000", "12:30"): only white space makes them an end
 _CLAUSE_END = re.compile(r"(?<=[;:,|\u2013\u2014])\s+|(?<=[\u060c\u3001\uff0c\uff1b])\s*")
@@ -60,6 +60,8 @@ class Draft:
     position: int
     text: str
     token_count: int
+    pages: tuple[int, ...] = ()
+    """All pages that `text` was cut from, ascending; `page` is where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +120,15 @@ def chunk(
 
 def _draft(section: _Section, begin: int, end: int, tape: _Tape, overlap: int, position: int) -> Draft:
     units = section.units
-    start, last = units[_overlap_start(units, begin, tape, overlap)].start, units[end - 1].end
+    first = _overlap_start(units, begin, tape, overlap)
+    start, last = units[first].start, units[end - 1].end
     text, count = tape.text[start:last].strip(), tape.tokens(start, last)
     if header := _repeated_header(units, begin, tape):
         text = f"{tape.text[header[0] : header[1]]}\n{text}"
         count += tape.tokens(*header)
     page = next((unit.page for unit in units[begin:end] if not unit.heading), units[begin].page)
-    return Draft(section.heading, page, position, text, count)
+    pages = {unit.page for unit in units[first:end] if unit.page is not None}
+    return Draft(section.heading, page, position, text, count, tuple(sorted(pages)))
 
 
 def _merged(units: list[_Unit]) -> list[_Unit]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.access import PUBLIC
+from app.access import PUBLIC, Access
 from app.config import Settings
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
@@ -78,6 +78,7 @@ def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) 
         tenant=defaults.tenant,
         acl=(PUBLIC,) if defaults.acl is None else defaults.acl,
         keeps_acl=defaults.acl is None,
+        restrictions=defaults.restrictions,
         timestamp=parsed.timestamp,
     )
 
@@ -106,6 +107,7 @@ def to_passages(
     drafts = _whole(document, encoder) if document.whole else _chunk(document, settings, encoder)
     if not drafts:
         raise DocumentRejected("there is no text in it", reason="empty")
+    access = Access().changed(document.access)
     tags = normalise_tags(document.tags) or (keyphrases(document.parsed) if tagging else ())
     timestamp = document.timestamp or document.parsed.timestamp or written
     return [
@@ -124,9 +126,15 @@ def to_passages(
             timestamp=timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp,
             topic_tags=tags,
             tenant=document.tenant,
-            acl=document.acl,
+            acl=access.acl,
             content_hash="",
             embedding_model=encoder.name,
+            acl_1=access.acl_1,
+            acl_2=access.acl_2,
+            acl_3=access.acl_3,
+            acl_4=access.acl_4,
+            pages=draft.pages,
+            language=document.language,
         )
         for draft in drafts
     ]
@@ -171,4 +179,5 @@ def _whole(document: Document, encoder: Encoder) -> list[Draft]:
     if not blocks:
         return []
     text = "\n\n".join(block.text.strip() for block in blocks)
-    return [Draft("", blocks[0].page, 0, text, len(encoder.token_offsets(text)))]
+    pages = {block.page for block in blocks if block.page is not None}
+    return [Draft("", blocks[0].page, 0, text, len(encoder.token_offsets(text)), tuple(sorted(pages)))]

@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any, cast
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from app.access import PUBLIC
+from app.access import PUBLIC, RESTRICTIONS, AccessChange
 from app.errors import DocumentRejected
 from app.ingest.enrich import normalise_tags
 from app.passage import (
@@ -22,8 +22,10 @@ from app.passage import (
     Document,
     ParsedDocument,
     SourceType,
+    language_tag,
     not_blank,
     readers,
+    restriction,
     without_control_characters,
 )
 
@@ -63,6 +65,9 @@ _Value = Annotated[
 ]
 
 
+_Restriction = Annotated[list[str], AfterValidator(restriction)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -73,7 +78,12 @@ class _Record(BaseModel):
     uri: Annotated[str, Field(max_length=2048)] | None = None
     timestamp: Annotated[str, Field(min_length=8, max_length=40), AfterValidator(_iso)] | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] | None = None
+    language: Annotated[str, AfterValidator(language_tag)] | None = None
     acl: Annotated[list[str], AfterValidator(readers)] | None = None
+    acl_1: _Restriction | None = None
+    acl_2: _Restriction | None = None
+    acl_3: _Restriction | None = None
+    acl_4: _Restriction | None = None
 
 
 def ready_document(
@@ -84,12 +94,14 @@ def ready_document(
     uri: str = "",
     tags: tuple[str, ...] = (),
     acl: tuple[str, ...] | None = None,
+    restrictions: AccessChange | None = None,
     whole: bool = False,
     title_is_enough: bool = False,
 ) -> Document:
     """The document that `fields` describe; the arguments are its defaults, and `tags` are added to its own.
 
-    Where neither names readers, the document keeps those that it has in the store; a new one is everybody's.
+    Where neither names readers, the document keeps those that it has in the store; a new one is everybody's. The same
+    holds for each of `acl_1` ... `acl_4`.
 
     With `title_is_enough` the title of a record without text is its text (the public collections hold such records).
     `_id` and `id` are understood as `document_id`, `metadata` is ignored, anything else unknown is refused.
@@ -120,6 +132,7 @@ def ready_document(
         source_type=SourceType.JSON,
     )
     named = acl if record.acl is None else tuple(record.acl)
+    own = {name: tuple(entries) for name in RESTRICTIONS if (entries := getattr(record, name)) is not None}
     return Document(
         document_id=record.document_id,
         source_id=record.source_id or source_id,
@@ -129,7 +142,9 @@ def ready_document(
         tenant=tenant,
         acl=(PUBLIC,) if named is None else named,
         keeps_acl=named is None,
+        restrictions={**(restrictions or {}), **own},
         timestamp=parse_timestamp(record.timestamp) if record.timestamp else None,
+        language=record.language,
         whole=whole,
     )
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.access import AccessChange
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
 from app.ingest import change
@@ -65,14 +66,16 @@ class IngestOptions:
     """What the caller says of a run.
 
     `tags` are added to each document's own; `acl` None leaves documents their readers (new ones are everybody's), and
-    those that a record names are always its own; `source_id` None means the name of each root folder; `whole` stores
-    each row of JSON Lines as one passage; `sync` removes the documents of the sources at hand that are no longer there;
-    `tagging` gives keyphrases to documents without tags; `patience_s` is how long a cluster may be away.
+    those that a record names are always its own; the same holds for `restrictions` (`acl_1` ... `acl_4`); `source_id`
+    None means the name of each root folder; `whole` stores each row of JSON Lines as one passage; `sync` removes the
+    documents of the sources at hand that are no longer there; `tagging` gives keyphrases to documents without tags;
+    `patience_s` is how long a cluster may be away.
     """
 
     tags: tuple[str, ...] = ()
     source_id: str | None = None
     acl: tuple[str, ...] | None = None
+    restrictions: AccessChange = field(default_factory=dict)
     whole: bool = False
     sync: bool = False
     tenant: str | None = None
@@ -103,10 +106,11 @@ def ingest_paths(
         EncoderError: the embedding model failed.
     """
     options = options or IngestOptions()
-    try:
-        readers(options.acl or ())
-    except ValueError as error:
-        raise InvalidInput(f"--acl: {error}") from error
+    for name, entries in {"acl": options.acl or (), **options.restrictions}.items():
+        try:
+            readers(entries)
+        except ValueError as error:
+            raise InvalidInput(f"--{name.replace('_', '-')}: {error}") from error
     roots = roots_of(paths)
     if options.sync and (lone := next((root.only for root in roots if root.only and not is_records(root.only)), None)):
         raise InvalidInput(f"sync needs the whole source, and {lone.name!r} is one file of it: name its folder")
@@ -167,6 +171,7 @@ class _Run:
             source_id=options.source_id,
             tags=options.tags,
             acl=options.acl,
+            restrictions=options.restrictions,
             whole=options.whole,
         )
         self._scope = Scope(self._defaults.tenant)

@@ -7,12 +7,14 @@ by the caller it is `<source>/<root>/<relative path>`. `source_id` is the root's
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from app.access import AccessChange
 from app.errors import DocumentRejected, InvalidInput
 from app.ingest.enrich import normalise_tags
 from app.ingest.records import BadLine, count_lines, is_records, read_records, ready_document, record_id
@@ -60,13 +62,17 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the caller says of every document. `acl` None: a document keeps its readers, a new one is everybody's."""
+    """What the caller says of every document. `acl` None: a document keeps its readers, a new one is everybody's.
+
+    `restrictions`: those of `acl_1` ... `acl_4` that the caller names; a document keeps the others.
+    """
 
     tenant: str
     source_id: str | None = None
     tags: tuple[str, ...] = ()
     acl: tuple[str, ...] | None = None
     whole: bool = False
+    restrictions: AccessChange = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,7 @@ def _is_loop(link: Path) -> bool:
     try:
         os.stat(link)
     except OSError as error:
-        return error.errno == 40  # ELOOP: links that lead to each other hide nothing
+        return error.errno == errno.ELOOP  # links that lead to each other hide nothing
     return False
 
 
@@ -237,6 +243,7 @@ def _records(file: SourceFile, defaults: Defaults) -> Iterator[Record | Problem]
                 uri=file.uri,
                 tags=tags,
                 acl=defaults.acl,
+                restrictions=defaults.restrictions,
                 whole=defaults.whole,
                 title_is_enough=True,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from app.errors import StoreError
 from app.ingest.protocol import Steps
 from app.store.client import Cluster
-from app.store.heads import Head, find_open
+from app.store.heads import Head, find_open, forget_deleted
 
 _log = logging.getLogger("braid.sweep")
 
@@ -20,6 +20,9 @@ _REST_S, _PENDING_REST_S = 3.0, 60.0
 """For so long an open head must have rested, by this process's own clock: its writer is taken for dead then. Attempts
 get longer: theirs renew their intents every 20 s. Too early a sweep costs a writer another try, and nothing else."""
 _FAILURE_PAUSE_S = 30.0
+_FORGET_S = 3600.0
+_FORGET_DAYS = 30
+"""So long a deleted document's readers are remembered, for the case that it comes back."""
 
 
 @dataclass(slots=True)
@@ -70,10 +73,13 @@ class BackgroundSweep:
         self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        pause = _INTERVAL_S
+        pause, forgot_at = _INTERVAL_S, time.monotonic()
         while not self._closed.wait(pause):
             try:
                 swept = self._sweeper.sweep()
+                if time.monotonic() - forgot_at > _FORGET_S:
+                    forgot_at = time.monotonic()
+                    forget_deleted(self._sweeper.cluster, days=_FORGET_DAYS)
             except StoreError as error:
                 pause = _FAILURE_PAUSE_S
                 _log.debug("a sweep failed: %s", error.detail)

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from app.addresses import masked
 from app.cache.connection import RedisConnection
 from app.cache.generation import IndexGeneration
 from app.config import Settings
@@ -60,7 +61,7 @@ class Store:
 
     def describe(self) -> str:
         faiss = "native FAISS" if self.capabilities.faiss_native else "no native FAISS"
-        return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url.replace(',', ', ')}, {faiss}"
+        return f"OpenSearch {self.capabilities.version_text} at {masked(self.cluster.url).replace(',', ', ')}, {faiss}"
 
 
 def _encoder(settings: Settings) -> Encoder:
@@ -97,7 +98,7 @@ def apply(settings: Settings, *, as_json: bool, console: Console) -> int:
 def diff(settings: Settings, *, as_json: bool, console: Console) -> int:
     """`braid templates diff`: 1 when anything differs."""
     store = open_store(settings)
-    drifts = templates.diff(store.cluster, store.rendered)
+    drifts, live = templates.compare(store.cluster, store.rendered)
     if as_json:
         _json(console, [asdict(drift) for drift in drifts])
     elif drifts:
@@ -108,6 +109,8 @@ def diff(settings: Settings, *, as_json: bool, console: Console) -> int:
         console.print(f"{len(drifts)} differences; `braid templates apply` puts right what is no index")
     else:
         console.print("the cluster is as this service needs it")
+    if not as_json and (reason := templates.read_only(live, store.rendered)):
+        console.print(f"read-only: {reason}", style="yellow", markup=False)
     return 1 if drifts else 0
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import orjson
 
+from app.access import AccessChange
+from app.addresses import masked
 from app.config import Settings
 from app.errors import BraidError
 
@@ -26,7 +28,7 @@ class ServiceClient:
         headers = {}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-        self._url = settings.url
+        self._shown = masked(settings.url)
         self._client = httpx2.Client(base_url=settings.url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def search(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -41,14 +43,14 @@ class ServiceClient:
             raise self._away(error) from error
         return self._read(response)
 
-    def change_readers(self, document_id: str, acl: Sequence[str]) -> dict[str, Any]:
-        """The answer of ``PATCH /v1/documents/{document_id}``; an empty `acl` leaves it to the operator and admins.
+    def change_readers(self, document_id: str, change: AccessChange) -> dict[str, Any]:
+        """The answer of ``PATCH /v1/documents/{document_id}`` to the lists that `change` names.
 
         Raises:
             ServiceProblem: as `search`.
         """
         try:
-            response = self._client.patch(f"/v1/documents/{quote(document_id, safe='')}", json={"acl": list(acl)})
+            response = self._client.patch(f"/v1/documents/{quote(document_id, safe='')}", json=dict(change))
         except httpx2.HTTPError as error:
             raise self._away(error) from error
         return self._read(response)
@@ -75,14 +77,14 @@ class ServiceClient:
 
     def _away(self, error: httpx2.HTTPError) -> ServiceProblem:
         return ServiceProblem(
-            f"no answer from {self._url} ({type(error).__name__}); is `braid up` running, or set --url"
+            f"no answer from {self._shown} ({type(error).__name__}); is `braid up` running, or set --url"
         )
 
     def _read(self, response: httpx2.Response) -> dict[str, Any]:
         try:
             body: dict[str, Any] = response.json()
         except ValueError as error:
-            raise ServiceProblem(f"{self._url} is no Braid service (status {response.status_code})") from error
+            raise ServiceProblem(f"{self._shown} is no Braid service (status {response.status_code})") from error
         if response.status_code >= 400:
             places = "".join(f"\n  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in body.get("errors", []))
             raise ServiceProblem(f"{body.get('title')}: {body.get('detail')}{places}")

@@ -169,7 +169,7 @@ def _cluster(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("cluster", "ok", store.describe())
     try:
-        drifts = templates.diff(store.cluster, store.rendered)
+        drifts, live = templates.compare(store.cluster, store.rendered)
     except BraidError as error:
         yield Finding("templates", "failed", error.title, error.detail)
         return
@@ -179,3 +179,6 @@ def _cluster(settings: Settings) -> Iterator[Finding]:
         f"{len(drifts)} differences" if drifts else "as this version needs them",
         "`braid templates diff` shows them, `braid templates apply` puts them right" if drifts else "",
     )
+    if reason := templates.read_only(live, store.rendered):
+        found, _, remedy = reason.partition(". ")
+        yield Finding("index", "warning", f"read-only: {found}", remedy)

@@ -15,12 +15,12 @@ from app.store.client import connect
 _MOST_SHOWN = 50
 
 
-def build(settings: Settings, *, as_json: bool, console: Console) -> int:
+def build(settings: Settings, *, index: str | None, as_json: bool, console: Console) -> int:
     """`braid heads build`; the exit code. Raises StoreError."""
     cluster = connect(settings)
     heads.ensure_index(cluster)
     documents.refresh(cluster)
-    built = audit.build(cluster)
+    built = audit.build(cluster, index)
     if as_json:
         print_json({"built": built})
     else:

@@ -17,7 +17,7 @@ from app.ingest.run import IngestOptions, ingest_paths
 from app.ingest.sources import printable
 from app.local.assets import open_store
 from app.local.output import print_json
-from app.search.readiness import StoreState, require_ready
+from app.search.readiness import StoreState, require_writable
 from app.store import templates
 
 _MOST_FAILURES = 50
@@ -34,12 +34,13 @@ def ingest_and_report(
     """Ingest `paths` and print the report; True when everything went in.
 
     Raises:
-        StoreNotReady: the cluster's templates are not this version's: nothing was written.
+        StoreNotReady: the cluster's templates are not this version's, or an index is read-only: nothing was written.
         BraidError: as `ingest_paths`.
     """
     store = open_store(settings)
     drifts, live = templates.compare(store.cluster, store.rendered)
-    require_ready(StoreState(tuple(str(drift) for drift in drifts), live.shards, False))
+    read_only = templates.read_only(live, store.rendered)
+    require_writable(StoreState(tuple(str(drift) for drift in drifts), live.shards, False, read_only=read_only))
     connection = RedisConnection(settings)
     generation = IndexGeneration(connection)
     tenant = options.tenant or settings.tenant

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from app.errors import StoreNotReady
+from app.errors import StoreNotReady, StoreReadOnly
 from app.tuning import SHIPPED, Tuning
 
 
@@ -27,6 +27,8 @@ class StoreState:
     tuning: Tuning = SHIPPED
     identity: str = ""
     """Of the indexes behind the alias: another one when an index took another's place."""
+    read_only: str | None = None
+    """Why nothing is written, and what to do about it: an older Braid made an index. None: writes are taken."""
 
 
 class ReadinessGate:
@@ -100,4 +102,12 @@ def require_ready(state: StoreState) -> StoreState:
             f"the cluster differs from what this service needs: {shown}{more}. "
             "See `braid templates diff`; `braid templates apply` puts it right"
         )
+    return state
+
+
+def require_writable(state: StoreState) -> StoreState:
+    """Raise StoreReadOnly where an index is only searched; StoreNotReady as `require_ready`."""
+    require_ready(state)
+    if state.read_only is not None:
+        raise StoreReadOnly(state.read_only)
     return state

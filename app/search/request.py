@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.passage import not_blank
+from app.passage import LANGUAGE_PATTERN, not_blank
 from app.store.filters import PassageFilter
 from app.tuning import Normalization
 
@@ -49,6 +49,11 @@ Query = Annotated[
 ]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(not_blank)]
 _Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_FILTER_VALUES)]
+Language = Annotated[
+    str, StringConstraints(min_length=2, max_length=40, pattern=LANGUAGE_PATTERN), AfterValidator(str.lower)
+]
+"""A tag of BCP 47 such as ``de`` or ``zh-Hant``, in any case."""
+Page = Annotated[Integer, Field(ge=1, le=1_000_000)]
 IsoDate = Annotated[str, StringConstraints(min_length=8, max_length=40), AfterValidator(parse_iso_date)]
 
 
@@ -88,6 +93,10 @@ class FilterRequest(_Strict):
     ) = None
     document_id: _Values | None = None
     topic_tags: _Values | None = None
+    language: Annotated[list[Language], Field(min_length=1, max_length=MAX_FILTER_VALUES)] | None = None
+    """As the source names it; passages whose language is not known are left out."""
+    pages: Annotated[list[Page], Field(min_length=1, max_length=MAX_FILTER_VALUES)] | None = None
+    """Passages that stand on one of them, wholly or in part."""
     timestamp: TimestampRange | None = None
 
     def passage_filter(self) -> PassageFilter:
@@ -98,6 +107,8 @@ class FilterRequest(_Strict):
             source_type=tuple(self.source_type or ()),
             document_id=tuple(self.document_id or ()),
             topic_tags=tuple(tag.strip().lower() for tag in self.topic_tags or ()),
+            language=tuple(self.language or ()),
+            pages=tuple(self.pages or ()),
             timestamp=tuple(bounds.items()),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -23,11 +22,13 @@ from app.search.stage_times import StageTimes
 from app.search.words import KnownWords
 from app.store import queries
 from app.store.filters import Clause
+from app.store.head_check import Heads
 from app.store.highlights import highlight_body
 from app.store.responses import Leg, Retrieved, read_leg, read_outcome, read_response
 from app.tuning import Tuning
 
-_GRACE_S = 0.05
+GRACE_S = 0.05
+"""How much longer than its deadline a job that ends by itself is waited for."""
 
 
 class SearchCluster(Protocol):
@@ -71,8 +72,12 @@ class Run:
     timings: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     corrected: tuple[str, ...] = ()
-    vanished: int = 0
+    vanished: set[str] = field(default_factory=set)
     """Candidates that were deleted before their passages were read."""
+    heads: Heads | None = None
+    """Of the documents whose passages are read to be shown; None: passages are shown as they are found."""
+    reach: int = 0
+    """Candidates that the native way is asked for; 0: those up to the end of the page."""
     passages: dict[str, Hit] = field(default_factory=dict)
     """Those that were read already."""
     tokens: dict[str, bytes] = field(default_factory=dict)
@@ -86,10 +91,12 @@ class Run:
         self.degraded.append(Degradation(stage, reason))
 
     def begin_again(self) -> None:
-        """Forget what the last reading found, not the time that it took; all requests now ask the same copies."""
-        self.corrected, self.vanished = (), 0
+        """Forget what the last reading found, not the time that it took; all requests now ask the primary shards."""
+        self.corrected, self.vanished = (), set()
         self.passages, self.tokens = {}, {}
-        self.same_copies = uuid.uuid4().hex
+        self.same_copies = "_primary"
+        if self.heads is not None:
+            self.heads.begin_again()
 
     @property
     def window(self) -> int:
@@ -159,7 +166,7 @@ class Retrieval:
         """One `hybrid` request through a pipeline of the cluster, or one that the body carries. Raises StoreError."""
         query = queries.hybrid_query(run.query, run.tuning.boosts, vector, run.depth, run.filters)
         # the first pages are read anew for each page and cut later: past its last hit the native `from` is an error
-        body = queries.search_body(query, size=run.window, timeout_ms=_left_ms(run, "hybrid"))
+        body = queries.search_body(query, size=run.reach or run.window, timeout_ms=_left_ms(run, "hybrid"))
         if inline is not None:
             body["search_pipeline"] = inline
         params = {"search_pipeline": pipeline} if pipeline is not None else None
@@ -183,7 +190,7 @@ class Retrieval:
         with timed(run, "fetch_ms"), lasting(self.times, "fetch"):
             found = read_response(self._send(run, "fetch", body))
         if len(run.degraded) == noted:  # what a shard did not return may well be there
-            run.vanished += len(set(ids)) - len(found.hits)
+            run.vanished |= set(ids) - {hit.id for hit in found.hits}
         run.passages |= {hit.id: hit for hit in found.hits}
         run.tokens |= found.tokens
         return found
@@ -266,7 +273,7 @@ def awaited(run: Run, job: Future[Leg]) -> Leg:
     """The lexical leg, as soon as it is there. Raises StoreError, DeadlineExceeded."""
     try:
         # its own requests end in time; this bounds the wait for a thread that could send them
-        return job.result(run.deadline_of("lexical").remaining_s("lexical") + _GRACE_S)
+        return job.result(run.deadline_of("lexical").remaining_s("lexical") + GRACE_S)
     except FutureTimeout as error:
         job.cancel()
         raise DeadlineExceeded(f"timeout_ms={run.deadline.budget_ms} was spent in the lexical leg") from error

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from app import telemetry
 from app.cache.scores import ScoreCache
@@ -30,6 +27,7 @@ from app.querytext import is_distinctive, read_query
 from app.search import fusion, plan
 from app.search.cached_models import QueryEncoder, QueryVectors, partition_of
 from app.search.fusion import Fused
+from app.search.page import AS_IT_IS, Page, PageStage, shape_of
 from app.search.readiness import ReadinessGate, StoreState, require_ready
 from app.search.request import SearchRequest
 from app.search.rerank_stage import RerankOutcome, RerankStage
@@ -46,24 +44,21 @@ from app.search.retrieval import (
     milliseconds,
     timed,
 )
-from app.search.shaping import Shape, Shaped, shape
 from app.search.weighting import Weight, learned_weight, model_for
 from app.store import queries
 from app.store.filters import Scope, clauses
+from app.store.head_check import HeadCheck, Heads, VersionName
 from app.store.responses import Leg
 from app.tuning import Tuning, WeightModel
 
 __all__ = ["Degradation", "QueryEncoder", "SearchCluster", "SearchResult", "SearchService"]
 
-_AS_IT_IS = Shape()
 _BELIEVED_S = 60.0
 """For so long a cluster that can't be asked is taken to be as it was found last, which the answer states."""
 _LEAST_CONFIRM_S, _CONFIRM_S = 0.005, 0.5
 """How long an answer that is ready waits for the check, at least and (where the last one was good) at most."""
 _REREADS = 2
 """How often a page is read anew, at most, while documents are replaced under it."""
-_AHEAD = 20
-"""Candidates that are read at once, at least, when the page is made from more than it shows."""
 _DISTINCTIVE_BONUS = 1.0
 """For a passage with an identifier that can only mean one thing: more than any fused score, so that it stands first."""
 _OTHER_BONUS, _OTHER_MOST = 0.2, 5
@@ -75,7 +70,8 @@ class SearchResult:
     """`hits` is the page asked for, best first; `total` counts all matches; `timings` in ms, only stages that ran.
 
     `weight` is that of linear fusion. `folded`: passage id -> ids of near-duplicates folded into it. `highlights`:
-    passage id -> field -> fragments. `corrected`: words that were matched with typing errors.
+    passage id -> field -> fragments. `corrected`: words that were matched with typing errors. `checked`: the heads of
+    the documents were read.
     """
 
     hits: tuple[Hit, ...]
@@ -91,6 +87,12 @@ class SearchResult:
     corrected: tuple[str, ...] = ()
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     highlights: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    checked: bool = False
+
+    @property
+    def versions(self) -> list[VersionName]:
+        """The versions of documents that `hits` are of, each once."""
+        return list(dict.fromkeys((hit.document_id, hit.content_hash) for hit in self.hits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +119,22 @@ class SearchService:
         reranker: Reranker | None = None,
         vectors: QueryVectors | None = None,
         scores: ScoreCache | None = None,
+        heads: HeadCheck | None = None,
     ) -> None:
-        """`vectors` embeds queries (None: without a cache); `scores` of cross-encoders are kept there, if anywhere."""
+        """Nothing is sent yet.
+
+        Args:
+            settings, cluster, encoder, gate, executor, reranker: what searches use.
+            vectors: embeds queries; None: without a cache.
+            scores: where those of cross-encoders are kept, if anywhere.
+            heads: says which passages may be shown; None: all (an index that is searched alone has no heads).
+        """
         self._settings = settings
         self._encoder = encoder
         self._gate = gate
         self._retrieval = Retrieval(cluster, executor)
         self._rerank = RerankStage(settings, reranker, self._retrieval, scores)
+        self._pages = PageStage(self._retrieval, executor, heads)
         self._vectors = vectors or QueryVectors(encoder, reranker)
 
     def search(
@@ -156,6 +167,7 @@ class SearchService:
                 depth=request.candidates or self._settings.candidates or state.tuning.candidates,
                 features=features,
                 partition=partition_of(scope) if request.cache else None,
+                heads=Heads(scope) if self._pages.checks and state.read_only is None else None,
             )
             _check_window(run)
             if run.query.cut:
@@ -167,7 +179,7 @@ class SearchService:
                 native_rrf_across_shards=state.native_rrf_across_shards,
                 native_linear=self._native_linear(run),
                 exact=run.query.exact,
-                shaped=_shape_of(request) != _AS_IT_IS,
+                shaped=shape_of(request) != AS_IT_IS,
                 features=features,
                 query=run.query,
             )
@@ -199,35 +211,41 @@ class SearchService:
             run.degrade("readiness", "unchecked: the cluster did not say in time whether it is as it was a moment ago")
 
     def _read(self, run: Run, chosen: plan.Plan) -> SearchResult:
-        """The page; read anew where passages were deleted after they were ranked: a replaced document has others."""
+        """The page; read anew where documents were replaced after they were ranked: their passages are others now."""
         before = tuple(run.degraded)
-        result = self._read_once(run, chosen)
+        result, replaced = self._read_once(run, chosen)
         for _ in range(_REREADS):
-            if not run.vanished:
+            if not replaced:
                 return result
             noted, run.degraded[:] = tuple(run.degraded), before
             run.begin_again()
             try:
-                result = self._read_once(run, chosen)
+                result, replaced = self._read_once(run, chosen)
             except (StoreError, DeadlineExceeded) as error:
                 run.degraded[:] = noted
                 run.degrade("fetch", f"{error.kind}: passages were deleted while they were read")
                 return result
-        if run.vanished:
+        if replaced:
             run.degrade("fetch", "changing: passages were deleted while they were read")
         return result
 
-    def _read_once(self, run: Run, chosen: plan.Plan) -> SearchResult:
+    def _read_once(self, run: Run, chosen: plan.Plan) -> tuple[SearchResult, bool]:
+        """The page, and whether documents were replaced meanwhile."""
         run.legs = run.deadline.part(plan.LEGS)
         with timed(run, "retrieve_ms"):
-            way, ranked = self._rank(run, chosen)
+            way, found = self._rank(run, chosen)
         # a page that is shaped may show any of the candidates
-        top = run.window if _shape_of(run.request) == _AS_IT_IS else len(ranked.candidates)
+        ranked, top = found, run.window if shape_of(run.request) == AS_IT_IS else len(found.candidates)
         if not way.early:
-            candidates, outcome = self._rerank.apply(run, ranked.candidates, top)
-            ranked = replace(ranked, candidates=candidates, rerank=outcome)
+            candidates, outcome = self._rerank.apply(run, found.candidates, top)
+            ranked = replace(found, candidates=candidates, rerank=outcome)
         with timed(run, "retrieve_ms"):
-            return self._page(run, way, ranked)
+            page = self._pages.read(run, way.way, ranked.candidates)
+            if way.way == "native" and page.short and (run.reach or run.window) < run.depth:
+                run.reach = run.depth  # it gave no more than the page, of which some may not be shown
+                return self._read_once(run, chosen)
+            replaced = self._pages.replaced(run, found.candidates)
+        return _result(run, way, ranked, page), replaced
 
     def _rank(self, run: Run, chosen: plan.Plan) -> tuple[plan.Plan, _Ranked]:
         if chosen.way == "lexical":
@@ -334,57 +352,6 @@ class SearchService:
         ranked = [Fused(hit.id, hit.document_id, hit.score) for hit in found.hits]
         return _Ranked(ranked, found.total, weight)
 
-    def _page(self, run: Run, chosen: plan.Plan, ranked: _Ranked) -> SearchResult:
-        """The passages of the page, shaped as asked for."""
-        request = run.request
-        wanted = _shape_of(request)
-        folded: Mapping[str, tuple[str, ...]] = {}
-        highlights: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
-        if wanted != _AS_IT_IS:
-            arranged = self._shaped(run, chosen.way, ranked.candidates[: run.depth], wanted)
-            hits, folded = arranged.hits[request.from_ : run.window], arranged.folded
-            if request.highlight and hits:
-                highlights = self._retrieval.fetch(run, [hit.id for hit in hits], highlight=True).highlights
-        else:
-            part = ranked.candidates[request.from_ : run.window]
-            if not request.highlight:
-                self._retrieval.read(run, [item.id for item in part])
-            elif part:
-                highlights = self._retrieval.fetch(run, [item.id for item in part], highlight=True).highlights
-            hits = tuple(_scored(part, run.passages, chosen.way))
-        return SearchResult(
-            hits,
-            ranked.total,
-            {},
-            (),
-            chosen,
-            run.tuning,
-            run.depth,
-            ranked.weight,
-            ranked.rerank,
-            ranked.exact,
-            run.corrected,
-            {hit.id: folded[hit.id] for hit in hits if hit.id in folded},
-            highlights,
-        )
-
-    def _shaped(self, run: Run, way: plan.Way, candidates: Sequence[Fused], wanted: Shape) -> Shaped:
-        """Reads as many candidates as fill the page: folding and the bound decide by what stands above, MMR by all."""
-        hits: list[Hit] = []
-        vectors: dict[str, npt.NDArray[np.float32]] = {}
-        arranged = Shaped(())
-        ahead = max(_AHEAD, 2 * run.window) if wanted.mmr_lambda is None else len(candidates)
-        while candidates and len(arranged.hits) < run.window:
-            part, candidates = candidates[:ahead], candidates[ahead:]
-            ids = [item.id for item in part]
-            if wanted.mmr_lambda is None:
-                self._retrieval.read(run, ids)
-            else:
-                vectors |= self._retrieval.fetch(run, ids, vectors=True).vectors
-            hits += _scored(part, run.passages, way)
-            arranged = shape(hits, wanted, vectors, run.window)
-        return arranged
-
     def _fixed_weight(self, run: Run) -> Weight:
         asked = run.request.fusion.alpha
         if asked is not None:
@@ -415,8 +382,23 @@ class SearchService:
         return technique == "min_max" and self._model(run) is None
 
 
-def _shape_of(request: SearchRequest) -> Shape:
-    return Shape(request.max_per_document, request.fold_duplicates, request.mmr_lambda)
+def _result(run: Run, chosen: plan.Plan, ranked: _Ranked, page: Page) -> SearchResult:
+    return SearchResult(
+        page.hits,
+        ranked.total,
+        {},
+        (),
+        chosen,
+        run.tuning,
+        run.depth,
+        ranked.weight,
+        ranked.rerank,
+        ranked.exact,
+        run.corrected,
+        page.folded,
+        page.highlights,
+        run.heads is not None,
+    )
 
 
 def _single(*, lexical: Leg | None = None, dense: Leg | None = None) -> _Ranked:
@@ -438,21 +420,6 @@ def exact_matches(lexical: Leg | None) -> tuple[dict[str, float], tuple[str, ...
             for key in ids:
                 bonus[key] = bonus.get(key, 0.0) + (_DISTINCTIVE_BONUS if distinctive else _OTHER_BONUS)
     return bonus, tuple(counted_codes)
-
-
-def _scored(candidates: Sequence[Fused], passages: Mapping[str, Hit], way: plan.Way) -> Iterator[Hit]:
-    """The passages of candidates, in their order and with their scores; one that was deleted meanwhile is left out."""
-    for item in candidates:
-        if item.id in passages:
-            fused = item.fused if way in ("legs", "native") else None
-            yield replace(
-                passages[item.id],
-                score=item.score,
-                lexical=item.lexical,
-                dense=item.dense,
-                fused=fused,
-                rerank=item.rerank,
-            )
 
 
 def _check_window(run: Run) -> None:

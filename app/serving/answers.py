@@ -7,17 +7,20 @@ under a key that nobody asks for any more.
 
 With a bound on staleness (`cache_staleness_ms`) additions and replacements are left out of the key, and an answer made
 before the last of them is served while it is younger than the bound. Deletions and narrowed ACLs stay in the key.
+
+Whatever was found is shown only if each version of a document that it shows is still in force and the caller may read
+it, by the heads as they are now: else it is made anew.
 """
 
 from __future__ import annotations
 
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from app import __version__, telemetry
+from app.cache.age import age_ms, stamp
 from app.cache.entries import Json, digest
 from app.cache.generation import Generation, IndexGeneration
 from app.cache.responses import ResponseCache
@@ -33,12 +36,17 @@ from app.search.request import SearchRequest
 from app.serving.freshness import Freshness
 from app.serving.near import Asking, NearAnswers
 from app.store.filters import Scope
+from app.store.head_check import HeadCheck, VersionName
 from app.store.versions import TenantState
 
 Outcome = Literal["off", "miss", "exact", "near"]
 
 _WAIT_SHARE = 0.5
 """Of what is left of the budget, for somebody else who computes the same."""
+_FRESH_SHARE, _FRESH_S = 0.1, 0.5
+"""Of what is left of the budget, and at most, for asking whether passages changed. That is answered in milliseconds; on
+a busy machine it takes longer, and going without the cache then makes it busier. Where nobody answers, the search needs
+the time to find out, and to say, what is wrong: of a second, its legs must get what `store.client` takes for fair."""
 _PASSING = frozenset({"query", "timeout_ms", "cache", "stream"})
 """Fields of a request that its answer does not depend on; the query is taken apart."""
 _LASTING = ("switched-off", "query-cut", "no-model", "no-threshold", "not-configured")
@@ -74,6 +82,8 @@ class Look:
     bucket: str = ""
     asking: Asking | None = None
     seen: Json = field(default_factory=dict)
+    deadline: Deadline | None = None
+    """By which an answer that was found must have been checked against the heads; None: it need not be."""
     ticket: Ticket = field(default_factory=Ticket)
     _keep: Callable[[Look, Json], None] | None = None
 
@@ -98,8 +108,9 @@ class AnswerCache:
         gate: ReadinessGate,
         models: Callable[[], Sequence[str | None]],
         near: NearAnswers | None = None,
+        heads: HeadCheck | None = None,
     ) -> None:
-        """`models` names the models in use; a remote one may say its name late."""
+        """`models` names the models in use; a remote one may say its name late. `heads` None: nothing is checked."""
         self._generation = generation
         self._responses = responses
         self._flights = flights
@@ -107,6 +118,7 @@ class AnswerCache:
         self._gate = gate
         self._models = models
         self._near = near
+        self._heads = heads
         self._staleness_ms = settings.cache_staleness_ms
         plain = settings.model_dump(mode="json", exclude=set(_ELSEWHERE))
         self._identity = digest(__version__, PROMPT_VERSION, plain)
@@ -130,11 +142,13 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "unavailable").inc()
             return off
         try:
-            state = self._freshness.current(scope.tenant, generation.writes, deadline.remaining_s("cache"))
-            store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
+            fresh = Deadline.after(int(1000 * min(_FRESH_S, deadline.remaining_s("cache") * _FRESH_SHARE)))
+            state = self._freshness.current(scope.tenant, generation.writes, fresh.remaining_s("cache"))
+            store = self._gate.state(self._gate.begin(), fresh.remaining_s("cache"))
         except (StoreError, DeadlineExceeded, TimeoutError):
             return off  # the search says what is wrong
         look = self._asked(route, request, scope, features, generation, state, store)
+        look.deadline = deadline if store.read_only is None else None
         if self._near is not None and features.near_cache and request.mode != "lexical" and not request.explain:
             look.asking = Asking(request, look.scope, features, deadline)
         return self._find(look, deadline)
@@ -177,7 +191,7 @@ class AnswerCache:
                 return self._hit(look, "near", found)
         wait_s = max(0.0, deadline.remaining_s("cache") * _WAIT_SHARE)
         record, look.ticket = self._flights.join(look.key, lambda: self._get(look.key, look), wait_s)
-        if record is not None:
+        if record is not None and self._in_force(record, look):  # who made it may have begun before this request came
             return self._hit(look, "exact", record)
         telemetry.CACHE_REQUESTS.labels("responses", "miss").inc()
         look._keep = self._keep
@@ -188,7 +202,7 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "hit").inc()
         look.outcome, look.record = outcome, record
         if record["seen"] != look.seen:
-            look.stale_ms = _age_ms(record)
+            look.stale_ms = age_ms(record["made_at"])
             telemetry.CACHE_REQUESTS.labels("responses", "stale").inc()
         return look
 
@@ -197,18 +211,32 @@ class AnswerCache:
         record = self._responses.get(key)
         if record is None or not {"seen", "made_at", "answer"} <= record.keys():
             return None
-        if record["seen"] != look.seen and _age_ms(record) > self._staleness_ms:
-            return None
-        return record
+        if record["seen"] != look.seen:
+            age = age_ms(record["made_at"])
+            if age is None or age > self._staleness_ms:
+                return None
+        return record if self._in_force(record, look) else None
+
+    def _in_force(self, record: Json, look: Look) -> bool:
+        """Whether all that a record shows may still be shown."""
+        if self._heads is None or look.deadline is None:
+            return True
+        if "shown" not in record:  # of an older Braid
+            return False
+        versions = {(document_id, token) for document_id, token in record["shown"]}
+        try:
+            return versions == self._heads.in_force(look.scope, versions, look.deadline.remaining_s("heads"))
+        except (StoreError, DeadlineExceeded):
+            return False  # the search says what is wrong
 
     def _keep(self, look: Look, record: Json) -> None:
         if self._responses.put(look.key, record) and self._near is not None and look.asking is not None:
             self._near.add(look.bucket, look.asking, look.key)
 
 
-def record_of(look: Look, answer: Json, **more: Any) -> Json:
-    """What is kept of an answer: the answer itself, when it was made, and the generation that it was made in."""
-    return {"answer": answer, "made_at": time.time(), "seen": look.seen, **more}
+def record_of(look: Look, answer: Json, shown: Sequence[VersionName], **more: Any) -> Json:
+    """What is kept of an answer: itself, when it was made, in what generation, and the versions that it shows."""
+    return {"answer": answer, "made_at": stamp(), "seen": look.seen, "shown": shown, **more}
 
 
 def is_lasting(reasons: Sequence[str]) -> bool:
@@ -222,7 +250,3 @@ def _effective(scope: Scope, state: TenantState) -> Scope:
         return scope
     own = frozenset(name for name in scope.principals if name.startswith("user:"))
     return replace(scope, principals=scope.principals - (own - state.users))
-
-
-def _age_ms(record: Json) -> float:
-    return max(0.0, (time.time() - float(record["made_at"])) * 1000)

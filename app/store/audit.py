@@ -68,16 +68,20 @@ def audit(cluster: Cluster) -> Audit:
     return found
 
 
-def build(cluster: Cluster) -> int:
+def build(cluster: Cluster, index: str | None = None) -> int:
     """Make heads for documents that have none, from their newest complete version; how many.
 
     Other versions of them become garbage, which the next sweep erases. Heads that are there are left alone.
+
+    Args:
+        cluster: of the service.
+        index: whose passages count, before an alias names it; None: all that searches see.
 
     Raises:
         StoreError.
     """
     built = 0
-    for batch in _batches(cluster):
+    for batch in _batches(cluster, index):
         heads = read_heads(cluster, {head.key: head for head in map(_empty_head, _flat(batch))}.values())
         new = []
         for versions in batch:
@@ -133,10 +137,12 @@ def _flat(batch: Sequence[Sequence[StoredVersion]]) -> Iterator[StoredVersion]:
     return (item for versions in batch for item in versions)
 
 
-def _batches(cluster: Cluster) -> Iterator[list[list[StoredVersion]]]:
+def _batches(cluster: Cluster, index: str | None = None) -> Iterator[list[list[StoredVersion]]]:
     """All documents, some hundred at a time, each with all that is stored of it."""
     batch: list[list[StoredVersion]] = []
-    for _, group in groupby(_versions(cluster), key=lambda item: (item.tenant, item.document_id)):
+    for _, group in groupby(
+        _versions(cluster, index or cluster.read_alias), key=lambda item: (item.tenant, item.document_id)
+    ):
         batch.append(list(group))
         if len(batch) == _PAGE:
             yield batch
@@ -145,7 +151,7 @@ def _batches(cluster: Cluster) -> Iterator[list[list[StoredVersion]]]:
         yield batch
 
 
-def _versions(cluster: Cluster) -> Iterator[StoredVersion]:
+def _versions(cluster: Cluster, searched: str) -> Iterator[StoredVersion]:
     """What is stored, by tenant, document and token. As searches see it."""
     fields = [*ACCESS_FIELDS, "source_id"]
     inner = {
@@ -161,7 +167,7 @@ def _versions(cluster: Cluster) -> Iterator[StoredVersion]:
             composite["after"] = after
         indexes = {"terms": {"field": "_index", "size": _INDEXES}, "aggs": inner}
         body = {"size": 0, "aggs": {"versions": {"composite": composite, "aggs": {"indexes": indexes}}}}
-        answer = cluster.whole(f"/{cluster.read_alias}/_search", body, timeout_s=60.0)
+        answer = cluster.whole(f"/{searched}/_search", body, timeout_s=60.0)
         found = answer["aggregations"]["versions"]
         for bucket in found["buckets"]:
             yield from _stored(bucket)

@@ -260,6 +260,9 @@ def _lines(passage: Passage, target: dict[str, Any]) -> bytes:
     }
     if passage.page is not None:
         source["page"] = passage.page
+    for name in ("pages", "language"):
+        if value := getattr(passage, name):
+            source[name] = value
     if passage.embedding is not None:
         # as float32 the shortest text that reads back the same: half the bytes of a float64's
         source["embedding"] = np.asarray(passage.embedding, dtype=np.float32)

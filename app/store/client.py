@@ -23,6 +23,7 @@ from opensearchpy.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from app import telemetry
+from app.addresses import masked
 from app.breaker import BreakerOpen, Trial
 from app.config import Settings
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
@@ -55,7 +56,7 @@ it after waiting for a turn: a service with too much to do must not take the clu
 _CONNECT_S = 2.0
 _SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
 _RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"
-_NOT_A_CLUSTER = "{} answered with something that no cluster says; check that BRAID_OPENSEARCH_URL is a cluster's"
+_NOT_A_CLUSTER = "address {} of BRAID_OPENSEARCH_URL answered with something that no cluster says: is it a cluster's?"
 
 
 class StoreRequestError(StoreError):
@@ -119,7 +120,7 @@ class Cluster:
         try:
             self._hosts = Hosts([Host(url, number, **options) for number, url in enumerate(settings.opensearch_urls)])
         except ImproperlyConfigured as error:
-            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={self.url}: {error}") from error
+            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={masked(self.url)}: {error}") from error
 
     def request(
         self,
@@ -294,9 +295,9 @@ class _Sending:
                 raise _Elsewhere(found) from error
             raise found from error
         except SerializationError as error:
-            raise StoreError(_NOT_A_CLUSTER.format(host.url)) from error
+            raise StoreError(_NOT_A_CLUSTER.format(host.number)) from error
         if isinstance(answer, str) or not _is_ours(self.path, answer):  # of a proxy or of another service
-            raise StoreError(_NOT_A_CLUSTER.format(host.url))
+            raise StoreError(_NOT_A_CLUSTER.format(host.number))
         call.ok()
         return answer
 

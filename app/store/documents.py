@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.access import RESTRICTIONS
+from app.access import ACCESS_FIELDS, Access
 from app.errors import NotFound, StoreNotReady, StoreUnavailable
 from app.passage import Passage, SourceType
 from app.store.client import Cluster, StoreRequestError
 from app.store.filters import Clause, Scope, clauses
-from app.store.heads import Head, read_heads
+from app.store.heads import Head, Version, read_heads
 from app.store.queries import TOKEN_VECTORS
 
 _PAGE = 1000
@@ -96,6 +96,25 @@ def get_document(cluster: Cluster, scope: Scope, document_id: str) -> tuple[Head
     raise StoreUnavailable(f"document {document_id!r} is being replaced over and over; ask again")
 
 
+def get_headless_document(cluster: Cluster, scope: Scope, document_id: str) -> tuple[Head, list[dict[str, Any]]]:
+    """As `get_document`, of an index of an older Braid, which has no heads and is not written any more."""
+    filters = [*clauses(scope), {"term": {"document_id": document_id}}]
+    body = {
+        "size": 1,
+        "query": {"bool": {"filter": [*filters, {"term": {"position": 0}}]}},
+        "sort": [{"ingested_at": "desc"}, {"content_hash": "desc"}],
+        "_source": ["content_hash", *ACCESS_FIELDS],
+        "track_total_hits": False,
+    }
+    hits = cluster.whole(f"/{cluster.read_alias}/_search", body)["hits"]["hits"]
+    if not hits:
+        raise NotFound(f"there is no document {document_id!r}")
+    token = str(hits[0]["_source"]["content_hash"])
+    version = Version(token, _count(cluster, [*filters, {"term": {"content_hash": token}}]), hits[0]["_index"])
+    head = Head(scope.tenant, document_id, version=version, access=Access.of(hits[0]["_source"]))
+    return head, [{"id": hit["_id"], **hit["_source"]} for hit in _scan(cluster, head, excludes=["embedding"])]
+
+
 def read_version(cluster: Cluster, head: Head) -> Iterator[Passage]:
     """The passages of the version in force as they were written, vectors and all, in their order."""
     for hit in _scan(cluster, head, docvalues=[TOKEN_VECTORS], page=_VECTORS_PAGE):
@@ -160,6 +179,7 @@ def _scan(
 
 def _passage(hit: Mapping[str, Any]) -> Passage:
     source = hit["_source"]
+    access = Access.of(source)
     packed = next(iter(hit.get("fields", {}).get(TOKEN_VECTORS, ())), None)
     embedding = source.get("embedding")
     return Passage(
@@ -177,13 +197,18 @@ def _passage(hit: Mapping[str, Any]) -> Passage:
         timestamp=_time(source["timestamp"]),
         topic_tags=tuple(_list(source.get("topic_tags"))),
         tenant=source["tenant"],
-        acl=tuple(_list(source.get("acl"))),
+        acl=access.acl,
         content_hash=source["content_hash"],
         embedding_model=source["embedding_model"],
+        acl_1=access.acl_1,
+        acl_2=access.acl_2,
+        acl_3=access.acl_3,
+        acl_4=access.acl_4,
+        pages=tuple(_list(source.get("pages"))),
+        language=source.get("language"),
         embedding=tuple(embedding) if embedding is not None else None,
         # doc values come without padding
         token_vectors=base64.b64decode(packed + "=" * (-len(packed) % 4)) if packed is not None else None,
-        **{name: tuple(_list(source.get(name))) for name in RESTRICTIONS},
     )
 
 
@@ -193,7 +218,7 @@ def _time(value: str | int) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _list(value: Any) -> list[str]:
+def _list(value: Any) -> list[Any]:
     """A field that may hold one value or several."""
     if value is None:
         return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from app.access import PUBLIC
+from app.access import PUBLIC, RESTRICTIONS
 
 Clause = dict[str, Any]
 
@@ -32,6 +32,8 @@ class PassageFilter:
     source_type: tuple[str, ...] = ()
     document_id: tuple[str, ...] = ()
     topic_tags: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    pages: tuple[int, ...] = ()
     timestamp: tuple[tuple[str, str], ...] = ()
     """Pairs of (gte|gt|lte|lt, ISO 8601 date or time)."""
 
@@ -43,11 +45,25 @@ def clauses(scope: Scope, wanted: PassageFilter = EVERYTHING) -> list[Clause]:
     """Filter clauses for ``bool.filter``, scope first; never empty."""
     found: list[Clause] = [{"term": {"tenant": scope.tenant}}]
     if scope.principals is not None:
-        found.append({"terms": {"acl": sorted(scope.principals | {PUBLIC})}})
-    for field in ("source_id", "source_type", "document_id", "topic_tags"):
-        values: tuple[str, ...] = getattr(wanted, field)
+        have = sorted(scope.principals | {PUBLIC})
+        found += [{"terms": {"acl": have}}, _unmet_restrictions(have)]
+    for field in ("source_id", "source_type", "document_id", "topic_tags", "language", "pages"):
+        values: tuple[str, ...] | tuple[int, ...] = getattr(wanted, field)
         if values:
             found.append({"terms": {field: sorted(set(values))}})
     if wanted.timestamp:
         found.append({"range": {"timestamp": dict(wanted.timestamp)}})
     return found
+
+
+def _unmet_restrictions(have: list[str]) -> Clause:
+    """Leaves out what has a restriction that names none of `have`.
+
+    Written as what to leave out, since Lucene drops such a part in every segment without restrictions; "absent or
+    satisfied" would have it look at each passage.
+    """
+    unmet = [
+        {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [{"terms": {field: have}}]}}
+        for field in RESTRICTIONS
+    ]
+    return {"bool": {"must_not": unmet}}

@@ -218,6 +218,38 @@ def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[He
     return (_head(hit) for hit in found["hits"]["hits"])
 
 
+def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S) -> int:
+    """Remove heads of documents that were deleted so long ago, a page of them at most; how many. Raises StoreError."""
+    body = {
+        "size": _OPEN_PAGE,
+        "query": {
+            "bool": {
+                "filter": [
+                    {"term": {"deleted": True}},
+                    {"term": {"open": False}},
+                    {"range": {"updated_at": {"lt": f"now-{days}d"}}},
+                ]
+            }
+        },
+        "_source": False,
+        "seq_no_primary_term": True,
+        "track_total_hits": False,
+    }
+    found = cluster.request("POST", f"/{cluster.heads_index}/_search", body=body, timeout_s=timeout_s)
+    lines = [
+        orjson.dumps(
+            {"delete": {"_id": hit["_id"], "if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}}
+        )
+        for hit in found["hits"]["hits"]
+    ]
+    if not lines:
+        return 0
+    answer = cluster.request(
+        "POST", f"/{cluster.heads_index}/_bulk", body=b"\n".join(lines) + b"\n", timeout_s=timeout_s
+    )
+    return sum(int(item["delete"]["status"]) == 200 for item in answer["items"])
+
+
 def ensure_index(cluster: Cluster) -> None:
     """Make the index as its template says, so that it is right even where templates were never applied."""
     body = read_file(asset_folder("mappings") / "index_templates" / f"{HEADS_TEMPLATE}.json")["template"]
@@ -256,6 +288,7 @@ def _lines(head: Head) -> bytes:
         "document_id": head.document_id,
         "source_id": head.source_id,
         "open": head.open,
+        "deleted": head.version is None and not head.twins,
         "updated_at": int(time.time() * 1000),
         "state": {name: value for name, value in state.items() if value},
     }

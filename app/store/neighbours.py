@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from app.errors import StoreError
 from app.passage import Hit
-from app.store.filters import Clause
+from app.store.filters import Clause, Scope
+from app.store.head_check import HeadCheck
 from app.store.queries import Body, search_body
 from app.store.responses import read_response
 
@@ -63,6 +64,25 @@ def places_body(places: Iterable[Place], filters: Sequence[Clause], *, timeout_m
     query = {"bool": {"filter": [*filters, {"bool": {"should": wanted, "minimum_should_match": 1}}]}}
     body = search_body(query, size=sum(map(len, positions.values())), timeout_ms=timeout_ms)
     return body | {"_source": list(_FIELDS), "track_total_hits": False}
+
+
+def shown_at(
+    cluster: ReadableCluster,
+    heads: HeadCheck,
+    scope: Scope,
+    places: Iterable[Place],
+    filters: Sequence[Clause],
+    *,
+    timeout_s: float,
+) -> dict[Place, Hit]:
+    """Those of `passages_at` whose version is in force now, and may be shown to `scope` by its head.
+
+    Raises:
+        StoreError: as `passages_at`, and where heads can't be read.
+    """
+    found = passages_at(cluster, places, filters, timeout_s=timeout_s)
+    versions = heads.in_force(scope, ((place.document_id, place.content_hash) for place in found), timeout_s)
+    return {place: hit for place, hit in found.items() if (place.document_id, place.content_hash) in versions}
 
 
 def passages_at(

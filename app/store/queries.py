@@ -39,9 +39,11 @@ _RETURNED_FIELDS = (
     "source_type",
     "uri",
     "page",
+    "pages",
     "position",
     "timestamp",
     "topic_tags",
+    "language",
     "content_hash",
 )
 _SLOP = 3

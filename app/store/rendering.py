@@ -20,6 +20,7 @@ INDEX_TEMPLATE = "braid-passages"
 QUERY_LOG_TEMPLATE = "braid-queries"
 KEYS_TEMPLATE = "braid-keys"
 HEADS_TEMPLATE = "braid-heads"
+FIELDS_TEMPLATE = "braid-fields"
 _TUNED = 1000
 """Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
 INGEST_PIPELINE = "braid-passages"
@@ -182,7 +183,7 @@ def _substitute(name: str, body: Json, settings: Settings, dimension: int, tunin
         index = body["template"]["settings"]["index"]
         index["number_of_shards"] = settings.shards
         index["number_of_replicas"] = settings.replicas
-    elif name == "braid-fields":
+    elif name == FIELDS_TEMPLATE:
         body["template"]["mappings"]["_meta"] |= {
             "embedding_model": settings.embedding_id,
             "dimension": dimension,

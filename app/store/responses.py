@@ -153,4 +153,6 @@ def _hit(raw: dict[str, Any], score: float) -> Hit:
         topic_tags=tuple(source.get("topic_tags") or ()),
         score=score,
         content_hash=source.get("content_hash", ""),
+        pages=tuple(source.get("pages") or ()),
+        language=source.get("language"),
     )

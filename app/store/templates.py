@@ -18,6 +18,7 @@ from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster, Stor
 from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
 from app.store.rendering import (
     ENDPOINTS,
+    FIELDS_TEMPLATE,
     FIRST_INDEX,
     HEADS_TEMPLATE,
     INDEX_TEMPLATE,
@@ -35,11 +36,21 @@ from app.store.rendering import (
 
 _DEFAULT_PIPELINE = "index.default_pipeline"
 _THRESHOLD = "index.knn.advanced.approximate_threshold"
-_ADJUSTABLE = frozenset({_DEFAULT_PIPELINE, _THRESHOLD})
+_ADJUSTABLE = frozenset({_DEFAULT_PIPELINE, _THRESHOLD, "index.gc_deletes"})
 """Settings of an existing index that `apply` puts right; nothing else about an index is ever changed."""
 _FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.refresh_interval"})
 """Settings that an existing index may have otherwise: they are its operator's business."""
 _NO_GRAPH = "-1"
+_VERSION = "_meta.version"
+_OLDEST = 2
+"""Of the fields' mapping: the oldest version whose indexes are still searched."""
+_SINCE_OLDEST = (
+    *(f"properties.{name}" for name in ("acl_1", "acl_2", "acl_3", "acl_4", "pages", "spans", "language")),
+    *(f"properties.content.fields.{name}" for name in ("folded", "bigrams")),
+    *(f"index.analysis.analyzer.{name}" for name in ("braid_folded", "braid_bigrams")),
+    "index.analysis.filter.braid_cjk_only",
+)
+"""What version 3 added. Searches need none of it: an absent restriction is open, and no older Braid wrote any."""
 _DEFAULT = "(default)"
 _IN_LISTING = {"component template": "component_template", "index template": "index_template"}
 _IN_STATE = {"ingest pipeline": "ingest", "search pipeline": "search_pipeline"}
@@ -143,10 +154,24 @@ def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
     live = live_indexes(cluster)
     drifts += _alias_drift(live)
     drifts += _index_drift(live, rendered)
-    if not live.has_heads:
+    if not live.has_heads and read_only(live, rendered) is None:
         drifts.append(Drift("index", HEADS_INDEX, "", "present", MISSING))
     drifts += _model_drift(cluster, rendered)
     return drifts, live
+
+
+def read_only(live: Live, rendered: Rendered) -> str | None:
+    """Why the indexes behind the aliases are searched and not written, and the remedy; None where they are written."""
+    ours = _mapping_version(rendered.body("component template", FIELDS_TEMPLATE)["template"]["mappings"])
+    old = {name: _mapping_version(item.get("mappings", {})) for name, item in live.indexes.items()}
+    shown = [f"{name} (version {version})" for name, version in old.items() if version < ours]
+    if not shown:
+        return None
+    return (
+        f"made by an older Braid, so searched but not written (this one writes mapping version {ours}): index "
+        f"{', '.join(shown)}. To write again, ingest the sources into a new store (`braid up --data ANOTHER_FOLDER`), "
+        'or copy the index into a new one and move the aliases (docs/store.md, "An index of an older Braid")'
+    )
 
 
 def live_indexes(cluster: Cluster) -> Live:
@@ -261,17 +286,40 @@ def _alias_drift(live: Live) -> Iterator[Drift]:
 
 
 def _index_drift(live: Live, rendered: Rendered) -> Iterator[Drift]:
-    """Fields and settings of the indexes behind the aliases; what they have beyond ours does not matter."""
+    """Fields and settings of the indexes behind the aliases; what they have beyond ours does not matter.
+
+    Nor does what an index of an older Braid lacks and can be searched without (`read_only` names those indexes).
+    """
     template = composed(rendered)
     mapping = flatten(template["mappings"])
     settings = {name: value for name, value in settings_fields(template["settings"]).items() if name not in _FREE}
     for name in dict.fromkeys([*live.indexes, *live.write_indexes]):
         item = live.all_indexes[name]
-        yield from shortfalls("index", name, mapping, flatten(item.get("mappings", {})))
         found = settings_fields(item["settings"])
-        yield from shortfalls("index", name, settings, found)
+        drifts = [
+            *shortfalls("index", name, mapping, flatten(item.get("mappings", {}))),
+            *shortfalls("index", name, settings, found),
+        ]
+        if _OLDEST <= _mapping_version(item.get("mappings", {})) < _mapping_version(template["mappings"]):
+            drifts = [drift for drift in drifts if not _is_of_age(drift)]
+        yield from drifts
         if _THRESHOLD not in settings and found.get(_THRESHOLD) == _NO_GRAPH:
             yield Drift("index", name, _THRESHOLD, _DEFAULT, _NO_GRAPH)
+
+
+def _mapping_version(mappings: Json) -> int:
+    """Of the fields, as their template gave it to the index; 0 where it is not known."""
+    version = mappings.get("_meta", {}).get("version", 0)
+    return version if isinstance(version, int) else 0
+
+
+def _is_of_age(drift: Drift) -> bool:
+    """Whether an index lacks this only because it was made before there was any."""
+    if drift.field == _VERSION:
+        return True
+    return drift.found == MISSING and any(
+        drift.field == added or drift.field.startswith(f"{added}.") for added in _SINCE_OLDEST
+    )
 
 
 def _model_drift(cluster: Cluster, rendered: Rendered) -> Iterator[Drift]:
@@ -315,7 +363,7 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
             f"index {FIRST_INDEX} exists, but the alias {READ_ALIAS} does not name it; "
             "put the aliases back (docs/store.md) or delete the index"
         )
-    if live.indexes and not live.has_heads and _holds_passages(cluster):
+    if live.indexes and not live.has_heads and read_only(live, rendered) is None and _holds_passages(cluster):
         raise StoreNotReady(
             f"index {HEADS_INDEX} is missing while there are passages: nothing can be shown without it; "
             "run `braid heads build`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.access import ACCESS_FIELDS
 from app.errors import StoreError
 from app.store.client import Cluster
 from app.store.filters import Scope, clauses
@@ -15,8 +16,8 @@ _MOST_USERS = 1000
 class TenantState:
     """What searches of a tenant see now.
 
-    `fingerprint` is another text after passages were added, replaced, altered or deleted. `users`: those that an ACL
-    names one by one (``user:SUB``); None where they are too many to know.
+    `fingerprint` is another text after passages were added, replaced, altered or deleted. `users`: those that a
+    list of readers names one by one (``user:SUB``); None where they are too many to know.
     """
 
     fingerprint: str
@@ -42,7 +43,10 @@ def tenant_state(cluster: Cluster, tenant: str, timeout_s: float) -> TenantState
             "written": {"sum": {"field": "_seq_no"}},
             "newest": {"max": {"field": "ingested_at"}},
             # not `user:.*`: OpenSearch 2.19 fails on a plain prefix that sorts behind all terms there are
-            "users": {"terms": {"field": "acl", "include": "user:.+", "size": _MOST_USERS}},
+            **{
+                f"users of {field}": {"terms": {"field": field, "include": "user:.+", "size": _MOST_USERS}}
+                for field in ACCESS_FIELDS
+            },
         },
     }
     found = cluster.request(
@@ -55,8 +59,10 @@ def tenant_state(cluster: Cluster, tenant: str, timeout_s: float) -> TenantState
     if found.get("timed_out") or found["_shards"]["failed"]:
         raise StoreError("OpenSearch could not say whether passages changed: a shard did not answer")
     total, sums = found["hits"]["total"]["value"], found["aggregations"]
-    users = sums["users"]
+    users = [sums[f"users of {field}"] for field in ACCESS_FIELDS]
     return TenantState(
         f"{total}-{sums['written']['value']:.0f}-{sums['newest']['value'] or 0:.0f}",
-        None if users["sum_other_doc_count"] else frozenset(bucket["key"] for bucket in users["buckets"]),
+        None
+        if any(named["sum_other_doc_count"] for named in users)
+        else frozenset(bucket["key"] for named in users for bucket in named["buckets"]),
     )

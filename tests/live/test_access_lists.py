@@ -16,7 +16,8 @@ import pytest
 from app.access import Access
 from app.ingest import protocol, run, single
 from app.ingest.run import IngestOptions, ingest_paths
-from app.ingest.single import change_readers
+from app.ingest.single import change_readers, ingest_document
+from app.passage import Block, BlockKind, Document, ParsedDocument, SourceType
 from app.store import documents
 from app.store.documents import count, get_document, live_heads, read_version
 from app.store.filters import Scope
@@ -196,6 +197,10 @@ def test_an_empty_list_leaves_it_to_admins(world: World, tenant: str) -> None:
         ({"acl": ["g" * 262]}, ["body", "acl", 0]),
         ({"acl": [f"g{n}" for n in range(1001)]}, ["body", "acl"]),
         ({"acl": [None]}, ["body", "acl", 0]),
+        ({"acl_1": None}, ["body", "acl"]),
+        ({"acl_1": [" "]}, ["body", "acl_1", 0]),
+        ({"acl_4": "hr"}, ["body", "acl_4"]),
+        ({"acl_5": ["hr"]}, ["body", "acl_5"]),
     ],
 )
 def test_what_is_no_list_is_refused(world: World, tenant: str, body: Any, place: list[Any]) -> None:
@@ -268,8 +273,71 @@ def test_an_empty_field_of_a_form_makes_nothing_public(world: World, tenant: str
         assert upload(422, acl=empty)["errors"][0]["loc"] == ["body", "acl"]
     upload(200, acl=["hr, le gal", "\u3000x"])
     assert send(world, admin, "GET", "/v1/documents/ledger.md")["acl"] == ["hr", "le gal", "\u3000x"]
-    upload(200)
+    assert upload(422, acl_2=" ,")["errors"][0]["loc"] == ["body", "acl_2"]
+    upload(200, acl_2=["board, a", "b"])
+    assert send(world, admin, "GET", "/v1/documents/ledger.md")["acl_2"] == ["board", "a", "b"]
     assert send(world, admin, "GET", "/v1/documents/ledger.md")["acl"] == ["hr", "le gal", "\u3000x"]
+
+
+def test_every_restriction_must_be_satisfied_or_absent(world: World, tenant: str) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    people = {
+        name: world.key_for(name, tenant, name.split("+"), WRITER) for name in ("hr", "hr+a", "hr+b", "a+b", "hr+a+b+c")
+    }
+    bob = world.user("bob", tenant, ["hr"], WRITER)
+
+    def readers() -> set[str]:
+        found = {name for name, caller in people.items() if texts(world, caller)}
+        return found | ({"bob"} if texts(world, bob) else set())
+
+    def change(lists: dict[str, list[str]]) -> dict[str, Any]:
+        found: dict[str, Any] = send(world, admin, "PATCH", "/v1/documents/d", lists)
+        return {name: names for name, names in found.items() if name.startswith("acl")}
+
+    post(world, admin, "d", "The ledger.", acl=["hr"], acl_1=["a", "b"])
+    assert readers() == {"hr+a", "hr+b", "hr+a+b+c"}
+    assert change({"acl_3": ["c", "a"]}) == {"acl": ["hr"], "acl_1": ["a", "b"], "acl_3": ["c", "a"]}
+    assert readers() == {"hr+a", "hr+a+b+c"}
+    # a name that only a restriction has: users whom no list named shared cached answers with others until now
+    change({"acl_1": ["user:bob"], "acl_3": []})
+    assert readers() == {"bob"}
+    # what a write does not name stays, what it names is replaced
+    assert post(world, admin, "d", "The new ledger.", acl_2=["public"])["status"] == "updated"
+    shown = send(world, admin, "GET", "/v1/documents/d")
+    assert {name: shown[name] for name in shown if name.startswith("acl")} == {
+        "acl": ["hr"],
+        "acl_1": ["user:bob"],
+        "acl_2": ["public"],
+    }
+    assert readers() == {"bob"}
+    send(world, people["hr"], "GET", "/v1/documents/d", status=404)
+    assert change({"acl_1": [], "acl_2": []}) == {"acl": ["hr"]}
+    assert readers() == {"hr", "hr+a", "hr+b", "hr+a+b+c", "bob"}
+    problem = send(world, admin, "POST", "/v1/documents", {"document_id": "d", "text": "x", "acl_1": []}, status=422)
+    assert ["body", "acl_1"] in [item["loc"] for item in problem["errors"]]
+
+
+def test_pages_and_languages_are_shown_and_filtered(world: World, tenant: str) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    post(world, admin, "de", "Das Hauptbuch (ledger).", language="de-AT")
+    post(world, admin, "unknown", "The ledger.")
+
+    def found(**wanted: Any) -> dict[str, tuple[str | None, list[int]]]:
+        answer = send(world, admin, "POST", "/v1/search", {"query": "ledger", "filter": wanted})
+        return {item["document_id"]: (item["language"], item["pages"]) for item in answer["results"]}
+
+    assert found() == {"de": ("de-at", []), "unknown": (None, [])}
+    assert found(language=["DE-at"]) == {"de": ("de-at", [])}
+    assert found(language=["de"]) == {}
+    assert send(world, admin, "GET", "/v1/documents/de")["language"] == "de-at"
+    blocks = tuple(Block(BlockKind.PARAGRAPH, f"The ledger of page {page}.", page) for page in (4, 5, 7))
+    parsed = ParsedDocument("Ledger", blocks, SourceType.PDF)
+    document = Document("paged", "s", "u", parsed, tenant=tenant)
+    services = world.client.application.extensions["braid"]
+    ingest_document(document, settings=world.settings, cluster=world.cluster, encoder=services.encoder)
+    for page, there in ((4, True), (5, True), (6, False), (7, True)):
+        assert found(pages=[page]) == ({"paged": (None, [4, 5, 7])} if there else {})
+    assert send(world, admin, "GET", "/v1/documents/paged")["passages"][0]["pages"] == [4, 5, 7]
 
 
 def test_ids_that_addresses_fold_are_two_documents(world: World, tenant: str) -> None:
@@ -351,5 +419,10 @@ def test_the_command_line_changes_readers(braid_up: dict[str, Any]) -> None:
         assert json.loads(braid("acl", document_id, "--nobody", "--json").stdout)["acl"] == []
         assert "--nobody" in braid("acl", document_id, code=2).stderr
         assert "--nobody" in braid("acl", document_id, "--nobody", "--reader", "hr", code=2).stderr
+        said = braid("acl", document_id, "--reader", "hr", "--acl-2", "board", "--acl-2", "user:bob").stdout
+        assert said.strip() == f"{document_id} (1 passages): hr; acl_2: board, user:bob"
+        assert "give one of them" in braid("acl", document_id, "--acl-2", "x", "--open", "acl_2", code=2).stderr
+        opened = json.loads(braid("acl", document_id, "--open", "acl_2", "--json").stdout)
+        assert (opened["acl"], "acl_2" in opened) == (["hr"], False)
         assert "no document" in braid("acl", "acl cli/none", "--reader", "hr", code=1).stderr
         service.delete(document_path(document_id)).raise_for_status()

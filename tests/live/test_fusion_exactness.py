@@ -29,8 +29,10 @@ from app.api.services import Services
 from app.config import load_settings
 from app.embedding.encoder import Encoder, load_encoder
 from app.store.client import Cluster
+from app.store.heads import ensure_index
 from app.store.rendering import composed, render
 from tests.conftest import running_braid
+from tests.heads import copy_heads, put_in_force
 
 pytestmark = pytest.mark.live
 
@@ -120,7 +122,8 @@ def in_process(up: dict[str, Any], encoder: Encoder, *, alias: str, shards: int,
         query_log="off",
         **more,
     )
-    services = Services(own, Cluster(own).within(alias), encoder)
+    whole = Cluster(own)
+    services = Services(own, whole if alias == whole.read_alias else whole.within(alias), encoder)
     client = create_app(services).test_client()
 
     def post(path: str, body: Answer) -> tuple[int, Answer]:
@@ -171,8 +174,9 @@ def index_of(up: dict[str, Any], name: str, shards: int) -> Iterator[Cluster]:
     own = load_settings(opensearch_url=up["opensearch_url"], opensearch_timeout_s=60, shards=shards)
     cluster = Cluster(own)
     cluster.request("PUT", f"/{name}", body=composed(render(own, "faiss-exact", 384)))
+    ensure_index(cluster.within(name))
     yield cluster
-    cluster.request("DELETE", f"/{name}")
+    cluster.request("DELETE", f"/{name},{cluster.within(name).heads_index}")
     cluster.close()
 
 
@@ -192,6 +196,7 @@ def copied(up: dict[str, Any], encoder: Encoder, shards: int) -> Iterator[Search
         body = {"source": {"index": "braid-passages"}, "dest": {"index": name}}
         done = cluster.request("POST", "/_reindex", params={"refresh": "true"}, body=body)
         assert done["created"] == len(list(rows()))
+        copy_heads(cluster, cluster.within(name), [row["_id"] for row in rows()])
         with in_process(up, encoder, alias=name, shards=shards) as searcher:
             yield searcher
 
@@ -523,10 +528,11 @@ def test_the_order_does_not_move_with_the_shards(up_3: dict[str, Any], encoder: 
             for n, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
                 lines.append({"index": {"_id": f"p{n:03}", "routing": route[n // 8 % shards]}})
                 passage = {"document_id": f"d{n}", "text": text, "tenant": "default", "acl": ["public"]}
-                lines.append({**passage, "embedding": vector.tolist()})
+                lines.append({**passage, "content_hash": "v1", "embedding": vector.tolist()})
             payload = "".join(json.dumps(line) + "\n" for line in lines).encode()
             done = cluster.request("POST", f"/{name}/_bulk", params={"refresh": "true"}, body=payload)
             assert not done["errors"]
+            put_in_force(cluster.within(name), [f"d{n}" for n in range(len(texts))], "v1")
             with in_process(up_3, encoder, shards=shards, alias=name) as searcher:
                 for fusion in FUSIONS[:6]:
                     found = searcher.search("gear", fusion=fusion, candidates=200)

@@ -8,17 +8,18 @@ from uuid import uuid4
 
 import pytest
 
+from app.access import Access
 from app.ingest import sweep
 from app.ingest.protocol import Steps
 from app.ingest.records import ready_document
-from app.ingest.single import change_readers, ingest_document
+from app.ingest.single import change_readers, delete_document, ingest_document
 from app.ingest.sweep import Sweeper, sweep_heads
 from app.passage import passage_id
 from app.store.audit import audit, build
 from app.store.bulk import bulk_index
 from app.store.documents import count, get_document, live_heads, read_version, refresh
 from app.store.filters import Scope
-from app.store.heads import Head, Version, find_open, read_heads, write_heads
+from app.store.heads import Head, Version, find_open, forget_deleted, read_heads, write_heads
 from tests.live.leak.world import World
 
 pytestmark = pytest.mark.live
@@ -138,3 +139,18 @@ def test_a_head_is_written_only_as_it_was_read(world: World, tenant: str) -> Non
     assert [item.outcome for item in steps.write("commit", [replace(first, unsettled=True)])] == ["conflict"]
     new = Head(tenant, "other")
     assert [item.outcome for item in write_heads(world.cluster, [new, new])] == ["stored", "conflict"]
+
+
+def test_heads_of_documents_that_are_gone_for_long_are_forgotten(world: World, tenant: str) -> None:
+    for name in ("gone", "there"):
+        put(world, tenant, name, "The ledger.", acl=["hr"])
+    delete_document(world.cluster, Scope(tenant), "gone")
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    assert forget_deleted(world.cluster, days=1) == 0
+    (head,) = read_heads(world.cluster, [Head(tenant, "gone")]).values()
+    assert head.access == Access(("hr",))
+    assert forget_deleted(world.cluster, days=0) >= 1
+    heads = read_heads(world.cluster, [Head(tenant, "gone"), Head(tenant, "there")])
+    assert [item.exists for item in heads.values()] == [False, True]
+    put(world, tenant, "gone", "The ledger, again.")
+    assert [item.access for item in live_heads(world.cluster, Scope(tenant), "gone")] == [Access()]

@@ -27,6 +27,7 @@ from app.search.service import SearchService
 from app.store import documents as documents_of_the_store
 from app.store.client import Cluster
 from app.store.filters import Scope
+from app.store.heads import ensure_index
 from app.store.rendering import composed, render
 
 pytestmark = pytest.mark.live
@@ -332,6 +333,7 @@ def german(braid_up: dict[str, Any]) -> Iterator[SearchService]:
     cluster = Cluster(own).within(name)
     body = {**composed(render(own, "faiss-exact", encoder.dimension)), "aliases": {name: {"is_write_index": True}}}
     cluster.request("PUT", f"/{name}-000001", body=body)
+    ensure_index(cluster)
     for document, text in texts.items():
         made = ready_document({"document_id": document, "text": text}, tenant=own.tenant, source_id="german")
         ingest_document(made, settings=own, cluster=cluster, encoder=encoder)
@@ -339,7 +341,7 @@ def german(braid_up: dict[str, Any]) -> Iterator[SearchService]:
     state = StoreState((), shards=1, native_rrf_across_shards=False)
     with ThreadPoolExecutor(4) as executor:
         yield SearchService(own, cluster, encoder, ReadinessGate(lambda: state, executor), executor)
-    cluster.request("DELETE", f"/{name}-000001")
+    cluster.request("DELETE", f"/{name}-000001,{cluster.heads_index}")
     cluster.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.live.leak.asking import ABSENT, COMMON, aim, answer_body, check_answer, check_results, pick, search_body
-from tests.live.leak.oracle import LOOK_ALIKES, PUBLIC, Caller, Canaries, Oracle, Version
+from tests.live.leak.oracle import LOOK_ALIKES, PUBLIC, RESTRICTIONS, Caller, Canaries, Oracle, Version
 from tests.live.leak.world import OPERATOR_KEY, Reply, World, document_path
 
 SHARED_IDS = ("shared/one", "shared//one", "Shared/one", "a b?c#d%20", "../up", "\u00e9t\u00e9", "e\u0301te\u0301")
@@ -114,9 +115,12 @@ class LeakMachine(RuleBasedStateMachine):
             "source_id": version.source_id,
             "topic_tags": ",".join(version.tags),
         }
+        lists = {key: [item for item in names if "," not in item] for key, names in self._restrictions(data).items()}
+        lists = {key: names for key, names in lists.items() if names and all(item.strip(" ") == item for item in names)}
         if names_readers:
-            form["acl"] = ", ".join(acl)
-        self._post(caller, version, names_readers, form, text, name)
+            lists["acl"] = acl
+        form |= {key: ", ".join(names) for key, names in lists.items()}
+        self._post(caller, version.changed(lists), lists, form, text, name)
 
     def _post_json(self, data: st.DataObject, caller: Caller, *, force: bool = False) -> None:
         again = [item for item in self.world.oracle.versions if item.tenant == caller.tenant and not item.upload]
@@ -124,7 +128,7 @@ class LeakMachine(RuleBasedStateMachine):
             # what somebody wrote already, maybe with other readers, maybe by somebody who can't see it
             old = pick(data.draw, again)
             version = replace(old, acl=pick(data.draw, [old.acl, frozenset(self._acl(data))]))
-            names_readers = True
+            named = ["acl", *(key for key, names in version.lists(RESTRICTIONS).items() if names)]
         else:
             names_readers = force or data.draw(st.integers(0, 2)) > 0
             version = Version(
@@ -139,6 +143,9 @@ class LeakMachine(RuleBasedStateMachine):
                 timestamp=data.draw(st.sampled_from([None, None, "1985-05-05"])),
                 upload=False,
             )
+            restrictions = self._restrictions(data)
+            version = version.changed(restrictions)
+            named = [*(["acl"] if names_readers else []), *restrictions]
         body: dict[str, Any] = {
             "document_id": version.document_id,
             "title": version.title,
@@ -149,15 +156,14 @@ class LeakMachine(RuleBasedStateMachine):
         }
         if version.timestamp is not None:
             body["timestamp"] = version.timestamp
-        if names_readers:
-            body["acl"] = sorted(version.acl)
-        self._post(caller, version, names_readers, body)
+        body |= {key: sorted(names) for key, names in version.lists(named).items()}
+        self._post(caller, version, named, body)
 
     def _post(
         self,
         caller: Caller,
         version: Version,
-        names_readers: bool,
+        named: Collection[str],
         body: dict[str, Any],
         text: str | None = None,
         name: str = "",
@@ -175,7 +181,7 @@ class LeakMachine(RuleBasedStateMachine):
         if not self._let_in(caller, "ingest"):
             self._refused(caller, send())
             return
-        status, _ = self.world.oracle.post(caller, version, names_readers=names_readers)
+        status, _ = self.world.oracle.post(caller, version, named=named)
         reply = send()
         assert reply.status == 200, reply.body
         assert (reply.json["status"], reply.json["document_id"]) == (status, version.document_id)
@@ -184,22 +190,23 @@ class LeakMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def change_readers(self, data: st.DataObject) -> None:
         caller = self._caller(data, "ingest")
-        document_id, acl = self._any_id(data, caller, own=True), self._acl(data)
+        document_id, change = self._any_id(data, caller, own=True), self._change(data)
 
         def send() -> Reply:
             path = document_path(document_id)
-            return self.world.ask(caller, "PATCH", path, {"acl": acl}, route="PATCH /v1/documents/{id}")
+            return self.world.ask(caller, "PATCH", path, change, route="PATCH /v1/documents/{id}")
 
         if not self._let_in(caller, "ingest"):
             self._refused(caller, send())
             return
-        expected = self.world.oracle.patch(caller, document_id, acl)
+        expected = self.world.oracle.patch(caller, document_id, change)
         reply = send()
         if expected is None:
             assert reply.status == 404, reply.body
             return
         assert (reply.status, reply.json["status"]) == (200, expected[0]), reply.body
-        self._changed(caller, f"acl {expected[0]}")
+        assert _lists(reply.json) == expected[1].lists(("acl", *RESTRICTIONS))
+        self._changed(caller, f"{'restriction' if set(change) - {'acl'} else 'acl'} {expected[0]}")
 
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
@@ -275,7 +282,8 @@ class LeakMachine(RuleBasedStateMachine):
         if seen:
             newest = seen[-1]
             shown = reply.json
-            assert (shown["title"], set(shown["acl"])) == (newest.title, newest.acl)
+            assert shown["title"] == newest.title
+            assert _lists(shown) == newest.lists(("acl", *RESTRICTIONS))
             expected = {item.id for item in self.world.oracle.passages_for(caller) if item.version == newest}
             assert {item["id"] for item in shown["passages"]} == expected
 
@@ -389,6 +397,9 @@ class LeakMachine(RuleBasedStateMachine):
                 ("PATCH", document_path(document_id), {"acl": [PUBLIC], "tenant": "x"}, None, {}),
                 ("PATCH", document_path(document_id), {"acl": ["a\u0000"]}, None, {}),
                 ("PATCH", document_path(document_id), {}, None, {}),
+                ("PATCH", document_path(document_id), {"acl_1": None}, None, {}),
+                ("PATCH", document_path(document_id), {"acl_5": [word]}, None, {}),
+                ("POST", "/v1/documents", {"document_id": document_id, "text": "x", "acl_1": []}, None, {}),
                 ("POST", "/v1/documents", {"document_id": document_id, "text": " "}, None, {}),
                 ("POST", "/v1/documents", {"document_id": document_id, "text": "x", "acl": [" "]}, None, {}),
                 ("POST", "/v1/documents", {"document_id": document_id, "text": "x", "tenant": "x"}, None, {}),
@@ -468,9 +479,28 @@ class LeakMachine(RuleBasedStateMachine):
         chosen = data.draw(st.lists(st.sampled_from(names), max_size=2, unique=True))
         return [*chosen, PUBLIC] if data.draw(st.integers(0, 4)) == 0 else chosen
 
+    def _restrictions(self, data: st.DataObject) -> dict[str, list[str]]:
+        """Mostly none, sometimes all four; some hold for everybody."""
+        count = data.draw(st.sampled_from([0, 0, 0, 1, 1, 4]))
+        named = data.draw(st.permutations(RESTRICTIONS))[:count]
+        names = st.lists(st.sampled_from([*self.names, "user:bob", PUBLIC]), min_size=1, max_size=3, unique=True)
+        return {name: data.draw(names) for name in named}
+
+    def _change(self, data: st.DataObject) -> dict[str, list[str]]:
+        """Of a PATCH: the readers, some restrictions (an empty one is taken away), or both."""
+        change = self._restrictions(data)
+        opened = data.draw(st.lists(st.sampled_from(RESTRICTIONS), max_size=2, unique=True))
+        change |= {name: [] for name in opened}
+        return change if change and data.draw(st.booleans()) else {**change, "acl": self._acl(data)}
+
     def _text(self, data: st.DataObject) -> str:
         sentence = data.draw(st.sampled_from(SENTENCES))
         return f"This {COMMON} says: {sentence} See {self.canaries.code()} and {self.canaries.word()}."
+
+
+def _lists(shown: dict[str, Any]) -> dict[str, frozenset[str]]:
+    """The lists of readers in an answer."""
+    return {name: frozenset(shown.get(name, ())) for name in ("acl", *RESTRICTIONS)}
 
 
 def _masked(reply: Reply, name: str) -> tuple[int, tuple[tuple[str, str], ...], str]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 PUBLIC = "public"
+RESTRICTIONS = ("acl_1", "acl_2", "acl_3", "acl_4")
+OPEN = (frozenset[str](),) * 4
+"""The restrictions of a document that has none."""
 CANARY = re.compile(r"zq[bcfhjkmnpqrtvwx]{10}|zk-\d{9}", re.IGNORECASE)
 """Words without vowels, which no stemmer changes, and identifiers."""
 _LETTERS = "bcfhjkmnpqrtvwx"
@@ -59,6 +62,7 @@ class Version:
     tags: tuple[str, ...]
     timestamp: str | None
     upload: bool
+    restrictions: tuple[frozenset[str], ...] = OPEN
 
     @property
     def canaries(self) -> frozenset[str]:
@@ -68,7 +72,22 @@ class Version:
     def seen_by(self, caller: Caller) -> bool:
         if self.tenant != caller.tenant:
             return False
-        return caller.principals is None or bool(self.acl & (caller.principals | {PUBLIC}))
+        if caller.principals is None:
+            return True
+        have = caller.principals | {PUBLIC}
+        return bool(self.acl & have) and all(not names or names & have for names in self.restrictions)
+
+    def changed(self, lists: Mapping[str, Iterable[str]]) -> Version:
+        """With these lists of readers in the place of its own."""
+        restrictions = [
+            frozenset(lists.get(name, own)) for name, own in zip(RESTRICTIONS, self.restrictions, strict=True)
+        ]
+        return replace(self, acl=frozenset(lists.get("acl", self.acl)), restrictions=tuple(restrictions))
+
+    def lists(self, named: Collection[str]) -> dict[str, frozenset[str]]:
+        """Its lists of readers of these names."""
+        own = {"acl": self.acl, **dict(zip(RESTRICTIONS, self.restrictions, strict=True))}
+        return {name: own[name] for name in named}
 
 
 @dataclass(frozen=True)
@@ -134,10 +153,13 @@ class Oracle:
     def of_id(self, caller: Caller, document_id: str) -> list[Version]:
         return [version for version in self.visible(caller) if version.document_id == document_id]
 
-    def post(self, caller: Caller, given: Version, *, names_readers: bool) -> tuple[str, Version]:
-        """The status that must come back, and the version that is then there."""
+    def post(self, caller: Caller, given: Version, *, named: Collection[str]) -> tuple[str, Version]:
+        """The status that must come back, and the version that is then there, if the write names the lists `named`."""
         before = self.of_id(caller, given.document_id)
-        version = given if names_readers or not before else replace(given, acl=before[-1].acl)
+        version = given
+        if before:
+            kept = before[-1].changed(given.lists(named))
+            version = replace(given, acl=kept.acl, restrictions=kept.restrictions)
         if version in before:
             self._remove(before, version)
             return "unchanged", version
@@ -145,11 +167,13 @@ class Oracle:
         self._write(version)
         return ("updated" if before else "created"), version
 
-    def patch(self, caller: Caller, document_id: str, acl: Iterable[str]) -> tuple[str, Version] | None:
+    def patch(
+        self, caller: Caller, document_id: str, change: Mapping[str, Iterable[str]]
+    ) -> tuple[str, Version] | None:
         before = self.of_id(caller, document_id)
         if not before:
             return None
-        version = replace(before[-1], acl=frozenset(acl))
+        version = before[-1].changed(change)
         if version == before[-1]:
             self._remove(before, version)
             return "unchanged", version
@@ -162,24 +186,27 @@ class Oracle:
         self._remove(before, None)
         return bool(before)
 
-    def take(self, passages: Iterable[tuple[str, str, str, frozenset[str], str, str, str, str]], tenant: str) -> None:
+    def take(
+        self, passages: Iterable[tuple[str, str, str, tuple[frozenset[str], ...], str, str, str, str]], tenant: str
+    ) -> None:
         """Learn what lies in the store for a tenant, which must be exactly the versions that there should be.
 
         Args:
-            passages: id, document id, version's name, ACL, title, heading, text, source type.
+            passages: id, document id, version's name, ACL and restrictions, title, heading, text, source type.
             tenant: whose.
         """
         mine = [version for version in self.versions if version.tenant == tenant]
         self.passages = {key: item for key, item in self.passages.items() if item.version.tenant != tenant}
         named: dict[str, Version] = {}
-        for key, document_id, content_hash, acl, title, heading, text, source_type in passages:
+        for key, document_id, content_hash, lists, title, heading, text, source_type in passages:
             held = canaries_in(f"{title} {heading} {text}")
             fitting = [
                 version
                 for version in mine
-                if (version.document_id, version.acl) == (document_id, acl) and held <= version.canaries
+                if (version.document_id, version.acl, *version.restrictions) == (document_id, *lists)
+                and held <= version.canaries
             ]
-            assert len(fitting) == 1, f"the store holds a passage of {document_id!r} for {sorted(acl)} out of nowhere"
+            assert len(fitting) == 1, f"the store holds a passage of {document_id!r} for {lists} out of nowhere"
             assert named.setdefault(content_hash, fitting[0]) == fitting[0]
             words = frozenset(re.findall(r"[a-z0-9-]+", f"{title} {heading} {text}".lower()))
             self.passages[key] = Stored(key, fitting[0], title, heading, text, source_type, words)

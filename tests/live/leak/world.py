@@ -30,7 +30,7 @@ from app.gateway.keys import KeyRing
 from app.local.assets import open_store
 from app.store import templates
 from app.store.client import Cluster
-from tests.live.leak.oracle import Caller, Oracle, canaries_in, each_string
+from tests.live.leak.oracle import RESTRICTIONS, Caller, Oracle, canaries_in, each_string
 
 OPERATOR_KEY = "the-operators-key-of-the-leak-test"
 AUDIENCE, ISSUER = "braid-leak-test", "https://issuer.invalid"
@@ -177,7 +177,8 @@ class World:
 
     def learn(self, tenant: str) -> None:
         """Look into the store: what lies there must be what the oracle says, no more and no less."""
-        fields = ["document_id", "content_hash", "acl", "title", "section_heading", "text", "source_type"]
+        lists = ("acl", *RESTRICTIONS)
+        fields = ["document_id", "content_hash", *lists, "title", "section_heading", "text", "source_type"]
         body = {"query": {"term": {"tenant": tenant}}, "size": 1000, "_source": fields}
         hits = self.cluster.request("POST", f"/{self.cluster.read_alias}/_search", body=body)["hits"]["hits"]
         self.oracle.take(
@@ -186,7 +187,7 @@ class World:
                     hit["_id"],
                     hit["_source"]["document_id"],
                     hit["_source"]["content_hash"],
-                    frozenset(hit["_source"].get("acl") or ()),
+                    tuple(frozenset(hit["_source"].get(name) or ()) for name in lists),
                     hit["_source"].get("title", ""),
                     hit["_source"].get("section_heading", ""),
                     hit["_source"]["text"],

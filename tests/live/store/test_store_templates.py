@@ -20,7 +20,8 @@ from app.store import templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
 from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
-from app.store.documents import refresh
+from app.store.documents import read_version, refresh
+from app.store.filters import Scope
 from app.store.rendering import FIRST_INDEX, Rendered, render
 
 VARIANTS: tuple[str, ...] = get_args(VectorVariant)
@@ -123,6 +124,59 @@ def test_both_variants_of_this_node_find_the_nearest_passage(
     hits = cluster.request("POST", f"/{READ_ALIAS}/_search", body={"query": query, "_source": False})["hits"]["hits"]
     assert hits[0]["_id"] == passages[17].id
     assert hits[0]["_score"] == pytest.approx(2.0, abs=1e-4)  # 1 + cosine
+
+
+def test_folded_words_and_bigrams_are_cut_as_they_are_meant(store: Cluster) -> None:
+    def tokens(field: str, text: str) -> list[str]:
+        found = store.request("POST", f"/{FIRST_INDEX}/_analyze", body={"field": field, "text": text})
+        return [item["token"] for item in found["tokens"]]
+
+    assert tokens("content.folded", "Café ÉQUIPE Straße ｃａｆé running") == [
+        "cafe",
+        "equipe",
+        "strasse",
+        "cafe",
+        "running",
+    ]
+    assert tokens("content.bigrams", "The pump ERR-4711 of Müller, 2024; насос") == []
+    assert tokens("content.bigrams", "東京都 pump") == ["東京", "京都"]
+    assert tokens("content.bigrams", "人 ﾎﾟﾝﾌﾟ 펌프가") == ["人", "ポン", "ンプ", "펌프", "프가"]
+
+
+def test_a_passage_is_found_without_its_accents_and_by_two_of_its_characters(
+    store: Cluster, make_passage: Callable[..., Passage]
+) -> None:
+    passages = [
+        make_passage("fr", 0, title="Le café", text="Il ouvre."),
+        make_passage("ja", 0, text="東京都庁は新宿にある。"),
+        make_passage("en", 0, text="The tea room opens."),
+    ]
+    assert bulk_index(store, passages).indexed == 3
+    refresh(store)
+
+    def found(field: str, query: str) -> list[str]:
+        body = {"query": {"match": {field: {"query": query, "operator": "and"}}}}
+        hits = store.request("POST", f"/{READ_ALIAS}/_search", body=body)["hits"]["hits"]
+        return [hit["_source"]["document_id"] for hit in hits]
+
+    assert found("content", "cafe") == []
+    assert found("content.folded", "CAFE") == ["fr"]  # the title is part of it
+    assert found("content.bigrams", "東京") == ["ja"]
+    assert found("content.bigrams", "新東") == []
+    assert found("content.bigrams", "tea") == []
+
+
+def test_what_a_passage_says_of_its_readers_and_pages_is_read_back(
+    store: Cluster, make_passage: Callable[..., Passage]
+) -> None:
+    given = make_passage("d", 0, acl_1=("a", "b"), acl_4=("user:c",), pages=(3, 4), language="de")
+    plain = make_passage("plain", 0)
+    assert bulk_index(store, [given, plain]).indexed == 2
+    refresh(store)
+    for passage in (given, plain):
+        (read,) = read_version(store, Scope("default"), passage.document_id, passage.content_hash)
+        assert (read.acl, read.acl_1, read.acl_2, read.acl_4) == (passage.acl, passage.acl_1, (), passage.acl_4)
+        assert (read.pages, read.language) == (passage.pages, passage.language)
 
 
 def test_every_altered_field_is_shown_and_put_right(

@@ -220,7 +220,17 @@ def test_passages_end_with_their_page_where_the_page_is_long_enough() -> None:
 
 def test_pages_of_a_few_words_are_joined() -> None:
     drafts = chunk(document(*(paragraph(sentence(page), page=page) for page in range(1, 12))), words)
-    assert [draft.page for draft in drafts] == [1]
+    assert [(draft.page, draft.pages) for draft in drafts] == [(1, tuple(range(1, 12)))]
+
+
+def test_pages_are_those_that_the_text_was_cut_from() -> None:
+    long = " ".join(sentence(n) for n in range(15))
+    first = chunk(document(paragraph(long, page=3), paragraph("A short end.", page=5)), words)
+    assert [(draft.page, draft.pages) for draft in first] == [(3, (3, 5))]
+    assert [draft.pages for draft in chunk(document(paragraph(long)), words)] == [()]
+    # sentences that are repeated from the passage before stand on its page
+    repeated = chunk(document(paragraph(long, page=1), paragraph(long, page=2)), words, overlap=25)
+    assert [(draft.page, draft.pages) for draft in repeated] == [(1, (1,)), (2, (1, 2))]
 
 
 def test_a_ready_document_that_is_a_passage_already_is_not_cut() -> None:

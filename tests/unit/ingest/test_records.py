@@ -37,16 +37,29 @@ def test_readers_are_taken_as_they_are_and_kept_where_none_are_named() -> None:
     assert (unnamed.acl, unnamed.keeps_acl) == (("public",), True)
     by_default = ready_document({"_id": "d", "text": "x"}, tenant="t", source_id="s", acl=("hr",))
     assert (by_default.acl, by_default.keeps_acl) == (("hr",), False)
-    stored = Access(("legal", "hr"))
+    stored = Access(("legal", "hr"), acl_2=("board",))
     assert stored.changed(unnamed.access) == stored
     assert Access().changed(unnamed.access) == Access()
     assert stored.changed(named.access).acl == tuple(alike)
 
 
-def test_the_name_of_the_content_says_nothing_of_the_readers() -> None:
-    first, second = (ready(document_id="d", text="x", acl=acl).content_hash("r") for acl in (["a", "b"], ["c"]))
-    assert first == second
-    assert ready(document_id="d", text="y", acl=["c"]).content_hash("r") != second
+def test_the_content_hash_says_nothing_of_readers() -> None:
+    first, second = (ready(document_id="d", text="x", acl=acl, acl_1=["b"]) for acl in (["a"], ["c"]))
+    assert first.content_hash("r") == second.content_hash("r")
+    assert ready(document_id="d", text="y", acl=["c"]).content_hash("r") != second.content_hash("r")
+    assert ready(document_id="d", text="x", language="de").content_hash("r") != second.content_hash("r")
+
+
+def test_restrictions_and_the_language_are_taken_where_they_are_named() -> None:
+    document = ready(document_id="d", text="x", acl=["hr"], acl_1=["a", "b", "a"], acl_4=["c"], language="zh-Hant")
+    assert document.restrictions == {"acl_1": ("a", "b"), "acl_4": ("c",)}
+    assert document.access == {"acl": ("hr",), "acl_1": ("a", "b"), "acl_4": ("c",)}
+    assert (document.language, ready(document_id="d", text="x").language) == ("zh-hant", None)
+    # what a record names goes before what the caller says of all of them
+    given: dict[str, tuple[str, ...]] = {"acl_1": ("x",), "acl_2": ("y",)}
+    fields = {"document_id": "d", "text": "x", "acl_1": ["a"]}
+    mixed = ready_document(fields, tenant="t", source_id="s", restrictions=given)
+    assert mixed.access == {"acl_1": ("a",), "acl_2": ("y",)}
 
 
 def test_a_title_alone_is_text_where_that_is_wanted() -> None:
@@ -70,6 +83,10 @@ def test_a_title_alone_is_text_where_that_is_wanted() -> None:
         ({"document_id": "d", "text": "x", "acl": ["a\u2028b"]}, "acl"),
         ({"document_id": "d", "text": "x", "acl": ["g" * 262]}, "acl"),
         ({"document_id": "d", "text": "x", "acl": [f"g{n}" for n in range(1001)]}, "acl"),
+        ({"document_id": "d", "text": "x", "acl_1": []}, "acl_1: Value error, is empty"),
+        ({"document_id": "d", "text": "x", "acl_2": [" "]}, "acl_2"),
+        ({"document_id": "d", "text": "x", "acl_5": ["hr"]}, "acl_5"),
+        ({"document_id": "d", "text": "x", "language": "German"}, "language"),
         ({"document_id": "d" * 513, "text": "x"}, "document_id"),
     ],
 )

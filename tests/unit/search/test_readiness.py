@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.errors import StoreNotReady, StoreUnavailable
-from app.search.readiness import ReadinessGate, StoreState, require_ready
+from app.errors import StoreNotReady, StoreReadOnly, StoreUnavailable
+from app.search.readiness import ReadinessGate, StoreState, require_ready, require_writable
 
 GOOD = StoreState(differences=(), shards=1, native_rrf_across_shards=False)
 BAD = StoreState(differences=("pipeline braid-hybrid-rrf is missing",), shards=1, native_rrf_across_shards=False)
@@ -83,3 +83,13 @@ def test_the_next_check_starts_before_the_last_is_too_old() -> None:
         assert not late.done()
         release.set()
         assert late.result(5) == BAD
+
+
+def test_an_index_that_is_only_searched_is_ready_and_not_writable() -> None:
+    old = StoreState(differences=(), shards=1, native_rrf_across_shards=False, read_only="index x is old")
+    assert require_ready(old) is old
+    assert require_writable(GOOD) is GOOD
+    with pytest.raises(StoreReadOnly, match="index x is old"):
+        require_writable(old)
+    with pytest.raises(StoreNotReady, match="braid-hybrid-rrf is missing"):
+        require_writable(BAD)

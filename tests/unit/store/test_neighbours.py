@@ -18,7 +18,7 @@ def test_golden() -> None:
             "bool": {
                 "filter": [
                     {"term": {"tenant": "acme"}},
-                    {"terms": {"acl": ["hr", "public"]}},
+                    *clauses(Scope("acme", frozenset({"hr"})))[1:],
                     {"terms": {"source_id": ["wiki"]}},
                     {
                         "bool": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.querytext import read_query
 from app.store import queries
 from app.store.filters import PassageFilter, Scope, clauses
@@ -15,9 +17,24 @@ FILTERS = clauses(
         source_id=("wiki",), topic_tags=("b", "a", "a"), timestamp=(("gte", "2024-01-01"), ("lt", "2025-01-01"))
     ),
 )
+
+
+def unmet(*have: str) -> dict[str, Any]:
+    """What leaves out passages with a restriction that none of these names satisfies."""
+    return {
+        "bool": {
+            "must_not": [
+                {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [{"terms": {field: list(have)}}]}}
+                for field in ("acl_1", "acl_2", "acl_3", "acl_4")
+            ]
+        }
+    }
+
+
 GOLDEN_FILTERS = [
     {"term": {"tenant": "acme"}},
     {"terms": {"acl": ["hr", "public", "user:7"]}},
+    unmet("hr", "public", "user:7"),
     {"terms": {"source_id": ["wiki"]}},
     {"terms": {"topic_tags": ["a", "b"]}},
     {"range": {"timestamp": {"gte": "2024-01-01", "lt": "2025-01-01"}}},
@@ -33,7 +50,19 @@ def test_the_operator_sees_the_whole_tenant_and_nothing_else() -> None:
 
 
 def test_a_user_without_groups_sees_what_is_public() -> None:
-    assert clauses(Scope("acme", frozenset())) == [{"term": {"tenant": "acme"}}, {"terms": {"acl": ["public"]}}]
+    assert clauses(Scope("acme", frozenset())) == [
+        {"term": {"tenant": "acme"}},
+        {"terms": {"acl": ["public"]}},
+        unmet("public"),
+    ]
+
+
+def test_pages_and_languages_are_rows_like_the_others() -> None:
+    wanted = PassageFilter(language=("zh-hant", "de"), pages=(7, 3, 7))
+    assert clauses(Scope("acme"), wanted)[1:] == [
+        {"terms": {"language": ["de", "zh-hant"]}},
+        {"terms": {"pages": [3, 7]}},
+    ]
 
 
 def leg(text: str, boosts: Boosts = PLAIN, corrected: tuple[str, ...] = ()) -> queries.Body:
@@ -145,9 +174,11 @@ RETURNED = [
     "source_type",
     "uri",
     "page",
+    "pages",
     "position",
     "timestamp",
     "topic_tags",
+    "language",
     "content_hash",
 ]
 
