@@ -56,6 +56,8 @@ _TELL_S = 1.0
 """How often, at most, caches are told of new documents while a run goes on."""
 _SLICE = 128
 """Passages embedded at once: enough that texts of like length meet in a batch of the model."""
+_WRITTEN = 4
+"""Slices written at once where more than one is waiting: each bulk of heads costs a sync of the disk."""
 _FAILURES = frozenset({"refused", "overtaken", "unknown"})
 
 
@@ -185,7 +187,7 @@ class _Run:
         self._files: Channel[SourceFile] = Channel(abort, size=2 * workers)
         self._documents: Channel[_Parsed] = Channel(abort, size=2 * _LOOKUP, writers=1 + workers)
         self._cut: Channel[_Cut] = Channel(abort, size=_SLICE)
-        self._embedded: Channel[list[_Cut]] = Channel(abort, size=2)
+        self._embedded: Channel[list[_Cut]] = Channel(abort, size=_WRITTEN)
 
     def go(self) -> None:
         sweeper = Sweeper(self._cluster)
@@ -344,7 +346,7 @@ class _Run:
 
     def _write(self) -> None:
         steps = self._steps()
-        for documents in self._embedded:
+        while slices := self._embedded.take(_WRITTEN):
             puts = [
                 Put(
                     item.document.document_id,
@@ -354,6 +356,7 @@ class _Run:
                     item.passages,
                     item.head,
                 )
+                for documents in slices
                 for item in documents
             ]
             with self._busy("bulk"):

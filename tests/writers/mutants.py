@@ -30,8 +30,8 @@ SAFEGUARDS = {
     "refresh-before-settle": "a change rewrites only the passages that searches happen to see",
     "unknown": "a write that got no answer is told as refused",
 }
-"""Not here: ``confirm`` (a node that loses an unacknowledged write takes a cluster of three to show) and ``head-check``
-(part of the read side)."""
+"""Not here: ``confirm`` (a node that loses an unacknowledged write takes a cluster of three to show), ``head-check``
+(the rounds ask the check itself), and ``tidy-before-unchanged`` (tests/live/test_writers.py)."""
 
 
 def remove(name: str) -> None:

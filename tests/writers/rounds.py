@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from app.access import PUBLIC
 from app.errors import NotFound
 from app.ingest.sweep import sweep_heads
 from app.store.documents import get_document, refresh
 from app.store.filters import Scope, clauses
+from app.store.head_check import HeadCheck
 from app.store.heads import Head, Version
 from tests.writers.arena import Actor, Arena
 from tests.writers.gate import Fault
@@ -23,6 +25,8 @@ Move = tuple[str, int, int]
 
 _SWEEPS = 5
 _READERS: tuple[frozenset[str] | None, ...] = (None, frozenset(), frozenset({"hr"}))
+_NOBODY = Scope("writers", frozenset())
+_HEADS_S = 10.0
 _HEADS_ONLY = frozenset({"read", "intent", "seize", "clear", "confirm"})
 """Steps that neither write passages nor refresh: what is stored and shown is as it was."""
 
@@ -88,6 +92,7 @@ class _Round:
         self._watch = watch
         self._start = watch.state()
         self.log = ""
+        self._check = HeadCheck(arena.cluster)
         self._hits: list[Hit] = []
         self._stored: tuple[Version | None, int] | None = None
 
@@ -144,10 +149,23 @@ class _Round:
 
     def _look(self, i: int, *, changed: bool = True) -> None:
         head = self._arena.head(self._id)
+        found = self._hits
         if changed or self._stored is None or self._stored[0] != head.version:
             self._stored = head.version, self._arena.stored(head)
             self._hits = self._arena.hits(self._id)
+        self._answer(head, [*found, *self._hits])
         self._watch.look(i, head, self._stored[1], self._hits)
+
+    def _answer(self, head: Head, found: Sequence[Hit]) -> None:
+        """What the service shows to somebody in no group who searched before the step, or after it, and is answered
+        now."""
+        tokens = {hit.token for hit in found if PUBLIC in hit.acl}
+        shown = self._check.in_force(_NOBODY, [(self._id, token) for token in tokens], _HEADS_S)
+        version, access = head.version, head.access
+        in_force = version is not None and access is not None and access.allows(_NOBODY.principals)
+        right = {(self._id, version.token)} if version is not None and in_force and version.token in tokens else set()
+        if shown != right:
+            raise Violation(f"SHOWN: the service shows {shown} to everybody, and in force is {version} for {access}")
 
     def _sweep(self) -> None:
         head = self._arena.head(self._id)
