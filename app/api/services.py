@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from app.cache.connection import RedisConnection
@@ -18,6 +16,7 @@ from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
 from app.config import Settings
+from app.deadline import Deadline, WriteDeadline
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
 from app.features import Features
@@ -28,11 +27,8 @@ from app.gateway.flags import Flags
 from app.gateway.identity import Identity
 from app.generation.answer import Generator
 from app.ingest.access import change_readers
-from app.ingest.documents import file_document
-from app.ingest.parse import ParserPool
 from app.ingest.records import ready_document
-from app.ingest.run import StoredDocument, ingest_document
-from app.ingest.sources import Defaults, SourceFile
+from app.ingest.run import StoredDocument
 from app.passage import Document
 from app.search.cached_models import QueryVectors
 from app.search.readiness import ReadinessGate, StoreState
@@ -41,6 +37,9 @@ from app.search.service import SearchService
 from app.serving.answers import AnswerCache
 from app.serving.freshness import Freshness
 from app.serving.near import NearAnswers
+from app.serving.spool import SpooledFile
+from app.serving.tasks import IngestOutcome, UploadedFile
+from app.serving.writes import Writes
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
@@ -85,6 +84,7 @@ class Services:
         self.generator = Generator(settings, encoder)
         self.generation = IndexGeneration(self.redis)
         self.answers = self._answer_cache(codec, vectors)
+        self.writes = Writes(settings, cluster, self._announce)
         self.identity = Identity(settings, cluster)
         self.flags = Flags(settings)
         self.query_log = QueryLog(settings, cluster)
@@ -92,9 +92,6 @@ class Services:
         self._lock = threading.Lock()
         self._known: Capabilities | None = None
         self._shown: Rendered | None = None
-        self._parsers: ParserPool | None = None
-        # two writers of one document would each see the other's version as the old one
-        self._writing = threading.Lock()
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -153,43 +150,31 @@ class Services:
         except DocumentRejected as error:
             raise InvalidInput(error.detail, problems=[FieldProblem(("body",), error.detail)]) from error
 
-    def file_document(self, path: Path, name: str, fields: Mapping[str, Any], tenant: str) -> Document:
-        """Parse an uploaded file. Raises DocumentRejected, with the reason."""
-        with self._lock:
-            if self._parsers is None:
-                self._parsers = ParserPool(self.settings, 1)
-                self._parsers.__enter__()
-            parsers = self._parsers
-        parsed = parsers.parse(path)
-        if parsed.title == path.stem:  # the parser fell back on the name of our temporary file
-            parsed = replace(parsed, title=name)
-        source = str(fields.get("source_id", "upload"))
-        file = SourceFile(path, str(fields.get("document_id", name)), source, name, ())
-        defaults = Defaults(
-            tenant=tenant,
-            source_id=source,
-            tags=tuple(fields.get("topic_tags", ())),
-            acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
-        )
-        return file_document(file, parsed, defaults)
+    def require_ready(self, deadline: Deadline) -> None:
+        """See that the store is this service's own. Raises StoreNotReady, StoreUnavailable."""
+        self.gate.state(self.gate.begin(), min(_CHECK_TIMEOUT_S, deadline.remaining_s("readiness")))
 
-    def ingest(self, document: Document, scope: Scope) -> StoredDocument:
-        """Store one document as `scope` may; searchable on return.
+    def ingest(
+        self,
+        source: Document | UploadedFile,
+        scope: Scope,
+        deadline: WriteDeadline,
+        file: SpooledFile | None = None,
+    ) -> IngestOutcome:
+        """Store one document as `scope` may; searchable on return. Raises as `Writes.store`."""
+        return self.writes.store(source, scope, deadline, file)
+
+    def change_readers(
+        self, scope: Scope, document_id: str, acl: Sequence[str], deadline: WriteDeadline
+    ) -> StoredDocument:
+        """Let `acl` read a document, and nobody else; in force on return.
 
         Raises:
-            StoreError, DocumentRejected, EncoderError.
+            NotFound, StoreError.
+            DeadlineExceeded: it may have been done.
         """
-        self._require_ready()
-        with self._writing:
-            return ingest_document(
-                document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
-            )
-
-    def change_readers(self, scope: Scope, document_id: str, acl: Sequence[str]) -> StoredDocument:
-        """Let `acl` read a document, and nobody else; in force on return. Raises NotFound, StoreError."""
-        self._require_ready()
-        with self._writing:
-            return change_readers(self.cluster, scope, document_id, acl)
+        self.require_ready(deadline)
+        return change_readers(self.cluster.by(deadline), scope, document_id, acl)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
@@ -203,10 +188,9 @@ class Services:
             "passages": [{name: passage.get(name) for name in shown} for passage in passages],
         }
 
-    def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
-        """Remove a document, as far as the scope sees it. Raises NotFound, StoreError."""
-        with self._writing:
-            deleted = documents.delete_documents(self.cluster, scope, [document_id])
+    def delete_document(self, scope: Scope, document_id: str, deadline: WriteDeadline) -> StoredDocument:
+        """Remove a document, as far as the scope sees it. Raises NotFound, StoreError, DeadlineExceeded."""
+        deleted = documents.delete_documents(self.cluster.by(deadline), scope, [document_id])
         if deleted == 0:
             raise NotFound(f"there is no document {document_id!r}")
         return StoredDocument(deleted, "updated", revoking=True)
@@ -215,8 +199,7 @@ class Services:
         """Let everything go; what is left of the query log is written first, for two seconds at most."""
         self.query_log.close()
         self.flags.close()
-        if self._parsers is not None:
-            self._parsers.__exit__(None, None, None)
+        self.writes.close()
         if self.reranker is not None:
             self.reranker.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -247,8 +230,10 @@ class Services:
             near=NearAnswers(responses, vectors, self.reranker, settings.near_cache_threshold),
         )
 
-    def _require_ready(self) -> None:
-        self.gate.state(self.gate.begin(), _CHECK_TIMEOUT_S)
+    def _announce(self, tenant: str, stored: StoredDocument | None) -> None:
+        """Tell caches of a write that ended when its request had been answered."""
+        if stored is None or stored.status != "unchanged" or stored.revoking:
+            self.generation.advance(tenant, revoking=stored is None or stored.revoking)
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""

@@ -40,8 +40,8 @@ def drain_s(settings: Settings) -> int:
 
 
 def server_threads(settings: Settings) -> int:
-    """Threads of a worker: whoever waits for a turn has one, and so do probes while all others wait."""
-    return max(settings.threads, concurrency_of(settings) + settings.queue + _SPARE_THREADS)
+    """Threads of a worker: whoever waits for a turn has one, each write does, and so do probes meanwhile."""
+    return max(settings.threads, concurrency_of(settings) + settings.queue + settings.writes + _SPARE_THREADS)
 
 
 def check_settings(settings: Settings) -> None:
@@ -96,7 +96,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set("child_exit", _forget_worker)
 
     def load(self) -> Flask:
-        return create_app(Services.open(self.settings))
+        services = Services.open(self.settings)
+        services.writes.open_spool()  # also removes what dead workers left
+        return create_app(services)
 
 
 def _close_services(_server: object, worker: Any) -> None:
