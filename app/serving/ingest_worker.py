@@ -41,7 +41,7 @@ from app.store.client import Cluster
 
 _log = logging.getLogger("braid.ingest")
 
-NICENESS = 15
+NICENESS = 10
 """Of this process and of its parsers: a search that wants the processor gets it."""
 TICK_S = 5.0
 """How often it says that it lives."""
