@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     """Bytes of bodies that one process has in memory at once."""
     max_text_bytes: int = Field(8 * 1024 * 1024, gt=0)
     """Of one document that comes over HTTP: its JSON body, or the text in its file."""
-    job_bytes: int = Field(256 * 1024, ge=0)
+    job_bytes: int = Field(128 * 1024, ge=0)
     """Documents (JSON bodies, files) from this size are answered 202 with a job."""
     jobs: int = Field(32, ge=1, le=4096)
     """Jobs that one process has, running and queued."""

@@ -21,8 +21,8 @@ from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFil
 from app.store.client import Cluster
 from app.store.filters import Scope
 
-AT_ONCE = 2
-"""Documents that callers wait for and that are worked on at once: one is embedded while another is written."""
+AT_ONCE = 4
+"""Documents that callers wait for and that are worked on at once: while one is embedded, others are written."""
 
 Announce = Callable[[str, StoredDocument | None], None]
 """Tells caches of a write to a tenant; None: of one that may have been carried out in part."""
