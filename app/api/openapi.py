@@ -51,7 +51,12 @@ _DOCUMENT_ID: Json = {
     "required": True,
     "schema": {"type": "string", "minLength": 1, "maxLength": 512},
 }
-_JOB_ID: Json = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+_JOB_ID: Json = {
+    "name": "job_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+}
 _PREFER: Json = {
     "name": "Prefer",
     "in": "header",
