@@ -3,7 +3,8 @@
 # make llm     what --llm local needs
 # make train   what training a reranker needs (torch: several GB), into the same environment
 # make test-train   the tests of training
-# make check   lint, types, import direction, unit tests: the quick loop
+# make check   lint, types, import direction, unit tests, the quick part of the protocol's check: the quick loop
+# make protocol     explore the whole model of the write protocol
 # make bench   the benchmarks
 # make lock    resolve the lock files anew
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ PORT ?= 8080
 ARGS ?=
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 setup.cfg
 
-.PHONY: help llm train test-train up test check bench lock lint types unit clean prerequisites
+.PHONY: help llm train test-train up test check protocol bench lock lint types unit clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -68,7 +69,10 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit tests/protocol
+
+protocol: $(VENV)/.dev
+	$(BIN)/python -m tests.protocol
 
 check: lint types unit
 
@@ -78,6 +82,7 @@ test: prerequisites $(VENV)/.dev
 	$(BIN)/ruff check app reranker tests benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/python -m tests.protocol
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.dev

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from app import __version__
+from app.addresses import masked
 from app.config import Settings, load_settings
 from app.errors import BraidError, ConfigurationError, StoreUnavailable
 from app.local.output import plain, print_json
@@ -42,8 +42,7 @@ def _where(error: BraidError) -> str:
     """The address that did not answer: who has the command line may see it, callers of the service may not."""
     if not isinstance(error, StoreUnavailable):
         return ""
-    urls = [urlsplit(url) for url in _settings().opensearch_urls]
-    shown = ", ".join(f"{url.scheme}://{url.hostname}:{url.port}" for url in urls)
+    shown = ", ".join(masked(url) for url in _settings().opensearch_urls)
     return f" (OpenSearch is expected at {shown})" if shown else ""
 
 
@@ -283,6 +282,30 @@ def templates_export(folder: Path) -> None:
     from app.local import assets
 
     sys.exit(assets.export(_settings(), folder, console=_out))
+
+
+@cli.group()
+def heads() -> None:
+    """The records that say which version of a document is in force: docs/write-protocol.md."""
+
+
+@heads.command("build")
+@click.option("--json", "as_json", is_flag=True)
+def heads_build(as_json: bool) -> None:
+    """Make heads for documents that have none: after the index of heads was lost, or passages came without it."""
+    from app.local.heads import build
+
+    sys.exit(build(_settings(), as_json=as_json, console=_out))
+
+
+@heads.command("audit")
+@click.option("--erase", is_flag=True, help="Erase passages that can't be in force.")
+@click.option("--json", "as_json", is_flag=True)
+def heads_audit(erase: bool, as_json: bool) -> None:
+    """Compare all passages with the heads: after a restore, before an index is replaced."""
+    from app.local.heads import audit_heads
+
+    sys.exit(audit_heads(_settings(), erase=erase, as_json=as_json, console=_out))
 
 
 @cli.group()

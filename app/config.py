@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.addresses import is_address, masked
 from app.errors import ConfigurationError
 
 VectorVariant = Literal["faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"]
@@ -32,16 +34,35 @@ JWT_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
 """Signatures of tokens that can be taken; all are asymmetric."""
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+.*$", strip_whitespace=True)]
+_HTTP, _REDIS = ("http", "https"), ("redis", "rediss")
+_QUOTED = "characters of a password other than letters and digits are written as %40, %2F and so on"
 _ADDRESS = re.compile(r"https?://[^\s/,]+(/[^\s,]*)?")
+
+
+def _http_address(value: str) -> str:
+    if not is_address(value, _HTTP):
+        raise ValueError(f"it is no address such as http://127.0.0.1:8000; {_QUOTED}")
+    return value
+
+
+def _redis_address(value: str) -> str:
+    if not is_address(value, _REDIS) and not value.startswith("unix://"):
+        raise ValueError(f"it is no address: write redis://host:port/number; {_QUOTED}")
+    return value
+
+
+HttpUrl = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_http_address)]
+RedisUrl = Annotated[str, AfterValidator(_redis_address)]
 
 
 def _addresses(value: str) -> str:
     """Addresses separated by commas, each once, without blanks and slashes at their ends."""
     parts = [part.strip() for part in value.split(",")]
     for part in parts:
-        if not _ADDRESS.fullmatch(part):
-            raise ValueError(f"{part!r} is no address such as http://127.0.0.1:9200; several are separated by commas")
+        if not _ADDRESS.fullmatch(part) or not is_address(part, _HTTP):
+            raise ValueError(
+                f"each must be an address such as http://127.0.0.1:9200; several are separated by commas; {_QUOTED}"
+            )
     return ",".join(dict.fromkeys(part.rstrip("/") for part in parts))
 
 
@@ -59,7 +80,12 @@ class Settings(BaseSettings):
     """All settings of the service, the command line and the embedded node."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BRAID_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+        env_prefix="BRAID_",
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     # the store
@@ -76,7 +102,7 @@ class Settings(BaseSettings):
     replicas: int = Field(0, ge=0, le=10)
 
     # Redis
-    redis_url: str | None = None
+    redis_url: RedisUrl | None = None
 
     # caches; each can be switched off by its flag
     response_cache_ttl_s: int = Field(600, ge=1, le=86_400)
@@ -188,7 +214,7 @@ class Settings(BaseSettings):
     """From the moment at which a write has arrived to its answer."""
     write_bytes: int = Field(64 * 1024 * 1024, gt=0)
     """Bytes of bodies that one process has in memory at once."""
-    max_text_bytes: int = Field(8 * 1024 * 1024, gt=0)
+    max_text_bytes: int = Field(4 * 1024 * 1024, gt=0)
     """Of one document that comes over HTTP: its JSON body, or the text in its file."""
     job_bytes: int = Field(128 * 1024, ge=0)
     """Documents (JSON bodies, files) from this size are answered 202 with a job."""
@@ -296,6 +322,10 @@ class Settings(BaseSettings):
             return self.embedding_model
         return f"{self.embedding_model}-{self.embedding_precision}"
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
+
     def as_environment(self) -> dict[str, str]:
         """The settings as variables, for a child process that must have exactly these."""
         found = {}
@@ -323,7 +353,9 @@ def load_settings(**overrides: object) -> Settings:
         for problem in error.errors(include_url=False):
             name = "BRAID_" + "_".join(str(p) for p in problem["loc"]).upper() if problem["loc"] else "settings"
             secret = any(word in name for word in ("KEY", "PASSWORD"))
-            shown = "" if secret or not problem["loc"] else f"={problem['input']!r}"
+            value = problem["input"]
+            value = masked(value) if isinstance(value, str) else value
+            shown = "" if secret or not problem["loc"] else f"={value!r}"
             lines.append(f"{name}{shown}: {problem['msg']}")
         raise ConfigurationError("; ".join(lines)) from error
 

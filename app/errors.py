@@ -16,7 +16,9 @@
     ├── SwitchedOff               a setting of this service switches it off     501
     ├── StoreError                OpenSearch answered with a failure            502
     │   ├── StoreUnavailable      OpenSearch can't be reached                   503
+    │   │   └── OutcomeUnknown    a write may or may not have taken effect      503
     │   └── StoreNotReady         templates/pipelines/model differ from ours    503
+    ├── Overtaken                 another write of the document came in between 409
     ├── EncoderError              the embedding model failed                    503
     ├── IngestInterrupted         the process that stored a document ended      503
     ├── RerankerError             the reranker failed                           503
@@ -171,6 +173,21 @@ class StoreUnavailable(StoreError):
     status = 503
     title = "OpenSearch is unavailable"
     kind = "store-unavailable"
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """A write got no answer and can't be looked up: it may have taken effect. The same call again is safe."""
+
+    title = "The outcome of the write is unknown"
+    kind = "outcome-unknown"
+
+
+class Overtaken(BraidError):
+    """Somebody else wrote the document, or changed its readers, at the same time; this write took no effect."""
+
+    status = 409
+    title = "Overtaken by another write"
+    kind = "overtaken"
 
 
 class StoreNotReady(StoreError):

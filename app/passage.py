@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 import orjson
 
-PASSAGE_FORMAT = 1
+from app.access import AccessChange
+
+PASSAGE_FORMAT = 2
 """Raised when parsing, chunking or the stored fields change, so that unchanged files are ingested anew."""
 
 
@@ -74,14 +76,20 @@ class Document:
     acl: tuple[str, ...] = ("public",)
     keeps_acl: bool = False
     """The source names no readers: `acl` is for a new document, one that is there keeps its own."""
+    restrictions: AccessChange = field(default_factory=dict)
+    """Those of `acl_1` ... `acl_4` that the source names."""
     timestamp: datetime | None = None
     whole: bool = False
     """True for a ready passage that must be stored as one passage, whatever its length."""
 
-    def content_hash(self, recipe: str) -> str:
-        """Names the version: SHA-256 (hex) over everything that decides what is stored, ``-``, the readers' hash.
+    @property
+    def access(self) -> AccessChange:
+        """The lists of readers that the source names; a new document is everybody's in the others."""
+        return {**({} if self.keeps_acl else {"acl": self.acl}), **self.restrictions}
 
-        In two parts, so that other readers make another version whose name follows from this one (`version_for`).
+    def content_hash(self, recipe: str) -> str:
+        """Names the content: SHA-256 (hex) over everything that decides what is stored, but the readers.
+
         `recipe` names chunking and embedding settings.
         """
         payload = {
@@ -97,18 +105,16 @@ class Document:
             "timestamp": self.timestamp,
             "whole": self.whole,
         }
-        return version_for(hashlib.sha256(orjson.dumps(payload)).hexdigest(), self.acl)
-
-
-def version_for(content_hash: str, acl: Iterable[str]) -> str:
-    """The name of the version that has the content of `content_hash` and the readers `acl`; their order is all one."""
-    readers = hashlib.sha256(orjson.dumps(sorted(set(acl)))).hexdigest()[:32]
-    return f"{content_hash.partition('-')[0]}-{readers}"
+        return hashlib.sha256(orjson.dumps(payload)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One retrievable unit; the fields are those of the index (`mappings/component_templates/braid-fields.json`)."""
+    """One retrievable unit; the fields are those of the index (`mappings/component_templates/braid-fields.json`).
+
+    `content_hash` names the version that the passage belongs to (`ingest.protocol`); it and `id` are given when the
+    passage is written.
+    """
 
     id: str
     document_id: str
@@ -127,9 +133,13 @@ class Passage:
     acl: tuple[str, ...]
     content_hash: str
     embedding_model: str
-    embedding: tuple[float, ...] | None = field(default=None, repr=False)
+    embedding: Sequence[float] | None = field(default=None, repr=False)
     token_vectors: bytes | None = field(default=None, repr=False)
     """Packed by `embedding.token_vectors`."""
+    acl_1: tuple[str, ...] = ()
+    acl_2: tuple[str, ...] = ()
+    acl_3: tuple[str, ...] = ()
+    acl_4: tuple[str, ...] = ()
 
     def embedding_text(self) -> str:
         """The text that is embedded."""
@@ -195,13 +205,9 @@ def readers(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reader(value) for value in values))
 
 
-def passage_id(tenant: str, document_id: str, content_hash: str, position: int) -> str:
-    """A deterministic id (32 hex digits): the same content of the same document always gets the same ids.
-
-    The content hash is part of it so that a new version can be written beside the old one, and the old one removed
-    afterwards: there is no moment in which the document can't be found.
-    """
-    key = "\x1f".join((tenant, document_id, content_hash, str(position)))
+def passage_id(tenant: str, document_id: str, version: str, position: int) -> str:
+    """The id of a passage (32 hex digits): another version of a document never overwrites the passages of this one."""
+    key = "\x1f".join((tenant, document_id, version, str(position)))
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import orjson
 from flask import Blueprint, Response, g, stream_with_context
+from flask import request as http_request
 
 from app import telemetry
 from app.api import problems, schemas
 from app.api.bodies import read_json, services, write_body
 from app.api.search import Asked, log_query, logged, search_fields
 from app.cache.entries import Json
-from app.errors import BraidError
+from app.errors import BraidError, NotAuthenticated
 from app.generation.answer import Answer, Event, Weighed
 from app.generation.citations import Citation
 from app.generation.context import Fetch
@@ -33,6 +34,8 @@ _log = logging.getLogger("braid.api")
 
 _NEIGHBOURS_TIMEOUT_S = 1.0
 """For reading them: they are worth a few milliseconds, not a wait."""
+_ADMITTED_S = 1.0
+"""How often, at least, it is seen while a stream goes on whether its caller's key was revoked."""
 
 
 @blueprint.post("/v1/answer")
@@ -68,7 +71,7 @@ def _find(request: AnswerRequest, asked: Asked, look: Look) -> Found:
     """
     with asked.turn(ANSWER_SEARCH) as deadline:
         found = asked.search(look, deadline)
-        return Found(found, services().generator.weigh(request.query, _context(request, found)))
+        return Found(found, services().generator.weigh(request.query, _context(request, found), _left(asked)))
 
 
 def _answered(request: AnswerRequest, asked: Asked, look: Look, found: Found) -> tuple[Json, dict[str, float]]:
@@ -114,7 +117,12 @@ def _time_for(asked: Asked) -> float:
     """Seconds for the language model: what is left of a budget that the request names, else the setting's."""
     if asked.request.timeout_ms is None:
         return services().settings.llm_timeout_s
-    return max(0.1, asked.deadline.at - time.monotonic())
+    return max(0.1, _left(asked))
+
+
+def _left(asked: Asked) -> float:
+    """Seconds of the request's budget."""
+    return asked.deadline.at - time.monotonic()
 
 
 def _nearby(request: AnswerRequest, look: Look, left: float) -> Fetch:
@@ -166,7 +174,12 @@ def _events(request: AnswerRequest, asked: Asked, look: Look, found: SearchResul
             generate=asked.features.generation,
             weighed=weighed,
         )
+        seen = time.monotonic()
         for step in steps:
+            if time.monotonic() - seen >= _ADMITTED_S:
+                seen = time.monotonic()
+                if not services().identity.still_admitted(http_request.headers.get("Authorization")):
+                    raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
             if step.kind == "token":
                 yield _event("token", orjson.dumps({"text": step.text}))
             elif step.citation is not None:

@@ -31,9 +31,9 @@ from app.api.bodies import (
     write_json,
 )
 from app.api.problems import from_validation
-from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound, Overloaded
+from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound, Overloaded, Overtaken
 from app.gateway.audit import later_line, note
-from app.ingest.run import StoredDocument
+from app.ingest.single import StoredDocument
 from app.passage import Document
 from app.serving.jobs import Job
 from app.serving.spool import SpooledFile
@@ -131,8 +131,8 @@ def change(document_id: str) -> Response:
     _take_place()
     asked = read_json(schemas.ReadersRequest)
     acl = list(dict.fromkeys(asked.acl))
-    deadline = services().writes.deadline()
-    stored = _write(lambda: services().change_readers(scope(), document_id, acl, deadline), lambda found: found)
+    deadline, change = services().writes.deadline(), {"acl": tuple(acl)}
+    stored = _write(lambda: services().change_readers(scope(), document_id, change, deadline), lambda found: found)
     status: Literal["updated", "unchanged"] = "unchanged" if stored.status == "unchanged" else "updated"
     return write_json(
         schemas.ReadersResponse(document_id=document_id, acl=acl, passages=stored.passages, status=status)
@@ -145,6 +145,7 @@ def delete(document_id: str) -> Response:
     _take_place()
     deadline = services().writes.deadline()
     _write(lambda: services().delete_document(scope(), document_id, deadline), lambda found: found)
+    note(outcome="deleted")
     return Response(status=204)
 
 
@@ -160,7 +161,7 @@ def _write(write: Callable[[], Done], stored_of: Callable[[Done], StoredDocument
         done = write()
         stored = stored_of(done)
         changed, revoking = stored.status != "unchanged" or stored.revoking, stored.revoking
-    except (NotFound, InvalidInput, DocumentRejected, Overloaded):
+    except (NotFound, InvalidInput, DocumentRejected, Overloaded, Overtaken):
         changed = False
         raise
     finally:

@@ -23,7 +23,9 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Ready to answer, or 503 with what is wrong; with the count of passages for who has the role metrics."""
-    found = schemas.Readiness.model_validate(services().readiness(_counted_tenant()))
+    counted = _counted_tenant()
+    said = services().probed_readiness() if counted is None else services().readiness(counted)
+    found = schemas.Readiness.model_validate(said)
     return write_json(found, 200 if found.ready else 503)
 
 

@@ -11,7 +11,7 @@ from flask import Flask, Response, g
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from app.errors import BraidError, FieldProblem, InvalidInput, MalformedRequest, Overloaded
+from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, MalformedRequest, Overloaded
 
 _log = logging.getLogger("braid.api")
 _SHOWN = 120
@@ -33,7 +33,10 @@ def problem(status: int, kind: str, title: str, detail: str, problems: tuple[Fie
 
 def from_error(error: BraidError) -> dict[str, Any]:
     """A Braid error as a problem document's body."""
-    return problem(error.status, error.kind, error.title, error.detail, error.problems)
+    body = problem(error.status, error.kind, error.title, error.detail, error.problems)
+    if isinstance(error, DocumentRejected):
+        body["reason"] = error.reason
+    return body
 
 
 def from_validation(error: ValidationError, where: str = "body") -> InvalidInput:

@@ -26,7 +26,10 @@ class _Answer(BaseModel):
 
 
 class Scores(_Answer):
-    """What each stage gave this passage; null where the stage did not run or its score is not known."""
+    """What each stage gave this passage; null where the stage did not run or its score is not known.
+
+    `lexical` and `fused` depend on all passages of a shard: only admins and the operator are shown them.
+    """
 
     lexical: float | None = None
     dense: float | None = None
@@ -49,6 +52,7 @@ class ResultItem(_Answer):
     timestamp: str | None
     topic_tags: list[str]
     score: float
+    """What orders the results; 1 / place where the score depends on word statistics and the caller is no admin."""
     scores: Scores
     duplicates: list[str] = []
     """Ids of passages that say nearly the same and were folded into this one."""
@@ -327,4 +331,6 @@ class Problem(_Answer):
     status: int
     detail: str
     request_id: str
+    reason: str | None = None
+    """Of a document that was rejected: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []

@@ -13,6 +13,7 @@ from flask import request as http_request
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_body
+from app.api.shown_scores import ShownScores
 from app.deadline import Deadline
 from app.features import Features
 from app.feedback.entries import Route, entry_of, logged_results
@@ -102,15 +103,18 @@ class Asked:
 
 def search_fields(request: SearchRequest, found: SearchResult) -> dict[str, Any]:
     """The fields of a SearchResponse that may be cached, and places for the others; an answer has them too."""
+    shown = ShownScores.to(scope(), found)
     return {
         "query_id": "",
-        "results": [result_item(hit, found) for hit in found.hits],
+        "results": [
+            result_item(hit, found, shown, place) for place, hit in enumerate(found.hits, start=request.from_ + 1)
+        ],
         "total": found.total,
         "timings": {},
         "degraded": [schemas.DegradedItem(stage=item.stage, reason=item.reason) for item in found.degraded],
         "cache": "off",
         "index_generation": None,
-        "explanation": _explanation(request, found) if request.explain else None,
+        "explanation": _explanation(request, found, shown) if request.explain else None,
     }
 
 
@@ -150,8 +154,8 @@ def log_query(request: SearchRequest, body: Mapping[str, Any], kept: Mapping[str
     )
 
 
-def result_item(hit: Hit, found: SearchResult) -> schemas.ResultItem:
-    """One hit as the API shows it."""
+def result_item(hit: Hit, found: SearchResult, shown: ShownScores, place: int) -> schemas.ResultItem:
+    """One hit as the API shows it; `place` is its own, from 1."""
     highlights = found.highlights.get(hit.id)
     return schemas.ResultItem(
         id=hit.id,
@@ -165,20 +169,14 @@ def result_item(hit: Hit, found: SearchResult) -> schemas.ResultItem:
         page=hit.page,
         timestamp=hit.timestamp,
         topic_tags=list(hit.topic_tags),
-        score=hit.score,
-        scores=schemas.Scores(
-            lexical=hit.lexical,
-            dense=hit.dense,
-            fused=hit.fused,
-            rerank=hit.rerank,
-            reranker=found.rerank.reranker if found.rerank is not None and hit.rerank is not None else None,
-        ),
+        score=shown.score(hit, place),
+        scores=shown.stages(hit),
         duplicates=list(found.folded.get(hit.id, ())),
         highlights={name: list(parts) for name, parts in highlights.items()} if highlights is not None else None,
     )
 
 
-def _explanation(request: SearchRequest, found: SearchResult) -> dict[str, Any]:
+def _explanation(request: SearchRequest, found: SearchResult, shown: ShownScores) -> dict[str, Any]:
     """How the order came about, in names that docs/http.md explains."""
     explained: dict[str, Any] = {
         "way": found.plan.way,
@@ -198,10 +196,7 @@ def _explanation(request: SearchRequest, found: SearchResult) -> dict[str, Any]:
         fused["rank_constant"] = services().settings.rrf_rank_constant
     elif found.weight is not None:
         fused |= {
-            "alpha": found.weight.alpha,
-            "weight": found.weight.source,
-            "weight_reason": found.weight.reason,
-            "features": found.weight.features,
+            **shown.weight(found.weight),
             "normalization": request.fusion.normalization or found.tuning.normalization,
             "combination": "arithmetic_mean",
         }

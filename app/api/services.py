@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from app.access import Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -18,7 +19,7 @@ from app.cache.vectors import VectorCache
 from app.config import Settings
 from app.deadline import Deadline, WriteDeadline
 from app.embedding.encoder import Encoder, load_encoder
-from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, NotFound
+from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput
 from app.features import Features
 from app.feedback.labels import LabelStore
 from app.feedback.log import QueryLog
@@ -26,9 +27,9 @@ from app.gateway.admission import Admission
 from app.gateway.flags import Flags
 from app.gateway.identity import Identity
 from app.generation.answer import Generator
-from app.ingest.access import change_readers
 from app.ingest.records import ready_document
-from app.ingest.run import StoredDocument
+from app.ingest.single import StoredDocument, change_readers, delete_document
+from app.ingest.sweep import BackgroundSweep
 from app.passage import Document
 from app.search.cached_models import QueryVectors
 from app.search.readiness import ReadinessGate, StoreState
@@ -49,6 +50,11 @@ from app.store.versions import tenant_state
 from app.tuning import Tuning
 
 _CHECK_TIMEOUT_S = 10.0
+_FRESH_TIMEOUT_S = 1.0
+"""For asking whether passages changed: a later answer is of no use, and silence for so long tells that nobody is there
+(`store.client` counts from 0.7 s), however little time the requests have that wait for it."""
+_PROBED_S = 1.0
+"""How long what ``/readyz`` says is good for callers that nobody knows: they must not make work for the store."""
 _LOOKS, _PAUSE_S = 3, 0.1
 """How often the cluster is compared before a difference counts, and the pause between."""
 
@@ -92,6 +98,9 @@ class Services:
         self._lock = threading.Lock()
         self._known: Capabilities | None = None
         self._shown: Rendered | None = None
+        self.sweep = BackgroundSweep(cluster)
+        self._probing = threading.Lock()
+        self._probed: tuple[float, dict[str, Any]] = (float("-inf"), {})
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -102,6 +111,14 @@ class Services:
         """
         encoder = load_encoder(settings)
         return cls(settings, Cluster(settings), encoder, load_reranker(settings, encoder))
+
+    def probed_readiness(self) -> dict[str, Any]:
+        """As `readiness`, without a count; found out once a second at most, for all who ask."""
+        with self._probing:
+            if time.monotonic() - self._probed[0] >= _PROBED_S:
+                found = self.readiness()
+                self._probed = (time.monotonic(), found)
+            return self._probed[1]
 
     def readiness(self, counted: str | None = None) -> dict[str, Any]:
         """What ``/readyz`` says; never raises. `counted`: the tenant whose passages are counted; None: no count."""
@@ -165,38 +182,37 @@ class Services:
         return self.writes.store(source, scope, deadline, file)
 
     def change_readers(
-        self, scope: Scope, document_id: str, acl: Sequence[str], deadline: WriteDeadline
+        self, scope: Scope, document_id: str, access: AccessChange, deadline: WriteDeadline
     ) -> StoredDocument:
-        """Let `acl` read a document, and nobody else; in force on return.
+        """Give a document other readers; in force on return.
 
         Raises:
-            NotFound, StoreError.
+            NotFound, Overtaken, StoreError.
             DeadlineExceeded: it may have been done.
         """
         self.require_ready(deadline)
-        return change_readers(self.cluster.by(deadline), scope, document_id, acl)
+        return change_readers(self.cluster.by(deadline), scope, document_id, access)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
-        passages = documents.get_document(self.cluster, scope, document_id)
-        head = passages[0]
-        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at", "acl")
+        head, passages = documents.get_document(self.cluster, scope, document_id)
+        first = passages[0]
+        fields = ("document_id", "title", "source_id", "source_type", "uri", "timestamp", "ingested_at")
         shown = ("id", "position", "page", "section_heading", "text", "token_count")
         return {
-            **{name: head.get(name) for name in fields},
-            "topic_tags": head.get("topic_tags") or [],
+            **{name: first.get(name) for name in fields},
+            **(head.access or Access()).fields(),
+            "topic_tags": first.get("topic_tags") or [],
             "passages": [{name: passage.get(name) for name in shown} for passage in passages],
         }
 
     def delete_document(self, scope: Scope, document_id: str, deadline: WriteDeadline) -> StoredDocument:
-        """Remove a document, as far as the scope sees it. Raises NotFound, StoreError, DeadlineExceeded."""
-        deleted = documents.delete_documents(self.cluster.by(deadline), scope, [document_id])
-        if deleted == 0:
-            raise NotFound(f"there is no document {document_id!r}")
-        return StoredDocument(deleted, "updated", revoking=True)
+        """Delete a document, as far as the scope sees it. Raises as `change_readers`."""
+        return delete_document(self.cluster.by(deadline), scope, document_id)
 
     def close(self) -> None:
         """Let everything go; what is left of the query log is written first, for two seconds at most."""
+        self.sweep.close()
         self.query_log.close()
         self.flags.close()
         self.writes.close()
@@ -220,7 +236,7 @@ class Services:
             self.generation,
             responses,
             SingleFlight(self.redis),
-            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _CHECK_TIMEOUT_S), self.executor),
+            Freshness(lambda tenant: tenant_state(self.cluster, tenant, _FRESH_TIMEOUT_S), self.executor),
             self.gate,
             models=lambda: (
                 self.encoder.name,

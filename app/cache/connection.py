@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import redis
 
+from app.addresses import masked
 from app.breaker import Breaker, BreakerOpen
 from app.config import Settings
 from app.errors import ConfigurationError
@@ -37,7 +38,9 @@ class RedisConnection:
                     retry=None,
                 )
             except ValueError as error:
-                raise ConfigurationError(f"BRAID_REDIS_URL: {error}; write redis://host:port/number") from error
+                raise ConfigurationError(
+                    f"BRAID_REDIS_URL: {masked(str(error))}; write redis://host:port/number"
+                ) from error
 
     @property
     def configured(self) -> bool:

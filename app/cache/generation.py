@@ -3,7 +3,10 @@
 Two a tenant, and two for all tenants together (another tuning, an index that takes another's place). `writes` counts
 everything that changed what searches find; `revocations` what took something away from somebody: a deletion, a
 narrower ACL, an alias swap. A counter that is not there begins at the time in milliseconds, so that one that Redis lost
-(evicted, flushed) never comes back to a number that it had before.
+(evicted, flushed) never comes back to a number that it had before. One that holds something else is replaced.
+
+Caches fail closed: a counter that Redis refuses to raise (it is full) is deleted, which Redis never refuses, so that
+no process finds what was cached before.
 """
 
 from __future__ import annotations
@@ -20,6 +23,14 @@ from app.cache.connection import RedisConnection
 _ALL = "*"
 """No tenant's name can be this."""
 _KINDS = ("index-generation", "revocations")
+_DIGITS = 15
+"""Times in milliseconds have 13; more would not fit into the integers of every client (2**53)."""
+_REPLACE = f"""
+local value = redis.pcall('get', KEYS[1])
+if type(value) ~= 'string' or #value > {_DIGITS} or not string.match(value, '^%d+$') then
+  redis.call('set', KEYS[1], ARGV[1])
+end"""
+"""Unless another process has replaced it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class IndexGeneration:
             tenant: whose passages were written.
             revoking: whether somebody may find less than before: passages were deleted, or have fewer readers.
         """
-        raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+        raised = self._raised(tenant, revoking)
         if raised is None and self._connection.configured:
             with self._lock:
                 self._owed[tenant] = self._owed.get(tenant, False) or revoking
@@ -66,13 +77,19 @@ class IndexGeneration:
         """Raise it for all tenants: what is searched, or how, became another."""
         self._connection.ask(lambda client: _raise(client, _ALL, True), None)
 
+    def _raised(self, tenant: str, revoking: bool) -> Generation | None:
+        raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+        if raised is None and self._connection.ask(lambda client: [client.delete(*_keys(tenant))], None):
+            raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+        return raised
+
     def _settle(self, tenant: str) -> bool:
         """Raise what could not be raised before; whether nothing is owed now."""
         with self._lock:
             revoking = self._owed.get(tenant)
         if revoking is None:
             return True
-        if self._connection.ask(lambda client: _raise(client, tenant, revoking), None) is None:
+        if self._raised(tenant, revoking) is None:
             return False
         with self._lock:
             self._owed.pop(tenant, None)
@@ -81,15 +98,16 @@ class IndexGeneration:
 
 def _read(client: redis.Redis, tenant: str) -> Generation | None:
     keys = [*_keys(tenant), *_keys(_ALL)]
-    values = client.mget(keys)
-    if any(value is None for value in values):
+    values: list[Any] = client.mget(keys)
+    if wrong := [key for key, value in zip(keys, values, strict=True) if not _is_count(value)]:
         now = int(time.time() * 1000)
-        with client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.set(key, now, nx=True)
-            pipe.mget(keys)
-            values = pipe.execute()[-1]
-    return _sum(values)
+        for key in wrong:
+            client.eval(_REPLACE, 1, key, now)
+        values = client.mget(keys)
+    if not all(_is_count(value) for value in values):
+        return None
+    writes, revocations, all_writes, all_revocations = (int(value) for value in values)
+    return Generation(writes + all_writes, revocations + all_revocations)
 
 
 def _raise(client: redis.Redis, tenant: str, revoking: bool) -> Generation | None:
@@ -103,10 +121,6 @@ def _raise(client: redis.Redis, tenant: str, revoking: bool) -> Generation | Non
     return _read(client, tenant)
 
 
-def _sum(values: list[Any]) -> Generation | None:
-    """Of the tenant's and all tenants' counters; None where somebody put something else there."""
-    try:
-        numbers = [int(value) for value in values]
-    except (TypeError, ValueError):
-        return None
-    return Generation(numbers[0] + numbers[2], numbers[1] + numbers[3])
+def _is_count(value: Any) -> bool:
+    """Whether it is a counter's value, and not lost, or something that somebody else put there."""
+    return isinstance(value, bytes) and len(value) <= _DIGITS and value.isdigit()

@@ -51,11 +51,13 @@ class Question:
     english: bool
 
 
-@lru_cache(maxsize=4096)
 def read_question(text: str) -> Question | None:
     """Read `text`; None where there is nothing in it, or more than `MAX_CHARACTERS`. Never fails."""
-    if len(text) > MAX_CHARACTERS:
-        return None
+    return _read(text) if len(text) <= MAX_CHARACTERS else None  # so that none of those is kept, either
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Question | None:
     text = unicodedata.normalize("NFKC", text).translate(_MARKS)
     quoted = tuple(" ".join((a or b).casefold().split()) for a, b in _QUOTED.findall(text))
     text = _with_front_behind(text)

@@ -16,18 +16,22 @@ from app.cache.entries import EntryCodec
 
 Vectors = npt.NDArray[np.float32]
 _CACHE = "embeddings"
+_ENTRY_BYTES = 8192
+"""Of a usual query with the vectors of its tokens; the longest ones take many times as much, and count as much."""
+_OVERHEAD_BYTES = 1024
+"""Of an entry beside its numbers: objects, and the key."""
 
 
 class VectorCache:
     """Tuples of float32 arrays by key. Thread-safe; the arrays it gives are not to be written to."""
 
     def __init__(self, connection: RedisConnection, codec: EntryCodec, *, entries: int, ttl_s: int) -> None:
-        """`entries`: kept in the process; 0 leaves only Redis. `ttl_s`: how long Redis keeps them."""
+        """`entries`: kept in the process, fewer where they are large; 0 leaves only Redis. `ttl_s`: in Redis."""
         self._connection = connection
         self._codec = codec
         self._ttl_s = ttl_s
         self._lock = threading.Lock()
-        self._near: LRUCache[str, tuple[Vectors, ...]] = LRUCache(entries)
+        self._near: LRUCache[str, tuple[Vectors, ...]] = LRUCache(entries * _ENTRY_BYTES, getsizeof=_size)
 
     def get(self, key: str) -> tuple[Vectors, ...] | None:
         """The arrays under `key`, or None."""
@@ -54,7 +58,7 @@ class VectorCache:
         for item in arrays:
             item.setflags(write=False)
         with self._lock:
-            if self._near.maxsize >= 1:
+            if _size(arrays) <= self._near.maxsize:
                 self._near[key] = arrays
 
     def _read(self, key: str, data: object) -> tuple[Vectors, ...] | None:
@@ -69,3 +73,8 @@ class VectorCache:
             found.append(np.frombuffer(payload, "<f4", count, start).reshape(shape).astype(np.float32, copy=False))
             start += 4 * count
         return tuple(found)
+
+
+def _size(arrays: tuple[Vectors, ...]) -> int:
+    """Bytes that an entry takes in the process."""
+    return _OVERHEAD_BYTES + sum(item.nbytes for item in arrays)

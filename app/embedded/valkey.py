@@ -35,17 +35,22 @@ class EmbeddedValkey:
         """The server's process id."""
         return self._process.pid
 
+    @property
+    def obituary(self) -> str | None:
+        """That the server has ended, with the end of its log; None while it runs."""
+        if self._process.exit_code is None:
+            return None
+        said = "\n".join(f"  {line}" for line in self._log.read_text("utf-8", "replace").splitlines()[-8:])
+        return f"Valkey ended with exit code {self._process.exit_code}; the end of its log:\n{said}"
+
     def check_alive(self) -> None:
         """See that the server is running.
 
         Raises:
             ProvisioningError: it has ended; carries the end of its log.
         """
-        if self._process.exit_code is not None:
-            said = "\n".join(f"  {line}" for line in self._log.read_text("utf-8", "replace").splitlines()[-8:])
-            raise ProvisioningError(
-                f"Valkey ended with exit code {self._process.exit_code}; the end of its log:\n{said}"
-            )
+        if died := self.obituary:
+            raise ProvisioningError(died)
 
     def stop(self) -> None:
         """End the server and wait for it; a second call does nothing."""
@@ -63,7 +68,7 @@ class EmbeddedValkey:
 def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256) -> EmbeddedValkey:
     """Start Valkey on a free loopback port and wait until it answers.
 
-    What it holds is a cache: it is bounded (least recently used goes first) and nothing is written to disk.
+    What it holds is a cache: it is bounded (least often used goes first) and nothing is written to disk.
 
     Args:
         settings: unused so far; every embedded part is started the same way.
@@ -87,7 +92,8 @@ def start_valkey(settings: Settings, *, data_dir: Path, max_memory_mb: int = 256
             "appendonly": "no",
             "dir": str(folder),
             "maxmemory": f"{max_memory_mb}mb",
-            "maxmemory-policy": "allkeys-lru",
+            "maxmemory-policy": "allkeys-lfu",  # windows of rate limits stay, answers that nobody wants again go
+            "lfu-decay-time": "0",  # all that is cached has an end of its own; a window may be idle for hours
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         process = ServerProcess(

@@ -21,6 +21,7 @@ from app.ingest.progress import IngestProgress
 from app.ingest.report import IngestReport
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store.client import Cluster
+from app.store.heads import ensure_index
 from app.store.rendering import Rendered, composed
 from app.store.similarity import set_similarity
 from app.tuning import Bm25
@@ -42,7 +43,7 @@ class Scratch:
 
     def drop(self) -> None:
         """Remove it."""
-        self.cluster.request("DELETE", f"/{self.index}")
+        self.cluster.request("DELETE", f"/{self.index},{self.cluster.heads_index}")
 
 
 def prepare(
@@ -79,6 +80,7 @@ def prepare(
     if not _exists(cluster, index):
         cluster.request("PUT", f"/{index}", body={**body, "aliases": {alias: {"is_write_index": True}}})
     own = cluster.within(alias)
+    ensure_index(own)
     # what left the corpus since the index was kept leaves the index too
     options = IngestOptions(source_id="evaluation", whole=whole, tagging=False, sync=True)
     report = ingest_paths(

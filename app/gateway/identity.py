@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from app.config import Settings
-from app.errors import ConfigurationError, Forbidden, MalformedRequest, NotAuthenticated
+from app.errors import ConfigurationError, Forbidden, MalformedRequest, NotAuthenticated, StoreError
 from app.gateway.caller import Caller, operator
 from app.gateway.cors import allowed_origins
 from app.gateway.keys import KEY, KeyRing
@@ -83,6 +83,22 @@ class Identity:
         if self._tokens is not None and credential.count(".") == 2:
             return self._tokens.verify(credential)
         raise NotAuthenticated(_REFUSED)
+
+    def still_admitted(self, authorization: str | None) -> bool:
+        """Whether the key of a request that was let in has neither been revoked since, nor come to its end.
+
+        Other credentials can't be revoked. Where the store can't say, the request goes on.
+        """
+        key = KEY.search(authorization or "")
+        if self._keys is None or key is None:
+            return True
+        try:
+            self._keys.verify(key[1], key[2])
+        except NotAuthenticated:
+            return False
+        except StoreError:
+            return True
+        return True
 
     def close(self) -> None:
         """Let the connection to the identity provider go."""

@@ -184,7 +184,7 @@ class KeyRing:
 
         Raises:
             NotFound: there is no such key.
-            InvalidInput: it was revoked, has expired, or was changed by hand.
+            InvalidInput: it was revoked, has expired, or was changed by hand, or by somebody else meanwhile.
             StoreError: OpenSearch is away or refused.
         """
         if overlap < timedelta(0):
@@ -195,10 +195,14 @@ class KeyRing:
             raise InvalidInput(f"key {key_id} is {state}: it can't be replaced; make a new one")
         expires = None if old.expires_at is None else _later(now, old.expires_at - old.created_at).isoformat()
         fields = {field: stored.source.get(field) for field in ("name", "tenant", "groups", "roles", "rate")}
+        ends = _later(now, overlap) if old.expires_at is None else min(_later(now, overlap), old.expires_at)
         made = self._make({**fields, "created_at": now.isoformat(), "expires_at": expires, "rotated_from": key_id})
-        ends = _later(now, overlap)
-        if old.expires_at is None or old.expires_at > ends:
+        try:
+            # also where it ends no sooner: who has revoked it meanwhile must win
             store.replace(self._cluster, stored, self._sealed({**stored.source, "expires_at": ends.isoformat()}))
+        except (InvalidInput, StoreError) as error:
+            self._forget(made[0].id, error)
+            raise
         return made
 
     def revoke(self, key_id: str) -> KeyRecord:
@@ -267,6 +271,15 @@ class KeyRing:
         source = self._sealed({**fields, "id": key_id, "secret_mac": mac})
         store.create(self._cluster, key_id, source)
         return self._record(key_id, source), f"braid_{key_id}_{secret}"
+
+    def _forget(self, key_id: str, why: InvalidInput | StoreError) -> None:
+        """Remove a key that was made and will not be told to anybody, because of `why`."""
+        try:
+            store.delete(self._cluster, key_id)
+        except StoreError as error:
+            raise StoreUnavailable(
+                f"{why.detail}; key {key_id} was made, and nobody has it: `braid keys revoke {key_id}`"
+            ) from error
 
     def _record(self, key_id: str, source: Mapping[str, Any]) -> KeyRecord:
         """A record as it is read; what is not as we write it is not valid, whatever its MAC."""

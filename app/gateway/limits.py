@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app import telemetry
+from app.addresses import masked
 from app.config import Settings
 from app.errors import ConfigurationError, InvalidInput, RateLimited
 from app.gateway.caller import Caller
@@ -34,6 +35,8 @@ _TIMEOUT_S = 0.25
 _MAX_TEXT = 200
 MAX_AMOUNT = 1_000_000
 """Of one limit: a moving window keeps the time of each request (about 20 bytes of Redis)."""
+LONGEST_WINDOW_S = 10 * 366 * 24 * 3600
+"""Of a limit; Redis keeps times of requests no longer than its clock can count."""
 _NO_WINDOW = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 """Which the library takes for a window of one."""
 _CALLER, _TENANT = "caller", "tenant"
@@ -43,7 +46,7 @@ def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
     """The limits that a text such as ``600/minute;100000/day`` names.
 
     Raises:
-        InvalidInput: not such a text, or an amount that is not 1 to 1,000,000.
+        InvalidInput: not such a text, an amount that is not 1 to 1,000,000, or a window of more than ten years.
     """
     problem = f"{text[:_MAX_TEXT]!r} is no rate limit: write amount/window, such as 600/minute;100000/day"
     if len(text) > _MAX_TEXT:
@@ -54,6 +57,8 @@ def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
         raise InvalidInput(f"{problem}; windows are second, minute, hour, day, month, year") from error
     if not found or any(not 1 <= item.amount <= MAX_AMOUNT for item in found):
         raise InvalidInput(f"{text!r} is no rate limit: an amount is 1 to {MAX_AMOUNT}, a window 1 or more")
+    if any(item.get_expiry() > LONGEST_WINDOW_S for item in found):
+        raise InvalidInput(f"{text!r} is no rate limit: a window has ten years at most")
     return found
 
 
@@ -201,7 +206,7 @@ def _limiter(settings: Settings) -> Limiter:
             headers_enabled=False,
         )
     except (StorageError, ValueError) as error:
-        raise ConfigurationError(f"BRAID_REDIS_URL: {error}; write redis://host:port/number") from error
+        raise ConfigurationError(f"BRAID_REDIS_URL: {masked(str(error))}; write redis://host:port/number") from error
 
 
 def _seconds(limit: RequestLimit | None) -> int:

@@ -22,6 +22,8 @@ EXTRACTIVE = "extractive"
 _SECOND_SHARE = 0.85
 """A further sentence is quoted when it scores at least so much of the best one."""
 _MOST_SENTENCES = 3
+_WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
+"""Of its time, and at most, an answer has for weighing sentences: usually 30 ms, but many do it at once under load."""
 _WAIT_SHARE = 0.1
 """Of its time an answer waits for others to be written, before it is quoted."""
 
@@ -74,15 +76,16 @@ class Generator:
         """What makes the answers: the connected model's name, or ``extractive``."""
         return self._model.name if self._model else EXTRACTIVE
 
-    def weigh(self, question: str, hits: Sequence[Hit]) -> Weighed:
+    def weigh(self, question: str, hits: Sequence[Hit], timeout_s: float) -> Weighed:
         """Find out how well `hits` answer: the part of an answer that takes the processor, for whoever shares it out.
 
-        Never fails: without the embedding model the answer goes on, and says so.
+        Never fails: without the embedding model the answer goes on, and says so. `timeout_s`: left for the answer.
         """
         started = time.perf_counter()
         evidence, problem = None, None
+        until = time.monotonic() + min(_WEIGH_S, timeout_s * _WEIGH_SHARE)
         try:
-            evidence = weigh(question, hits, self._encoder)
+            evidence = weigh(question, hits, self._encoder, until)
         except EncoderError:
             problem = ("generation", "encoder-failed: relevance could not be checked")
         return Weighed(evidence, problem, time.perf_counter() - started)
@@ -126,13 +129,14 @@ class Generator:
         """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
         started = time.perf_counter()
         if weighed is None:
-            weighed = self.weigh(question, hits)
+            weighed = self.weigh(question, hits, timeout_s)
         else:
             started -= weighed.seconds
             timeout_s += weighed.seconds
         evidence = weighed.evidence
         degraded = [weighed.problem] if weighed.problem is not None else []
         if not hits or (evidence is not None and not is_relevant(evidence)):
+            degraded += _left_out(evidence)
             yield from self._finish(UNKNOWN, hits, EXTRACTIVE, started, degraded, abstained=True)
             return
         if self._model is not None and not generate:
@@ -230,6 +234,7 @@ class Generator:
     def _quote(
         self, evidence: Evidence | None, hits: Sequence[Hit], started: float, degraded: list[tuple[str, str]]
     ) -> Iterator[Event]:
+        degraded += _left_out(evidence)
         if evidence is None:  # no encoder: the best passage's beginning is all that can be said
             chosen = [(1, best_quote("", hits[0].text))]
         else:
@@ -264,6 +269,14 @@ class Generator:
             yield Event("citation", citation=citation)
         done = Answer(text, tuple(citations), abstained, model, None, tuple(degraded), (), _ms(started))
         yield Event("done", answer=done)
+
+
+def _left_out(evidence: Evidence | None) -> list[tuple[str, str]]:
+    """What to say where the answer rests on fewer sentences than it would with more time."""
+    if evidence is None or not evidence.left_out:
+        return []
+    weighed = len(evidence.sentences)
+    return [("generation", f"deadline: {weighed} of {weighed + evidence.left_out} sentences were weighed")]
 
 
 def _ms(started: float) -> float:

@@ -7,9 +7,11 @@ and the share of the question's words that the passages hold can.
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +24,11 @@ from app.sentences import sentence_spans
 MAX_SENTENCES = 12
 """Embedded per question; 24 found no more (benchmarks/answers.md has the measurements behind all numbers here)."""
 MAX_CHARACTERS = 600
+_AT_ONCE = 6
+"""Sentences that are embedded together: between two such steps it is seen whether there is time for another."""
+_MOST_CANDIDATES = 600
+_MOST_PASSAGE_CHARACTERS = 20_000
+"""What is looked at. Passages that Braid cuts have a third of it at most, and 50 of them hold about 500 sentences."""
 COSINE_SHARE = 0.6
 """Of a sentence's score; the rest is lexical."""
 RANK_WEIGHT = 0.1
@@ -56,25 +63,30 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Sentences, best first; the best cosine; the share of the question's words that the passages hold (0..1)."""
+    """Sentences, best first; the best cosine; the share of the question's words that the passages hold (0..1).
+
+    `left_out`: sentences that would have been weighed, had there been time.
+    """
 
     sentences: tuple[Sentence, ...]
     cosine: float
     coverage: float
+    left_out: int = 0
 
 
-def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder) -> Evidence:
+def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float = math.inf) -> Evidence:
     """Weigh the sentences of `hits` against `question`.
+
+    Args:
+        question: as asked.
+        hits: the passages, best first.
+        encoder: embeds.
+        until: monotonic seconds; the few sentences that share most words with the question are weighed in any case.
 
     Raises:
         EncoderError: the embedding model failed.
     """
-    candidates = [
-        (marker, hit.text[start:end])
-        for marker, hit in enumerate(hits, start=1)
-        for start, end, _ in sentence_spans(hit.text)
-        if content_words(hit.text[start:end])
-    ]
+    candidates = list(islice(_candidates(hits), _MOST_CANDIDATES))
     if not candidates:
         return Evidence((), 0.0, 0.0)
     words = [set(content_words(text)) for _, text in candidates]
@@ -88,18 +100,31 @@ def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder) -> Evidence:
     everywhere = set(frequency).union(*titles.values())
     # first sentences of the better passages are kept even when they share no word
     order = sorted(range(len(candidates)), key=lambda i: (-overlaps[i], candidates[i][0], i))[:MAX_SENTENCES]
-    texts = [candidates[i][1][:MAX_CHARACTERS] for i in order]
-    cosines = encoder.encode_passages(texts) @ encoder.encode_query(question)
-    sentences = [
-        Sentence(candidates[i][0], candidates[i][1], float(cosine), overlaps[i])
-        for i, cosine in zip(order, cosines, strict=True)
-    ]
+    sentences: list[Sentence] = []
+    vector = encoder.encode_query(question)
+    while len(sentences) < len(order) and (not sentences or time.monotonic() < until):
+        part = order[len(sentences) : len(sentences) + _AT_ONCE]
+        cosines = encoder.encode_passages([candidates[i][1][:MAX_CHARACTERS] for i in part]) @ vector
+        sentences += [
+            Sentence(candidates[i][0], candidates[i][1], float(cosine), overlaps[i])
+            for i, cosine in zip(part, cosines, strict=True)
+        ]
     sentences.sort(key=lambda sentence: (-sentence.score, sentence.marker))
     return Evidence(
         tuple(sentences),
-        cosine=float(cosines.max()),
+        cosine=max(sentence.cosine for sentence in sentences),
         coverage=len(asked & everywhere) / len(asked) if asked else 0.0,
+        left_out=len(order) - len(sentences),
     )
+
+
+def _candidates(hits: Sequence[Hit]) -> Iterator[tuple[int, str]]:
+    """Sentences that say something, with the marker of their passage."""
+    for marker, hit in enumerate(hits, start=1):
+        text = hit.text[:_MOST_PASSAGE_CHARACTERS]
+        for start, end, _ in sentence_spans(text):
+            if content_words(text[start:end]):
+                yield marker, text[start:end]
 
 
 MIN_COSINE = 0.40

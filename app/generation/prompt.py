@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 from app.generation.context import Context, Segment
 
-PROMPT_VERSION = 2
-"""Raised with every change of the wording: answers of two prompts are not the same answers."""
+PROMPT_VERSION = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=16).hexdigest()
+"""Of this file, which holds all that prompts are made with: answers of two prompts are not the same answers."""
 
 UNKNOWN = "The documents do not answer this question."
 """What the model is told to say, word for word, when the passages don't hold the answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,15 +11,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.access import PUBLIC
 from app.config import Settings
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
 from app.ingest.chunk import MAXIMUM, Draft, chunk
 from app.ingest.enrich import keyphrases, normalise_tags
 from app.ingest.sources import Defaults, SourceFile
-from app.passage import Document, ParsedDocument, Passage, passage_id
-from app.store.documents import Versions
-from app.store.filters import PUBLIC
+from app.passage import Document, ParsedDocument, Passage
 
 _SPECIAL_TOKENS = 2
 """What a BERT-like model puts around a text."""
@@ -63,10 +63,7 @@ def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str
 
 
 def version_of(document: Document, made_by: str) -> str:
-    """The content hash that names this version of the document; `made_by` is the `recipe`.
-
-    The id is part of it: were two documents to swap their contents, each would have the other's version to delete.
-    """
+    """The content hash of the document; `made_by` is the `recipe`."""
     return document.content_hash(f"{made_by} document={document.document_id}")
 
 
@@ -85,30 +82,18 @@ def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) 
     )
 
 
-def with_its_readers(document: Document, stored: Versions) -> Document:
-    """The document with the readers that its newest stored version has, where its source names none.
-
-    A source knows nothing of who was let in or shut out since (`braid acl`): to ingest it again must not undo that.
-    """
-    if not document.keeps_acl or not stored:
-        return document
-    return replace(document, acl=tuple(sorted(next(reversed(stored.values())))))
-
-
 def to_passages(
     document: Document,
     *,
-    content_hash: str,
     settings: Settings,
     encoder: Encoder,
     written: datetime,
     tagging: bool = True,
 ) -> list[Passage]:
-    """Passages without vectors, positions 0, 1, 2, ...
+    """Passages without vectors, positions 0, 1, 2, ...; their ids and version are given when they are written.
 
     Args:
         document: what to cut.
-        content_hash: `Document.content_hash` of it.
         settings: target size and overlap.
         encoder: its tokenizer counts.
         written: the time for a document that names none: when its file was last written, or now. It is no part of the
@@ -125,7 +110,7 @@ def to_passages(
     timestamp = document.timestamp or document.parsed.timestamp or written
     return [
         Passage(
-            id=passage_id(document.tenant, document.document_id, content_hash, draft.position),
+            id="",
             document_id=document.document_id,
             source_id=document.source_id,
             source_type=document.parsed.source_type,
@@ -140,7 +125,7 @@ def to_passages(
             topic_tags=tags,
             tenant=document.tenant,
             acl=document.acl,
-            content_hash=content_hash,
+            content_hash="",
             embedding_model=encoder.name,
         )
         for draft in drafts
@@ -155,9 +140,10 @@ def embed(passages: Sequence[Passage], encoder: Encoder, codec: TokenVectors | N
         vectors = encoder.encode_passages(texts)
     else:
         vectors, tokens = encoder.encode_passages_with_tokens(texts, codec.pack)
+    # as float32, not as Python's numbers: all passages of a document are held until it is written
     return [
-        replace(passage, embedding=tuple(vector), token_vectors=packed)
-        for passage, vector, packed in zip(passages, vectors.tolist(), tokens, strict=True)
+        replace(passage, embedding=array("f", vector.tobytes()), token_vectors=packed)
+        for passage, vector, packed in zip(passages, vectors.astype(np.float32), tokens, strict=True)
     ]
 
 

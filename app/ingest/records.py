@@ -13,6 +13,7 @@ from typing import IO, Annotated, Any, cast
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from app.access import PUBLIC
 from app.errors import DocumentRejected
 from app.ingest.enrich import normalise_tags
 from app.passage import (
@@ -25,7 +26,6 @@ from app.passage import (
     readers,
     without_control_characters,
 )
-from app.store.filters import PUBLIC
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024

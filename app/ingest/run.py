@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
+from app.ingest import change
 from app.ingest.channel import Abort, Aborted, Channel
 from app.ingest.documents import (
     Encoder,
@@ -30,30 +31,31 @@ from app.ingest.documents import (
     to_passages,
     token_codec,
     version_of,
-    with_its_readers,
 )
 from app.ingest.news import Announce, News
 from app.ingest.parse import ParserPool
 from app.ingest.progress import IngestProgress, Silent
+from app.ingest.protocol import Steps
+from app.ingest.put import Put, PutResult, has_content, put_documents, unchanged
 from app.ingest.records import is_records
 from app.ingest.report import IngestReport, Stage
 from app.ingest.sources import Defaults, Problem, Root, SourceFile, read_source, roots_of
-from app.ingest.writer import Writer, takes_away
+from app.ingest.sweep import Sweeper
+from app.ingest.targets import find_targets
 from app.passage import Document, Passage, readers
 from app.store.client import Cluster
-from app.store.documents import Versions, document_ids
+from app.store.documents import document_ids
 from app.store.documents import refresh as refresh_store
 from app.store.filters import Scope
+from app.store.heads import Head
 
 _LOOKUP = 200
 """Documents whose versions are asked for at once."""
 _TELL_S = 1.0
 """How often, at most, caches are told of new documents while a run goes on."""
 _SLICE = 128
-"""Passages embedded and written at once: enough that texts of like length meet in a batch of the model."""
-
-
-OVERTAKEN = "somebody else wrote the document, or changed its readers, at the same time: send it again"
+"""Passages embedded at once: enough that texts of like length meet in a batch of the model."""
+_FAILURES = frozenset({"refused", "overtaken", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,6 @@ class IngestOptions:
     tagging: bool = True
     patience_s: float = 60.0
     parse_workers: int = field(default_factory=lambda: max(1, min(8, len(os.sched_getaffinity(0)) - 1)))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """What became of one document. `revoking`: somebody who could read it before can't any more."""
-
-    passages: int
-    status: Literal["created", "updated", "unchanged"]
-    revoking: bool = False
 
 
 def ingest_paths(
@@ -129,56 +122,21 @@ def ingest_paths(
     return run.report
 
 
-def ingest_document(
-    document: Document,
-    *,
-    settings: Settings,
-    cluster: Cluster,
-    encoder: Encoder,
-    scope: Scope | None = None,
-    refresh: bool = True,
-) -> StoredDocument:
-    """Bring one document into the store, replacing an older version; searchable on return if `refresh`.
-
-    `scope` is the writer's (None: the operator of the document's tenant): versions that it may not see stay as they
-    are, beside the new one, and the answer is the same as if they were not there.
-
-    Raises:
-        DocumentRejected: ``empty``, or ``refused`` with OpenSearch's reason.
-        StoreUnavailable, StoreError, EncoderError: as `ingest_paths`; OpenSearch is given 5 s to come back.
-    """
-    writer = Writer(cluster, scope or Scope(document.tenant), patience_s=5.0)
-    if refresh:
-        writer.refresh()  # two calls for one document, one right after the other
-    older = writer.versions([document.document_id])
-    had = older.get(document.document_id, {})
-    document = with_its_readers(document, had)
-    version = version_of(document, recipe(settings, encoder))
-    passages = to_passages(
-        document, content_hash=version, settings=settings, encoder=encoder, written=datetime.now(UTC)
-    )
-    if version in had:
-        writer.keep_only({document.document_id: version})
-        left = any(takes_away(before, document.acl) for before in had.values())
-        return StoredDocument(len(passages), "unchanged", revoking=left)
-    revoking = False
-    for slice_ in _slices([_in_order(passages)]):
-        written = writer.write(embed(slice_, encoder, token_codec(settings, encoder)), older)
-        if reason := written.failed.get(document.document_id):
-            raise DocumentRejected(f"OpenSearch refused it: {reason}", reason="refused")
-        if written.overtaken:
-            raise StoreUnavailable(OVERTAKEN)
-        revoking |= written.revoking
-    if refresh:
-        writer.refresh()
-    return StoredDocument(len(passages), "updated" if had else "created", revoking)
-
-
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     document: Document
     place: str
     written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A document that is to be written: its passages, none where only its readers change."""
+
+    document: Document
+    content_hash: str
+    head: Head
+    passages: Sequence[Passage]
 
 
 class _Run:
@@ -215,19 +173,18 @@ class _Run:
         self._seen: dict[str, str] = {}  # document id -> place
         self._sources: set[str] = {options.source_id or root.name for root in roots}
         self._hidden: str | None = None
-        self._older: dict[str, Versions] = {}
         self.report = IngestReport()
         self.report.stages["parse"].workers = options.parse_workers
         abort = self._abort = Abort()
         workers = options.parse_workers
         self._files: Channel[SourceFile] = Channel(abort, size=2 * workers)
         self._documents: Channel[_Parsed] = Channel(abort, size=2 * _LOOKUP, writers=1 + workers)
-        self._cut: Channel[list[Passage]] = Channel(abort, size=_SLICE)
-        self._embedded: Channel[list[Passage]] = Channel(abort, size=2)
+        self._cut: Channel[_Cut] = Channel(abort, size=_SLICE)
+        self._embedded: Channel[list[_Cut]] = Channel(abort, size=2)
 
     def go(self) -> None:
-        writer = self._writer()
-        writer.refresh()  # what a killed run left behind must be seen
+        sweeper = Sweeper(self._cluster)
+        sweeper.sweep()  # notes what is half done, so that what a killed run left can be told from what goes on
         workers = self._options.parse_workers
         with (
             ParserPool(self._settings, workers) as pool,
@@ -238,7 +195,7 @@ class _Run:
                 *(threads.submit(self._parse, pool) for _ in range(workers)),
                 threads.submit(self._chunk),
                 threads.submit(self._encode),
-                threads.submit(self._write, writer),
+                threads.submit(self._write),
             ]
             threads.submit(self._tell_each_second)
             for stage in stages:
@@ -252,21 +209,18 @@ class _Run:
                 self._written.set()
         if self._abort.reason:
             raise self._abort.reason
+        steps = self._steps()
         if self._options.sync:
-            self._sync(writer)
-        self._news.tell(writer.refresh)
+            self._sync(steps)
+        sweeper.sweep()
+        self._news.tell(steps.refresh)
 
     def _tell_each_second(self) -> None:
         while not self._written.wait(_TELL_S):
             self._news.tell(lambda: refresh_store(self._cluster))
 
-    def _writer(self) -> Writer:
-        return Writer(
-            self._cluster,
-            self._scope,
-            patience_s=self._options.patience_s,
-            on_retry=self._waiting,
-        )
+    def _steps(self) -> Steps:
+        return Steps(self._cluster, patience_s=self._options.patience_s, on_retry=self._waiting)
 
     def _waiting(self, reason: str) -> None:
         """Told before each new try: the moment to give up when the run has been broken off."""
@@ -340,71 +294,84 @@ class _Run:
         self._documents.close()
 
     def _chunk(self) -> None:
-        writer = self._writer()
+        steps = self._steps()
         while batch := self._documents.take(_LOOKUP):
-            stored = writer.versions([item.document.document_id for item in batch])
-            batch = [
-                replace(item, document=with_its_readers(item.document, stored.get(item.document.document_id, {})))
-                for item in batch
-            ]
-            with self._busy("chunk"):
-                versions = {item.document.document_id: version_of(item.document, self._recipe) for item in batch}
-            current = {key: version for key, version in versions.items() if version in stored.get(key, ())}
-            if writer.keep_only(current):  # what a killed run may have left of other versions
-                self._news.wrote(visible=True, revoking=True)
-            self.report.unchanged += len(current)
-            self._progress.done(len(current))
+            targets = find_targets(steps, self._scope, [item.document.document_id for item in batch])
             for item in batch:
-                key = item.document.document_id
-                if key in current:
+                document, head = item.document, targets[item.document.document_id].head
+                with self._busy("chunk"):
+                    content_hash = version_of(document, self._recipe)
+                assert head is not None  # noqa: S101 - nothing is hidden from the operator
+                if unchanged(head, content_hash, document.access):
+                    self.report.unchanged += 1
+                    self._progress.done(1)
                     continue
-                try:
-                    with self._busy("chunk"):
-                        passages = to_passages(
-                            item.document,
-                            content_hash=versions[key],
-                            settings=self._settings,
-                            encoder=self._encoder,
-                            written=item.written,
-                            tagging=self._options.tagging,
-                        )
-                except DocumentRejected as error:
-                    self._fail(Problem(item.place, error.reason, error.detail))
-                    continue
-                if key in stored:
-                    self._older[key] = stored[key]
-                self._cut.put(_in_order(passages))
+                passages: Sequence[Passage] = ()
+                if not has_content(head, content_hash):
+                    try:
+                        with self._busy("chunk"):
+                            passages = to_passages(
+                                document,
+                                settings=self._settings,
+                                encoder=self._encoder,
+                                written=item.written,
+                                tagging=self._options.tagging,
+                            )
+                    except DocumentRejected as error:
+                        self._fail(Problem(item.place, error.reason, error.detail))
+                        continue
+                self._cut.put(_Cut(document, content_hash, head, passages))
         self._cut.close()
 
     def _encode(self) -> None:
         codec = token_codec(self._settings, self._encoder)
         # whatever is there is taken: full slices while this is the slowest stage, small ones while it waits for others
         while documents := self._cut.take(_SLICE):
+            waiting, ready = deque(documents), list[Passage]()
             for slice_ in _slices(documents):
                 with self._busy("encode"):
-                    ready = embed(slice_, self._encoder, codec)
-                self._embedded.put(ready)
+                    ready += embed(slice_, self._encoder, codec)
+                if complete := _complete(waiting, ready):
+                    self._embedded.put(complete)
+            if waiting:  # those that only get other readers
+                self._embedded.put(list(waiting))
         self._embedded.close()
 
-    def _write(self, writer: Writer) -> None:
-        for slice_ in self._embedded:
+    def _write(self) -> None:
+        steps = self._steps()
+        for documents in self._embedded:
+            puts = [
+                Put(
+                    item.document.document_id,
+                    item.document.source_id,
+                    item.content_hash,
+                    item.document.access,
+                    item.passages,
+                    item.head,
+                )
+                for item in documents
+            ]
             with self._busy("bulk"):
-                written = writer.write(slice_, self._older)
-            self._news.wrote(visible=written.visible, revoking=written.revoking)
-            changed = sum(key in self._older for key in written.complete)
-            self.report.changed += changed
-            self.report.new += len(written.complete) - changed
-            self.report.passages += written.passages
-            for key in written.complete:
-                self._older.pop(key, None)
-            self._progress.done(len(written.complete))
-            self._progress.stored(written.passages)
-            for key, reason in written.failed.items():
-                self._fail(Problem(self._seen[key], "refused", f"OpenSearch refused it: {reason}"))
-            for key in written.overtaken:
-                self._fail(Problem(self._seen[key], "overtaken", OVERTAKEN))
+                results = put_documents(steps, self._scope, puts)
+            for put, result in zip(puts, results, strict=True):
+                self._count(put, result)
 
-    def _sync(self, writer: Writer) -> None:
+    def _count(self, put: Put, result: PutResult) -> None:
+        if result.status in _FAILURES:
+            detail = f"OpenSearch refused it: {result.reason}" if result.status == "refused" else result.reason
+            self._fail(Problem(self._seen[put.document_id], result.status, detail))
+            return
+        self._progress.done(1)
+        if result.status == "unchanged":  # somebody else wrote the same
+            self.report.unchanged += 1
+            return
+        self._news.wrote(visible=result.status == "updated", revoking=result.revoking)
+        self.report.changed += result.status == "updated"
+        self.report.new += result.status == "created"
+        self.report.passages += result.passages
+        self._progress.stored(result.passages)
+
+    def _sync(self, steps: Steps) -> None:
         """Remove what the sources have no longer; nothing unless everything that they have is known."""
         if self._hidden:
             self.report.sync_skipped = f"{self._hidden} could not be read, so what vanished is not known"
@@ -413,20 +380,28 @@ class _Run:
             self.report.sync_skipped = "the paths hold no documents at all (an unmounted folder?)"
             return
         for source in sorted(self._sources):
+            steps.refresh()
             stored = list(document_ids(self._cluster, self._scope, source))
             gone = [key for key in stored if key not in self._seen]
-            if gone:
-                writer.delete(gone)
+            for start in range(0, len(gone), _LOOKUP):
+                batch = gone[start : start + _LOOKUP]
+                change.delete_documents(steps, self._scope, batch)
                 self._news.wrote(visible=True, revoking=True)
-                self.report.deleted += len(gone)
+                self.report.deleted += len(batch)
 
 
-def _in_order(passages: list[Passage]) -> list[Passage]:
-    """As they are written: position 0 last."""
-    return [*passages[1:], passages[0]]
-
-
-def _slices(documents: Sequence[list[Passage]]) -> Iterator[list[Passage]]:
-    passages = [passage for document in documents for passage in document]
+def _slices(documents: Sequence[_Cut]) -> Iterator[list[Passage]]:
+    passages = [passage for document in documents for passage in document.passages]
     for start in range(0, len(passages), _SLICE):
         yield passages[start : start + _SLICE]
+
+
+def _complete(waiting: deque[_Cut], ready: list[Passage]) -> list[_Cut]:
+    """Take the documents all of whose passages are embedded, in their order."""
+    complete = []
+    while waiting and len(ready) >= len(waiting[0].passages):
+        document = waiting.popleft()
+        count = len(document.passages)
+        complete.append(replace(document, passages=ready[:count]))
+        del ready[:count]
+    return complete

@@ -7,6 +7,7 @@ by the caller it is `<source>/<root>/<relative path>`. `source_id` is the root's
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -157,7 +158,7 @@ def _is_loop(link: Path) -> bool:
     try:
         os.stat(link)
     except OSError as error:
-        return error.errno == 40  # ELOOP: links that lead to each other hide nothing
+        return error.errno == errno.ELOOP  # links that lead to each other hide nothing
     return False
 
 

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from app.addresses import masked
 from app.cache.connection import RedisConnection
 from app.cache.generation import IndexGeneration
 from app.config import Settings
@@ -60,7 +61,7 @@ class Store:
 
     def describe(self) -> str:
         faiss = "native FAISS" if self.capabilities.faiss_native else "no native FAISS"
-        return f"OpenSearch {self.capabilities.version_text} at {self.cluster.url.replace(',', ', ')}, {faiss}"
+        return f"OpenSearch {self.capabilities.version_text} at {masked(self.cluster.url).replace(',', ', ')}, {faiss}"
 
 
 def _encoder(settings: Settings) -> Encoder:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx2
 import orjson
 
+from app.addresses import masked
 from app.config import Settings
 from app.errors import BraidError
 
@@ -26,7 +27,7 @@ class ServiceClient:
         headers = {}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-        self._url = settings.url
+        self._shown = masked(settings.url)
         self._client = httpx2.Client(base_url=settings.url, headers=headers, timeout=timeout_s, trust_env=False)
 
     def search(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -75,14 +76,14 @@ class ServiceClient:
 
     def _away(self, error: httpx2.HTTPError) -> ServiceProblem:
         return ServiceProblem(
-            f"no answer from {self._url} ({type(error).__name__}); is `braid up` running, or set --url"
+            f"no answer from {self._shown} ({type(error).__name__}); is `braid up` running, or set --url"
         )
 
     def _read(self, response: httpx2.Response) -> dict[str, Any]:
         try:
             body: dict[str, Any] = response.json()
         except ValueError as error:
-            raise ServiceProblem(f"{self._url} is no Braid service (status {response.status_code})") from error
+            raise ServiceProblem(f"{self._shown} is no Braid service (status {response.status_code})") from error
         if response.status_code >= 400:
             places = "".join(f"\n  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in body.get("errors", []))
             raise ServiceProblem(f"{body.get('title')}: {body.get('detail')}{places}")

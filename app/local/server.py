@@ -143,7 +143,8 @@ def serve(settings: Settings) -> None:
     """
     check_settings(settings)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for noisy in ("opensearch", "httpx", "openai", "urllib3"):
+    # httpx2 says the address of each request, passwords and all
+    for noisy in ("opensearch", "httpx", "httpx2", "openai", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if settings.workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         # prometheus_client reads it when it is imported, which has happened by now: begin again

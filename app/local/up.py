@@ -18,7 +18,7 @@ from app.config import Settings
 from app.embedded.models import ensure_model
 from app.embedded.node import EmbeddedCluster, start_cluster
 from app.embedded.process import ServerProcess
-from app.embedded.valkey import start_valkey
+from app.embedded.valkey import EmbeddedValkey, start_valkey
 from app.errors import ProvisioningError
 from app.gateway.cors import allowed_origins
 from app.gateway.flags import check_flags
@@ -87,7 +87,7 @@ def run(settings: Settings, options: UpOptions, *, console: Console) -> int:
 
 def _run(settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack) -> int:
     stack.callback(state.remove, settings.data_dir)
-    settings, cluster = _start_parts(settings, options, console, stack)
+    settings, cluster, valkey = _start_parts(settings, options, console, stack)
     store = open_store(settings)
     store.apply(console)
     service = _service(settings)
@@ -104,16 +104,17 @@ def _run(settings: Settings, options: UpOptions, console: Console, stack: contex
         line = {"url": url, "opensearch_url": opensearch_url, "redis_url": redis_url, "pid": os.getpid()}
         print_json(line)
     console.print(f"ready: [bold]{url}[/]  (Ctrl-C stops everything)")
-    return _watch(service, cluster, settings, console)
+    return _watch(service, cluster, valkey, settings, console)
 
 
 def _start_parts(
     settings: Settings, options: UpOptions, console: Console, stack: contextlib.ExitStack
-) -> tuple[Settings, EmbeddedCluster | None]:
+) -> tuple[Settings, EmbeddedCluster | None, EmbeddedValkey | None]:
     """Whatever the environment does not name is started here, side by side."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     found: dict[str, object] = {}
     cluster: EmbeddedCluster | None = None
+    valkey: EmbeddedValkey | None = None
 
     def say(line: str) -> None:
         console.print(line, markup=False)
@@ -140,7 +141,7 @@ def _start_parts(
         llm = start_local_llm(settings)
         stack.callback(llm.stop)
         found |= {"llm_url": llm.url, "llm_model": llm.model}
-    return settings.model_copy(update=found), cluster
+    return settings.model_copy(update=found), cluster, valkey
 
 
 def _service(settings: Settings) -> ServerProcess:
@@ -177,7 +178,13 @@ def _wait_until_ready(url: str, service: ServerProcess, settings: Settings, time
     raise ProvisioningError(f"the service is not ready after {timeout_s:.0f} s: {last}")
 
 
-def _watch(service: ServerProcess, cluster: EmbeddedCluster | None, settings: Settings, console: Console) -> int:
+def _watch(
+    service: ServerProcess,
+    cluster: EmbeddedCluster | None,
+    valkey: EmbeddedValkey | None,
+    settings: Settings,
+    console: Console,
+) -> int:
     told: set[int] = set()
     while True:
         if service.exit_code is not None:
@@ -189,6 +196,14 @@ def _watch(service: ServerProcess, cluster: EmbeddedCluster | None, settings: Se
             for number in set(cluster.ended) - told:
                 told.add(number)
                 console.print(f"the others go on: {cluster.obituary(number)}", style="red", markup=False)
+        if valkey is not None and (died := valkey.obituary):
+            console.print(
+                f"{died}\nthe service goes on without caches, and counts limits in each worker; start braid up again "
+                "to have them back",
+                style="red",
+                markup=False,
+            )
+            valkey = None
         time.sleep(_POLL_S)
 
 

@@ -11,13 +11,13 @@ before the last of them is served while it is younger than the bound. Deletions 
 
 from __future__ import annotations
 
-import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from app import __version__, telemetry
+from app.cache.age import age_ms, stamp
 from app.cache.entries import Json, digest
 from app.cache.generation import Generation, IndexGeneration
 from app.cache.responses import ResponseCache
@@ -39,6 +39,10 @@ Outcome = Literal["off", "miss", "exact", "near"]
 
 _WAIT_SHARE = 0.5
 """Of what is left of the budget, for somebody else who computes the same."""
+_FRESH_SHARE, _FRESH_S = 0.1, 0.5
+"""Of what is left of the budget, and at most, for asking whether passages changed. That is answered in milliseconds; on
+a busy machine it takes longer, and going without the cache then makes it busier. Where nobody answers, the search needs
+the time to find out, and to say, what is wrong: of a second, its legs must get what `store.client` takes for fair."""
 _PASSING = frozenset({"query", "timeout_ms", "cache", "stream"})
 """Fields of a request that its answer does not depend on; the query is taken apart."""
 _LASTING = ("switched-off", "query-cut", "no-model", "no-threshold", "not-configured")
@@ -130,8 +134,9 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "unavailable").inc()
             return off
         try:
-            state = self._freshness.current(scope.tenant, generation.writes, deadline.remaining_s("cache"))
-            store = self._gate.state(self._gate.begin(), deadline.remaining_s("cache"))
+            fresh = Deadline.after(int(1000 * min(_FRESH_S, deadline.remaining_s("cache") * _FRESH_SHARE)))
+            state = self._freshness.current(scope.tenant, generation.writes, fresh.remaining_s("cache"))
+            store = self._gate.state(self._gate.begin(), fresh.remaining_s("cache"))
         except (StoreError, DeadlineExceeded, TimeoutError):
             return off  # the search says what is wrong
         look = self._asked(route, request, scope, features, generation, state, store)
@@ -188,7 +193,7 @@ class AnswerCache:
             telemetry.CACHE_REQUESTS.labels("responses", "hit").inc()
         look.outcome, look.record = outcome, record
         if record["seen"] != look.seen:
-            look.stale_ms = _age_ms(record)
+            look.stale_ms = age_ms(record["made_at"])
             telemetry.CACHE_REQUESTS.labels("responses", "stale").inc()
         return look
 
@@ -197,8 +202,10 @@ class AnswerCache:
         record = self._responses.get(key)
         if record is None or not {"seen", "made_at", "answer"} <= record.keys():
             return None
-        if record["seen"] != look.seen and _age_ms(record) > self._staleness_ms:
-            return None
+        if record["seen"] != look.seen:
+            age = age_ms(record["made_at"])
+            if age is None or age > self._staleness_ms:
+                return None
         return record
 
     def _keep(self, look: Look, record: Json) -> None:
@@ -208,7 +215,7 @@ class AnswerCache:
 
 def record_of(look: Look, answer: Json, **more: Any) -> Json:
     """What is kept of an answer: the answer itself, when it was made, and the generation that it was made in."""
-    return {"answer": answer, "made_at": time.time(), "seen": look.seen, **more}
+    return {"answer": answer, "made_at": stamp(), "seen": look.seen, **more}
 
 
 def is_lasting(reasons: Sequence[str]) -> bool:
@@ -222,7 +229,3 @@ def _effective(scope: Scope, state: TenantState) -> Scope:
         return scope
     own = frozenset(name for name in scope.principals if name.startswith("user:"))
     return replace(scope, principals=scope.principals - (own - state.users))
-
-
-def _age_ms(record: Json) -> float:
-    return max(0.0, (time.time() - float(record["made_at"])) * 1000)

@@ -33,7 +33,7 @@ from app.errors import BraidError, DocumentRejected
 from app.ingest.documents import file_document
 from app.ingest.parse import ParserPool
 from app.ingest.records import ready_document
-from app.ingest.run import ingest_document
+from app.ingest.single import ingest_document
 from app.ingest.sources import Defaults, SourceFile
 from app.passage import Document
 from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFile

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.deadline import WriteDeadline
-from app.ingest.run import StoredDocument
+from app.ingest.single import StoredDocument
 from app.passage import Document
 from app.store.filters import Scope
 

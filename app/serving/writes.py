@@ -12,7 +12,7 @@ from app.deadline import WriteDeadline
 from app.errors import BraidError
 from app.gateway.admission import Admission
 from app.gateway.shares import Hold, Shares
-from app.ingest.run import StoredDocument
+from app.ingest.single import StoredDocument
 from app.passage import Document
 from app.serving.ingest_process import IngestProcess
 from app.serving.jobs import Job, Jobs

@@ -23,6 +23,7 @@ from opensearchpy.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from app import telemetry
+from app.addresses import masked
 from app.breaker import BreakerOpen, Trial
 from app.config import Settings
 from app.deadline import Deadline
@@ -37,6 +38,7 @@ logging.getLogger("stamina").setLevel(logging.ERROR)
 
 READ_ALIAS = "braid-passages"
 WRITE_ALIAS = "braid-passages-write"
+HEADS_INDEX = "braid-heads"
 
 _AWAY = frozenset({429, 502, 503, 504})
 _GATEWAY = frozenset({502, 504})
@@ -55,7 +57,7 @@ it after waiting for a turn: a service with too much to do must not take the clu
 _CONNECT_S = 2.0
 _SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
 _RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"
-_NOT_A_CLUSTER = "{} answered with something that no cluster says; check that BRAID_OPENSEARCH_URL is a cluster's"
+_NOT_A_CLUSTER = "address {} of BRAID_OPENSEARCH_URL answered with something that no cluster says: is it a cluster's?"
 
 
 class StoreRequestError(StoreError):
@@ -105,7 +107,7 @@ class Cluster:
                 "no OpenSearch is named: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
             )
         self.url = settings.opensearch_url
-        self.read_alias, self.write_alias = READ_ALIAS, WRITE_ALIAS
+        self.read_alias, self.write_alias, self.heads_index = READ_ALIAS, WRITE_ALIAS, HEADS_INDEX
         self._timeout_s = settings.opensearch_timeout_s
         self._deadline: Deadline | None = None
         options: dict[str, Any] = {}
@@ -120,7 +122,7 @@ class Cluster:
         try:
             self._hosts = Hosts([Host(url, number, **options) for number, url in enumerate(settings.opensearch_urls)])
         except ImproperlyConfigured as error:
-            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={self.url}: {error}") from error
+            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={masked(self.url)}: {error}") from error
 
     def request(
         self,
@@ -189,9 +191,13 @@ class Cluster:
         return answer
 
     def within(self, name: str) -> Cluster:
-        """The same connections, reading and writing passages in the index or alias `name`: for evaluation."""
+        """The same connections, reading and writing passages in the index or alias `name`: for evaluation.
+
+        Its documents have heads of their own, in ``NAME-heads``.
+        """
         other = copy.copy(self)
         other.read_alias = other.write_alias = name
+        other.heads_index = f"{name}-heads"
         return other
 
     def by(self, deadline: Deadline) -> Cluster:
@@ -299,9 +305,9 @@ class _Sending:
                 raise _Elsewhere(found) from error
             raise found from error
         except SerializationError as error:
-            raise StoreError(_NOT_A_CLUSTER.format(host.url)) from error
+            raise StoreError(_NOT_A_CLUSTER.format(host.number)) from error
         if isinstance(answer, str) or not _is_ours(self.path, answer):  # of a proxy or of another service
-            raise StoreError(_NOT_A_CLUSTER.format(host.url))
+            raise StoreError(_NOT_A_CLUSTER.format(host.number))
         call.ok()
         return answer
 

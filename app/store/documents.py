@@ -1,53 +1,50 @@
-"""Documents as sets of passages: which versions are complete, what is stored, what must go.
+"""Documents as sets of passages: what is stored of a version, and what a caller may see of a document.
 
-Ingestion writes the passage at position 0 last, so a version of a document is complete if, and only if, that passage is
-there. What is read here is what searches see: writes up to the last refresh (each second, or `refresh`). The functions
-that delete say what they need.
-
-Everything takes the caller's scope and goes through its clauses: who may not read a version can't replace or remove it,
-and learns nothing of it. The content hash covers the readers, so a scope sees a version whole or not at all; of the
-versions of one id it may see some: two writers who can't see each other's documents may both use the id.
+Which version is in force is said by the document's head (`store.heads`), read in real time; passages are read as
+searches see them: writes up to the last refresh.
 """
 
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.errors import NotFound, StoreUnavailable
+from app.access import RESTRICTIONS
+from app.errors import NotFound, StoreNotReady, StoreUnavailable
 from app.passage import Passage, SourceType
-from app.store.client import Cluster
+from app.store.client import Cluster, StoreRequestError
 from app.store.filters import Clause, Scope, clauses
+from app.store.heads import Head, read_heads
 from app.store.queries import TOKEN_VECTORS
-
-Versions = dict[str, frozenset[str]]
-"""Content hash -> who may read that version, the newest last."""
 
 _PAGE = 1000
 _VECTORS_PAGE = 200
 """Passages with vectors in one answer: some 20 kB each."""
-_STALE_PAGE = 250
-"""Documents in one delete of stale versions: two clauses each, and OpenSearch takes 1,024 in a query."""
-_DELETE_TIMEOUT_S = 300.0
 _REFRESH_TIMEOUT_S = 60.0
 _ATTEMPTS = 5
 
 
-def complete_versions(cluster: Cluster, scope: Scope, document_ids: Sequence[str]) -> dict[str, Versions]:
-    """The complete versions of each document that the scope may see; documents without one are left out."""
-    found: dict[str, list[tuple[datetime, str, frozenset[str]]]] = {}
-    for start in range(0, len(document_ids), _PAGE):
-        wanted = list(dict.fromkeys(document_ids[start : start + _PAGE]))
-        filters = [*clauses(scope), {"terms": {"document_id": wanted}}, {"term": {"position": 0}}]
-        for hit in _scan(cluster, filters, includes=["document_id", "content_hash", "acl", "ingested_at"]):
-            source = hit["_source"]
-            written = _time(source.get("ingested_at", 0))
-            version = (written, source["content_hash"], frozenset(_list(source.get("acl"))))
-            found.setdefault(source["document_id"], []).append(version)
-    return {key: {content: acl for _, content, acl in sorted(versions)} for key, versions in found.items()}
+def write_index(cluster: Cluster) -> str:
+    """The physical index behind the write alias.
+
+    Raises:
+        StoreNotReady: there is none, or more than one.
+    """
+    try:
+        found = cluster.request("GET", f"/_alias/{cluster.write_alias}", params={"local": "true"})
+    except StoreRequestError as error:
+        if error.status_code != 404:
+            raise
+        found = {}
+    marked = {name: item["aliases"][cluster.write_alias].get("is_write_index") for name, item in found.items()}
+    chosen = [name for name, is_write in marked.items() if is_write] or list(marked)
+    if len(chosen) != 1:
+        raise StoreNotReady(
+            f"alias {cluster.write_alias} names {len(chosen)} indexes to write to, not one: run `braid templates apply`"
+        )
+    return str(chosen[0])
 
 
 def document_ids(cluster: Cluster, scope: Scope, source_id: str) -> Iterator[str]:
@@ -71,99 +68,38 @@ def document_ids(cluster: Cluster, scope: Scope, source_id: str) -> Iterator[str
             return
 
 
-def get_document(cluster: Cluster, scope: Scope, document_id: str) -> list[dict[str, Any]]:
-    """The passages of the newest complete version that the scope may see, in their order, with their ids as `id`.
+def live_heads(cluster: Cluster, scope: Scope, document_id: str) -> list[Head]:
+    """The heads of the documents of that id that the scope may see, the one that is shown first. Raises StoreError."""
+    own = read_heads(cluster, [Head(scope.tenant, document_id)]).popitem()[1]
+    twins = read_heads(cluster, [Head(scope.tenant, document_id, twin) for twin in own.twins]).values()
+    return [head for head in (own, *twins) if head.version is not None and head.readable(scope.principals)]
 
-    Without vectors. Where the scope sees two documents of one id, it is the one that was written last.
+
+def get_document(cluster: Cluster, scope: Scope, document_id: str) -> tuple[Head, list[dict[str, Any]]]:
+    """The head of a document, and the passages of the version in force, in their order, with their ids as `id`.
+
+    Without vectors. Never a part of them: while the document is being replaced, it is looked up anew.
 
     Raises:
         NotFound: there is none, or none that the scope may see; callers can't tell which.
+        StoreUnavailable: it is replaced over and over, or passages are missing.
     """
-    filters: list[Clause] = [*clauses(scope), {"term": {"document_id": document_id}}]
     for _ in range(_ATTEMPTS):
-        newest = _newest_version(cluster, filters)
-        if newest is None:
+        heads = live_heads(cluster, scope, document_id)
+        if not heads:
             raise NotFound(f"there is no document {document_id!r}")
-        hits = _scan(cluster, [*filters, {"term": {"content_hash": newest}}], excludes=["embedding"])
-        passages = [{"id": hit["_id"], **hit["_source"]} for hit in hits]
-        if passages and passages[0]["position"] == 0:
-            return passages
-        # replaced between the two requests: look for the version that took its place
+        head = heads[0]
+        hits = list(_scan(cluster, head, excludes=["embedding"]))
+        if head.version is not None and len(hits) == head.version.passages:
+            return head, [{"id": hit["_id"], **hit["_source"]} for hit in hits]
+        refresh(cluster)  # replaced between the two requests, or written a moment ago
     raise StoreUnavailable(f"document {document_id!r} is being replaced over and over; ask again")
 
 
-def newest_version(cluster: Cluster, scope: Scope, document_id: str) -> tuple[str, frozenset[str]] | None:
-    """The hash and the readers of what `get_document` shows; None where there is nothing."""
-    versions = complete_versions(cluster, scope, [document_id]).get(document_id)
-    return next(reversed(versions.items())) if versions else None
-
-
-def read_version(cluster: Cluster, scope: Scope, document_id: str, content_hash: str) -> Iterator[Passage]:
-    """The passages of one version as they were written, vectors and all, in their order."""
-    filters = [*clauses(scope), {"term": {"document_id": document_id}}, {"term": {"content_hash": content_hash}}]
-    for hit in _scan(cluster, filters, docvalues=[TOKEN_VECTORS], page=_VECTORS_PAGE):
+def read_version(cluster: Cluster, head: Head) -> Iterator[Passage]:
+    """The passages of the version in force as they were written, vectors and all, in their order."""
+    for hit in _scan(cluster, head, docvalues=[TOKEN_VECTORS], page=_VECTORS_PAGE):
         yield _passage(hit)
-
-
-def count_version(cluster: Cluster, scope: Scope, document_id: str, content_hash: str) -> int:
-    """How many passages a version has that the scope may see."""
-    filters = [*clauses(scope), {"term": {"document_id": document_id}}, {"term": {"content_hash": content_hash}}]
-    return _count(cluster, filters)
-
-
-def delete_documents(cluster: Cluster, scope: Scope, document_ids: Sequence[str]) -> int:
-    """Remove all passages of the documents that the scope may see, also those written a moment ago.
-
-    They can't be found any more on return, which is how many there were.
-    """
-    refresh(cluster)
-    deleted = 0
-    for start in range(0, len(document_ids), _PAGE):
-        wanted = list(document_ids[start : start + _PAGE])
-        deleted += _delete(cluster, {"bool": {"filter": [*clauses(scope), {"terms": {"document_id": wanted}}]}})
-    return deleted
-
-
-def delete_incomplete(cluster: Cluster, tenant: str, document_id: str, content_hash: str) -> int:
-    """Remove what there is of a version whose writer gave up; how many passages.
-
-    Nothing where the version is complete: then somebody else wrote the same, readers and all. It takes no scope, since
-    a writer need not be able to read what it writes; the hash names what it wrote itself.
-    """
-    refresh(cluster)
-    version = [
-        *clauses(Scope(tenant)),
-        {"term": {"document_id": document_id}},
-        {"term": {"content_hash": content_hash}},
-    ]
-    if _count(cluster, [*version, {"term": {"position": 0}}]):
-        return 0
-    return _delete(cluster, {"bool": {"filter": version}})
-
-
-def delete_stale(cluster: Cluster, scope: Scope, keep: Mapping[str, str]) -> int:
-    """Remove the passages of other versions than the hash to keep that the scope may see; how many there were.
-
-    The version to keep must be complete, and `refresh` called since it was written if the document had another: else
-    one shard may show the deletion before another shows the new version. Nothing is refreshed if nothing is stale,
-    so that this costs a first ingest next to nothing.
-    """
-    deleted = 0
-    items = list(keep.items())
-    for start in range(0, len(items), _STALE_PAGE):
-        # in pairs: when two documents swap contents, the hash that one keeps is the other's stale one
-        stale = [
-            {
-                "bool": {
-                    "filter": [{"term": {"document_id": document_id}}],
-                    "must_not": [{"term": {"content_hash": kept}}],
-                }
-            }
-            for document_id, kept in items[start : start + _STALE_PAGE]
-        ]
-        query = {"bool": {"filter": clauses(scope), "should": stale, "minimum_should_match": 1}}
-        deleted += _delete(cluster, query)
-    return deleted
 
 
 def refresh(cluster: Cluster) -> None:
@@ -186,61 +122,36 @@ def _both(cluster: Cluster) -> str:
     return ",".join(dict.fromkeys((cluster.read_alias, cluster.write_alias)))
 
 
-def _newest_version(cluster: Cluster, filters: list[Clause]) -> str | None:
-    body = {
-        "size": 1,
-        "query": {"bool": {"filter": [*filters, {"term": {"position": 0}}]}},
-        "sort": [{"ingested_at": "desc"}, {"content_hash": "desc"}],
-        "_source": ["content_hash"],
-        "track_total_hits": False,
-    }
-    hits = cluster.whole(f"/{cluster.read_alias}/_search", body)["hits"]["hits"]
-    return str(hits[0]["_source"]["content_hash"]) if hits else None
-
-
-def _delete(cluster: Cluster, query: dict[str, Any]) -> int:
-    """Delete what matches. A passage that is rewritten meanwhile (the same content again) is tried anew."""
-    deleted = 0
-    for attempt in range(_ATTEMPTS):
-        answer = cluster.request(
-            "POST",
-            f"/{_both(cluster)}/_delete_by_query",
-            params={"refresh": "true", "conflicts": "proceed"},
-            body={"query": query},
-            timeout_s=_DELETE_TIMEOUT_S,
-        )
-        deleted += int(answer["deleted"])
-        if not answer["version_conflicts"] and not answer["failures"]:
-            return deleted
-        time.sleep(0.05 * 2**attempt)
-        refresh(cluster)
-    raise StoreUnavailable("passages that are to be deleted are being rewritten by somebody else; run the same again")
-
-
 def _scan(
     cluster: Cluster,
-    filters: list[Clause],
+    head: Head,
     *,
-    includes: Sequence[str] = (),
     excludes: Sequence[str] = (),
     docvalues: Sequence[str] = (),
     page: int = _PAGE,
 ) -> Iterator[dict[str, Any]]:
-    """All hits of a filter, by document, version and position, page after page."""
+    """All passages of the version in force, by position, page after page."""
+    if head.version is None:
+        return
+    filters = [
+        *clauses(Scope(head.tenant)),
+        {"term": {"document_id": head.document_id}},
+        {"term": {"content_hash": head.version.token}},
+    ]
     after: list[Any] | None = None
     while True:
         body: dict[str, Any] = {
             "size": page,
             "query": {"bool": {"filter": filters}},
-            "sort": [{"document_id": "asc"}, {"content_hash": "asc"}, {"position": "asc"}],
-            "_source": {"includes": list(includes), "excludes": list(excludes)},
+            "sort": [{"position": "asc"}],
+            "_source": {"excludes": list(excludes)},
             "track_total_hits": False,
         }
         if docvalues:
             body["docvalue_fields"] = list(docvalues)
         if after is not None:
             body["search_after"] = after
-        hits = cluster.whole(f"/{cluster.read_alias}/_search", body)["hits"]["hits"]
+        hits = cluster.whole(f"/{head.version.index}/_search", body)["hits"]["hits"]
         yield from hits
         if len(hits) < page:
             return
@@ -272,6 +183,7 @@ def _passage(hit: Mapping[str, Any]) -> Passage:
         embedding=tuple(embedding) if embedding is not None else None,
         # doc values come without padding
         token_vectors=base64.b64decode(packed + "=" * (-len(packed) % 4)) if packed is not None else None,
+        **{name: tuple(_list(source.get(name))) for name in RESTRICTIONS},
     )
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-PUBLIC = "public"
-"""The ACL entry that everybody of a tenant may read."""
+from app.access import PUBLIC
 
 Clause = dict[str, Any]
 

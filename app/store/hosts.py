@@ -38,14 +38,14 @@ class Host:
 
         Args:
             url: base address.
-            number: among the cluster's addresses, for the metrics, which shall not carry addresses.
+            number: among the cluster's addresses, for metrics and messages, which shall not carry addresses.
             options: of opensearch-py's client.
 
         Raises:
             ImproperlyConfigured: the address can't be used.
         """
-        self.url = url
-        self.breaker = Breaker("OpenSearch", failures=_FAILURES, rest_s=_REST_S, label=f"opensearch-{number + 1}")
+        self.number = number + 1
+        self.breaker = Breaker("OpenSearch", failures=_FAILURES, rest_s=_REST_S, label=f"opensearch-{self.number}")
         self._client = OpenSearch(url, max_retries=0, serializer=_Json(), **options)
         self.transport = self._client.transport
         self._probing = threading.Lock()

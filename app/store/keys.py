@@ -73,6 +73,11 @@ def replace(cluster: Cluster, known: Stored, source: dict[str, Any]) -> None:
         raise
 
 
+def delete(cluster: Cluster, key_id: str) -> None:
+    """Remove a record. Raises StoreError."""
+    cluster.request("DELETE", f"/{INDEX}/_doc/{key_id}", params={"refresh": "true"})
+
+
 def every(cluster: Cluster) -> Iterator[tuple[str, dict[str, Any]]]:
     """All records: pairs of (id, what it holds). Raises StoreError."""
     after: list[Any] | None = None

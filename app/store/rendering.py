@@ -20,6 +20,7 @@ INDEX_TEMPLATE = "braid-passages"
 QUERY_LOG_TEMPLATE = "braid-queries"
 KEYS_TEMPLATE = "braid-keys"
 JOBS_TEMPLATE = "braid-jobs"
+HEADS_TEMPLATE = "braid-heads"
 _TUNED = 1000
 """Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
 INGEST_PIPELINE = "braid-passages"
@@ -96,6 +97,7 @@ def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SH
         ("index template", "mappings", "index_templates/braid-queries.json"),
         ("index template", "mappings", "index_templates/braid-keys.json"),
         ("index template", "mappings", "index_templates/braid-jobs.json"),
+        ("index template", "mappings", "index_templates/braid-heads.json"),
     ]
     resources = []
     for kind, folder, file in files:

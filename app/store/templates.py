@@ -12,12 +12,14 @@ import orjson
 
 from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
+from app.store import heads
 from app.store.capabilities import Capabilities, check_variant
-from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError
+from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError
 from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
 from app.store.rendering import (
     ENDPOINTS,
     FIRST_INDEX,
+    HEADS_TEMPLATE,
     INDEX_TEMPLATE,
     INGEST_PIPELINE,
     IVFPQ_MODEL,
@@ -66,6 +68,11 @@ class Live:
         return {name: item for name, item in self.all_indexes.items() if READ_ALIAS in item.get("aliases", {})}
 
     @property
+    def has_heads(self) -> bool:
+        """Whether the index of documents' heads is there."""
+        return HEADS_INDEX in self.all_indexes
+
+    @property
     def write_indexes(self) -> list[str]:
         """Those that a write to the write alias may reach; one, if all is well."""
         behind = {
@@ -112,6 +119,9 @@ def apply(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> l
     else:
         cluster.request("PUT", f"/{FIRST_INDEX}", body=rendered.first_index)
         changes.append(Change("index", FIRST_INDEX, "created"))
+    if not live.has_heads:
+        heads.ensure_index(cluster)
+        changes.append(Change("index", cluster.heads_index, "created"))
     return changes
 
 
@@ -134,13 +144,16 @@ def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
     live = live_indexes(cluster)
     drifts += _alias_drift(live)
     drifts += _index_drift(live, rendered)
+    if not live.has_heads:
+        drifts.append(Drift("index", HEADS_INDEX, "", "present", MISSING))
     drifts += _model_drift(cluster, rendered)
     return drifts, live
 
 
 def live_indexes(cluster: Cluster) -> Live:
-    """The indexes named like ours or behind our aliases."""
-    return Live(cluster.request("GET", f"/{READ_ALIAS}*", params={"flat_settings": "true", "local": "true"}))
+    """The indexes named like ours or behind our aliases, and that of the heads."""
+    params = {"flat_settings": "true", "local": "true", "ignore_unavailable": "true"}
+    return Live(cluster.request("GET", f"/{READ_ALIAS}*,{HEADS_INDEX}", params=params))
 
 
 def validate(settings: Settings, dimension: int) -> list[str]:
@@ -162,7 +175,7 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
     """
     problems: list[str] = []
     whole_bodies = {INDEX_TEMPLATE: composed(rendered)}
-    for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE, JOBS_TEMPLATE):
+    for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE, HEADS_TEMPLATE, JOBS_TEMPLATE):
         whole_bodies[name] = rendered.body("index template", name)["template"]
     for name, whole in whole_bodies.items():
         body = {"index_patterns": [f"{name}-simulated-*"], "priority": 1, "template": whole}
@@ -176,6 +189,7 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
         INDEX_TEMPLATE: FIRST_INDEX,
         QUERY_LOG_TEMPLATE: f"{QUERY_LOG_TEMPLATE}-2026.01",
         KEYS_TEMPLATE: KEYS_TEMPLATE,
+        HEADS_TEMPLATE: HEADS_TEMPLATE,
         JOBS_TEMPLATE: JOBS_TEMPLATE,
     }
     for name, index in examples.items():
@@ -303,6 +317,11 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
             f"index {FIRST_INDEX} exists, but the alias {READ_ALIAS} does not name it; "
             "put the aliases back (docs/store.md) or delete the index"
         )
+    if live.indexes and not live.has_heads and _holds_passages(cluster):
+        raise StoreNotReady(
+            f"index {HEADS_INDEX} is missing while there are passages: nothing can be shown without it; "
+            "run `braid heads build`"
+        )
     if live.indexes and not live.write_indexes and len(live.indexes) > 1:
         raise StoreNotReady(
             f"alias {WRITE_ALIAS} is missing and {READ_ALIAS} names {len(live.indexes)} indexes: "
@@ -312,6 +331,10 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
         raise StoreNotReady(
             f"alias {WRITE_ALIAS} names {', '.join(live.write_indexes)}: set is_write_index on one of them"
         )
+
+
+def _holds_passages(cluster: Cluster) -> bool:
+    return bool(cluster.whole(f"/{READ_ALIAS}/_count", {"query": {"match_all": {}}})["count"])
 
 
 def _adjust_indexes(cluster: Cluster, live: Live, rendered: Rendered) -> Iterator[Change]:

@@ -13,13 +13,13 @@ from uuid import uuid4
 
 import pytest
 
-from app.errors import StoreUnavailable
-from app.ingest import access, run
-from app.ingest.access import change_readers
+from app.access import Access
+from app.ingest import protocol, run, single
 from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
+from app.ingest.single import change_readers
 from app.store import documents
-from app.store.documents import count, get_document, newest_version, read_version
+from app.store.documents import count, get_document, live_heads, read_version
 from app.store.filters import Scope
 from tests.live.leak.oracle import Caller
 from tests.live.leak.world import World, document_path
@@ -55,9 +55,8 @@ def test_another_list_is_in_force_at_once_and_nothing_is_embedded_again(world: W
     hr, legal = (world.user(name, tenant, [name], WRITER) for name in ("hr", "legal"))
     post(world, hr, "d", "The ledger of the pension fund.", acl=["hr"])
     scope = Scope(tenant)
-    before = newest_version(world.cluster, scope, "d")
-    assert before is not None
-    (old,) = read_version(world.cluster, scope, "d", before[0])
+    (before,) = live_heads(world.cluster, scope, "d")
+    (old,) = read_version(world.cluster, before)
     for _ in range(2):  # the second time from a cache
         assert texts(world, hr) == {"The ledger of the pension fund."}
         assert texts(world, legal) == set()
@@ -68,71 +67,73 @@ def test_another_list_is_in_force_at_once_and_nothing_is_embedded_again(world: W
     send(world, hr, "GET", "/v1/documents/d", status=404)
     send(world, hr, "PATCH", "/v1/documents/d", {"acl": ["hr"]}, status=404)
     assert send(world, legal, "PATCH", "/v1/documents/d", {"acl": ["legal"]})["status"] == "unchanged"
-    after = newest_version(world.cluster, scope, "d")
-    assert after is not None
-    (new,) = read_version(world.cluster, scope, "d", after[0])
+    (after,) = live_heads(world.cluster, scope, "d")
+    (new,) = read_version(world.cluster, after)
     assert old.embedding is not None
     assert old.token_vectors is not None
     for name in ("embedding", "token_vectors", "text", "title", "timestamp", "topic_tags", "uri", "embedding_model"):
         assert getattr(new, name) == getattr(old, name), name
-    assert (new.acl, new.id != old.id) == (("legal",), True)
+    assert (new.acl, new.id) == (("legal",), old.id)
 
 
 def test_a_long_document_is_changed_whole(world: World, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "_VECTORS_PAGE", 4)
-    monkeypatch.setattr(access, "_SLICE", 3)
     admin = world.key_for("admin", tenant, (), ("admin",))
     text = "\n".join(f"The ledger of part {n} tells of valve {n} and of {'much more ' * 60}." for n in range(20))
     made = post(world, admin, "long", text)
     assert made["passages"] >= 9
-    before = get_document(world.cluster, Scope(tenant), "long")
+    _, before = get_document(world.cluster, Scope(tenant), "long")
     assert send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]})["passages"] == made["passages"]
-    after = get_document(world.cluster, Scope(tenant), "long")
+    _, after = get_document(world.cluster, Scope(tenant), "long")
     assert [item["text"] for item in after] == [item["text"] for item in before]
     assert [item["position"] for item in after] == list(range(made["passages"]))
     assert {tuple(item["acl"]) for item in after} == {("hr",)}
 
 
-def test_a_change_that_breaks_off_leaves_the_document_as_it_was(
+def test_a_change_that_breaks_off_is_in_force_and_is_finished_by_the_next(
     world: World, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passages that vanish while they are read (another writer replaces the document) must not make half a version."""
-    monkeypatch.setattr(access, "_SLICE", 2)
-    admin = world.key_for("admin", tenant, (), ("admin",))
+    """The head decides who may read; passages that still carry the old list are rewritten later."""
+    admin, user = world.key_for("admin", tenant, (), ("admin",)), world.user("eve", tenant, [], WRITER)
     text = "\n".join(f"The ledger of part {n} tells of valve {n} and of {'much more ' * 60}." for n in range(14))
     made = post(world, admin, "long", text)
     assert made["passages"] >= 6
-    whole = access.read_version
-    monkeypatch.setattr(access, "read_version", lambda *given: itertools.islice(whole(*given), 5))
+    whole = documents.read_version
+    monkeypatch.setattr(protocol, "_SETTLE_TRIES", 2)
+    monkeypatch.setattr(documents, "read_version", lambda *given: itertools.islice(whole(*given), 5))
     problem = send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]}, status=503)
-    assert "at the same time" in problem["detail"]
-    assert count(world.cluster, tenant) == made["passages"]
-    assert send(world, admin, "GET", "/v1/documents/long")["acl"] == ["public"]
-    monkeypatch.setattr(access, "read_version", whole)
+    assert "only 5 of" in problem["detail"]
+    assert send(world, admin, "GET", "/v1/documents/long")["acl"] == ["hr"]
+    send(world, user, "GET", "/v1/documents/long", status=404)
+    assert texts(world, user) == set()
+    monkeypatch.setattr(documents, "read_version", whole)
     assert send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]})["passages"] == made["passages"]
+    (head,) = live_heads(world.cluster, Scope(tenant), "long")
+    assert {passage.acl for passage in read_version(world.cluster, head)} == {("hr",)}
+    assert not head.open
     assert count(world.cluster, tenant) == made["passages"]
 
 
-def test_a_write_that_was_overtaken_does_not_undo_the_change(
+def test_a_write_that_names_no_readers_does_not_undo_a_change(
     world: World, tenant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Readers are looked up before the text is embedded; who changes them in between is not overruled by that."""
+    """Readers are changed while the text is embedded: who writes it keeps them."""
     admin, user = world.key_for("admin", tenant, (), ("admin",)), world.user("eve", tenant, [], WRITER)
     post(world, admin, "handbook/a.md", "The ledger.")
     embed = run.embed
 
     def slowly(*given: Any) -> Any:
         made = embed(*given)
-        assert change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"]).status == "updated"
+        assert change_readers(world.cluster, Scope(tenant), "handbook/a.md", {"acl": ("hr",)}).status == "updated"
         return made
 
-    monkeypatch.setattr(run, "embed", slowly)
+    monkeypatch.setattr(single, "embed", slowly)
     services = world.client.application.extensions["braid"]
     # as the ingest process does for a POST, here, where it can be stopped half way
     ready = ready_document({"document_id": "handbook/a.md", "text": "The ledger, new."}, tenant=tenant, source_id="api")
-    with pytest.raises(StoreUnavailable, match="at the same time"):
-        run.ingest_document(ready, settings=world.settings, cluster=world.cluster, encoder=services.encoder)
-    monkeypatch.setattr(run, "embed", embed)
+    stored = single.ingest_document(ready, settings=world.settings, cluster=world.cluster, encoder=services.encoder)
+    assert stored.status == "updated"
+    monkeypatch.setattr(single, "embed", embed)
     assert send(world, admin, "GET", "/v1/documents/handbook/a.md")["acl"] == ["hr"]
     send(world, admin, "PATCH", "/v1/documents/handbook/a.md", {"acl": ["public"]})
     monkeypatch.setattr(run, "embed", slowly)
@@ -146,9 +147,32 @@ def test_a_write_that_was_overtaken_does_not_undo_the_change(
         encoder=services.encoder,
         options=IngestOptions(tenant=tenant),
     )
-    assert [item.reason for item in report.failed] == ["overtaken"]
+    assert (report.failed, report.changed) == ([], 1)
     assert texts(world, user) == set()
-    assert texts(world, admin) == {"The ledger."}
+    assert texts(world, admin) == {"The ledger, from a file."}
+    assert count(world.cluster, tenant) == 1
+
+
+def test_a_write_that_names_readers_must_have_seen_the_last_change(
+    world: World, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = world.key_for("admin", tenant, (), ("admin",))
+    post(world, admin, "d", "The ledger.")
+    changed = False
+
+    def between(step: str, heads: Any) -> None:
+        nonlocal changed
+        if step == "commit" and not changed:
+            changed = True
+            change_readers(world.cluster, Scope(tenant), "d", {"acl": ("hr",)})
+
+    monkeypatch.setattr(protocol, "observe", between)
+    body = {"document_id": "d", "text": "The ledger, new.", "acl": ["public"]}
+    problem = send(world, admin, "POST", "/v1/documents", body, status=409)
+    assert "at the same time" in problem["detail"]
+    monkeypatch.setattr(protocol, "observe", None)
+    found = send(world, admin, "GET", "/v1/documents/d")
+    assert (found["acl"], found["passages"][0]["text"]) == (["hr"], "The ledger.")
     assert count(world.cluster, tenant) == 1
 
 
@@ -205,9 +229,9 @@ def test_two_writers_who_can_not_see_each_other_share_an_id_and_nothing_else(wor
     assert post(world, legal, "d", "The ledger of legal.", acl=["legal"])["status"] == "created"
     assert texts(world, hr) == {"The ledger of hr."}
     assert texts(world, legal) == {"The ledger of legal."}
-    assert texts(world, both) == {"The ledger of hr.", "The ledger of legal."}
-    # who sees both gets the newest
-    assert send(world, both, "GET", "/v1/documents/d")["passages"][0]["text"] == "The ledger of legal."
+    # who sees both gets the one that was there first, never two documents under one id
+    assert texts(world, both) == {"The ledger of hr."}
+    assert send(world, both, "GET", "/v1/documents/d")["passages"][0]["text"] == "The ledger of hr."
     send(world, legal, "DELETE", "/v1/documents/d", status=204)
     send(world, legal, "DELETE", "/v1/documents/d", status=404)
     assert texts(world, both) == {"The ledger of hr."}
@@ -291,13 +315,13 @@ def test_ingesting_the_source_again_leaves_the_readers_and_tells_what_it_took(
     assert ingest().new == 2
     assert told
     assert not any(told)
-    stored = change_readers(world.cluster, Scope(tenant), "handbook/a.md", ["hr"])
+    stored = change_readers(world.cluster, Scope(tenant), "handbook/a.md", {"acl": ("hr",)})
     assert (stored.status, stored.revoking) == ("updated", True)
     assert ingest().unchanged == 2
     assert told == []
     (folder / "a.md").write_text("# A\n\nThe ledger of A, second edition.\n")
     assert (ingest().changed, told) == (1, [False])
-    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[0]["acl"] == ["hr"]
+    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[1][0]["acl"] == ["hr"]
     assert ingest(acl=("hr", "legal")).changed == 2
     assert any(told)  # b.md was everybody's
     assert ingest(acl=("public",)).changed == 2
@@ -306,7 +330,7 @@ def test_ingesting_the_source_again_leaves_the_readers_and_tells_what_it_took(
     assert ingest(sync=True).deleted == 1
     assert any(told)
     assert ingest(acl=()).changed == 1
-    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[0]["acl"] == []
+    assert get_document(world.cluster, Scope(tenant), "handbook/a.md")[0].access == Access(())
 
 
 def test_the_command_line_changes_readers(braid_up: dict[str, Any]) -> None:

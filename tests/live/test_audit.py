@@ -109,6 +109,7 @@ def test_braid_up_keeps_it_beside_its_data(braid_up: dict[str, Any]) -> None:
         ("delete", 404),
     ]
     assert ours[0]["passages"] == 1
+    assert [line.get("outcome") for line in ours] == ["created", None, "deleted", None]
     said = {line["query_id"]: line for line in lines(path) if "query_id" in line}
     assert said[found["query_id"]] | {"results": 1, "action": "search"} == said[found["query_id"]]
     (answered,) = [identity for identity, line in said.items() if line["action"] == "answer" and identity in events]

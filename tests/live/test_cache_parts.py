@@ -179,8 +179,34 @@ def test_a_lost_counter_does_not_count_again_from_where_it_was(connection: Redis
     assert None not in seen
     writes = [item.writes for item in seen if item is not None]
     assert writes == sorted(writes)
-    raw.set(f"braid:{tenant}:revocations", b"not a number")
-    assert generation.current(tenant) is None
+
+
+GARBAGE = (b"not a number", b"", b"9" * 400, b"9" * 18, b"-5", b"1e3", b" 12", "٣".encode(), b"\x80\x04\x95.")
+
+
+@pytest.mark.parametrize("kind", ["index-generation", "revocations"])
+@pytest.mark.parametrize("whose", ["tenant", "all"])
+def test_whatever_lies_in_place_of_a_counter_is_replaced(
+    connection: RedisConnection, raw: Any, kind: str, whose: str
+) -> None:
+    tenant = f"t{secrets.token_hex(4)}"
+    key = f"braid:{tenant if whose == 'tenant' else '*'}:{kind}"
+    generation = IndexGeneration(connection)
+    seen = {generation.current(tenant)}
+
+    def put_list() -> None:
+        raw.delete(key)
+        raw.lpush(key, "x")
+
+    for number, put in enumerate([*(lambda value=value: raw.set(key, value) for value in GARBAGE), put_list]):
+        put()
+        time.sleep(0.002)  # counters begin at the time in milliseconds
+        found = generation.current(tenant) if number % 2 else generation.advance(tenant, revoking=True)
+        assert found is not None
+        assert found not in seen
+        assert max(found.writes, found.revocations) < 2**53
+        seen.add(found)
+        assert generation.current(tenant) == found
 
 
 def test_one_computes_and_the_others_wait(settings: Settings, key: str) -> None:
@@ -262,21 +288,23 @@ def test_a_revocation_that_redis_missed_is_made_up_for(
     tenant = f"t{secrets.token_hex(4)}"
     with start_valkey(embedded_settings, data_dir=server_folder) as server:
         connection = RedisConnection(load_settings(redis_url=server.url))
-        generation = IndexGeneration(connection)
+        generation, of_another = IndexGeneration(connection), IndexGeneration(connection)
         before = generation.current(tenant)
         assert before is not None
+        assert of_another.current(tenant) == before
         with redis.Redis.from_url(server.url) as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", "1")  # every write is refused, as by a Redis that is full
             assert generation.advance(tenant, revoking=True) is None
             assert generation.advance(tenant, revoking=False) is None
-            assert generation.current(tenant) is None  # nothing is served that may be older
+            for one in (generation, of_another):
+                assert one.current(tenant) is None  # nothing is served that may be older
             client.config_set("maxmemory", "0")
         after = generation.current(tenant)
         assert after is not None
-        assert after.revocations == before.revocations + 1
+        assert after.revocations > before.revocations
         assert after.writes > before.writes
-        assert generation.current(tenant) == after
+        assert generation.current(tenant) == of_another.current(tenant) == after
         connection.close()
 
 

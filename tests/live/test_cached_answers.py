@@ -7,8 +7,10 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,10 +21,16 @@ from flask.testing import FlaskClient
 
 from app.api.factory import create_app
 from app.api.services import Services
-from app.config import load_settings
+from app.cache.age import stamp
+from app.config import Settings, load_settings
 from app.deadline import Deadline
+from app.embedded.valkey import start_valkey
+from app.errors import StoreUnavailable
 from app.features import ALL_ON
+from app.search.readiness import ReadinessGate
 from app.search.request import SearchRequest
+from app.serving.freshness import Freshness
+from app.store import documents
 from app.store.filters import Scope
 
 pytestmark = pytest.mark.live
@@ -187,7 +195,7 @@ def scoped(app: tuple[Services, FlaskClient], source: str, scope: Scope) -> Any:
 def kept(app: tuple[Services, FlaskClient], source: str, scope: Scope, answer: str) -> None:
     look = scoped(app, source, scope)
     assert look.outcome == "miss"
-    look.finish({"answer": answer, "seen": look.seen, "made_at": time.time()})
+    look.finish({"answer": answer, "seen": look.seen, "made_at": stamp()})
 
 
 @pytest.mark.parametrize(
@@ -313,7 +321,7 @@ def test_the_flag_near_cache_switches_it_off(app: tuple[Services, FlaskClient], 
     request = SearchRequest.model_validate({"query": "marmot food", "filter": {"source_id": [source]}})
     kept_look = services.answers.look("search", request, Scope("default"), ALL_ON, Deadline.after(10_000))
     assert kept_look.outcome == "miss"
-    kept_look.finish({"answer": "kept", "seen": kept_look.seen, "made_at": time.time()})
+    kept_look.finish({"answer": "kept", "seen": kept_look.seen, "made_at": stamp()})
     other = SearchRequest.model_validate({"query": "Marmot food?", "filter": {"source_id": [source]}})
     for features, expected in ((ALL_ON, "near"), (replace(ALL_ON, near_cache=False), "miss")):
         look = services.answers.look("search", other, Scope("default"), features, Deadline.after(10_000))
@@ -366,6 +374,67 @@ def test_a_bound_on_staleness_bridges_additions_but_no_deletion(
         assert search(bounded, source)["total"] == 3
 
 
+@pytest.mark.parametrize("revoke", ["narrow", "delete"])
+def test_a_revocation_that_redis_refused_is_not_bridged_by_another_process(
+    braid_up: dict[str, Any], embedded_settings: Settings, server_folder: Path, source: str, revoke: str
+) -> None:
+    with start_valkey(embedded_settings, data_dir=server_folder) as server, ExitStack() as stack:
+        own = {**braid_up, "redis_url": server.url}
+        (_, writer), reader = (stack.enter_context(opened(own, cache_staleness_ms=60_000)) for _ in range(2))
+        raw = stack.enter_context(redis.Redis.from_url(server.url))
+        staff = Scope("default", frozenset({"public"}))
+        kept(reader, source, staff, "with two")
+        put(writer, source, "three", "Marmots eat grass.")
+        assert scoped(reader, source, staff).record["answer"] == "with two"  # additions are bridged
+        raw.config_set("maxmemory-policy", "noeviction")
+        raw.config_set("maxmemory", "1")  # every write is refused, as by a Redis that is full
+        path = f"/v1/documents/{source}-two"
+        done = writer.patch(path, json={"acl": ["hr"]}) if revoke == "narrow" else writer.delete(path)
+        assert done.status_code in {200, 204}, done.text
+        look = scoped(reader, source, staff)
+        assert look.record is None
+        raw.config_set("maxmemory", "0")
+        look = scoped(reader, source, staff)
+        assert (look.outcome, look.record) == ("miss", None)
+        look.finish(None)
+
+
+@pytest.mark.parametrize("back_s", [5.0, 30.0, 3600.0])
+def test_a_clock_that_was_set_back_makes_no_answer_younger(
+    braid_up: dict[str, Any], source: str, monkeypatch: pytest.MonkeyPatch, back_s: float
+) -> None:
+    with opened(braid_up, cache_staleness_ms=1000) as bounded:
+        search(bounded[1], source)
+        time.sleep(1.1)
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() - back_s)
+        put(bounded[1], source, "three", "Marmots eat grass.")
+        found = search(bounded[1], source)
+        assert (found["cache"], found["total"]) == ("miss", 3)
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/answer"])
+@pytest.mark.parametrize("silent", ["passages", "templates"])
+def test_who_can_not_say_whether_anything_changed_costs_the_cache_and_not_the_answer(
+    braid_up: dict[str, Any], source: str, path: str, silent: str
+) -> None:
+    released = threading.Event()
+
+    def ask(*_: str) -> Any:
+        released.wait(60)
+        raise StoreUnavailable("it never said")
+
+    with opened(braid_up) as (services, client), ThreadPoolExecutor() as executor:
+        assert search(client, source)["cache"] in {"miss", "exact"}
+        if silent == "passages":
+            services.answers._freshness = Freshness(ask, executor)
+        else:
+            services.answers._gate = ReadinessGate(ask, executor)
+        answer = client.post(path, json={"query": "marmot", "filter": {"source_id": [source]}, "timeout_ms": 5000})
+        released.set()
+        assert (answer.status_code, answer.json["cache"], answer.json["total"]) == (200, "off", 2)
+
+
 def test_without_redis_the_service_goes_on(braid_up: dict[str, Any], client: FlaskClient, source: str) -> None:
     gone = {**braid_up, "redis_url": "redis://127.0.0.1:1/0"}
     with opened(gone) as (_, alone):
@@ -373,3 +442,25 @@ def test_without_redis_the_service_goes_on(braid_up: dict[str, Any], client: Fla
             found = search(alone, source)
             assert (found["cache"], found["total"], found["index_generation"]) == ("off", 2, None)
         assert any("Redis" in line for line in alone.get("/readyz").json["warnings"])
+
+
+def test_strangers_make_no_work_by_asking_whether_the_service_is_ready(
+    braid_up: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "the-operators-own-key"
+    with opened(braid_up, api_key=key) as (services, client):
+        work: list[str] = []
+        count, alive = documents.count, services.redis.alive
+        monkeypatch.setattr(documents, "count", lambda *given: work.append("count") or count(*given))
+        monkeypatch.setattr(services.redis, "alive", lambda: work.append("ping") or alive())
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            work.clear()
+            began = time.monotonic()
+            for _ in range(50):
+                answer = client.get("/readyz", headers=headers)
+                assert (answer.status_code, answer.json["passages"]) == (200, None)
+            assert len(work) <= 2 * (2 + int(time.monotonic() - began))
+        work.clear()
+        known = [client.get("/readyz", headers={"Authorization": f"Bearer {key}"}).json for _ in range(3)]
+        assert all(item["passages"] is not None for item in known)
+        assert work == ["count", "ping"] * 3

@@ -178,10 +178,10 @@ def test_weighing_the_passages_of_an_answer_belongs_to_its_turn(
     weighing, go_on = threading.Event(), threading.Event()
     weigh = services.generator.weigh
 
-    def slowly(question: str, hits: Sequence[Hit]) -> Weighed:
+    def slowly(question: str, hits: Sequence[Hit], timeout_s: float) -> Weighed:
         weighing.set()
         assert go_on.wait(120)
-        return weigh(question, hits)
+        return weigh(question, hits, timeout_s)
 
     monkeypatch.setattr(services.generator, "weigh", slowly)
     app = create_app(services)

@@ -116,6 +116,19 @@ def test_a_redis_that_hangs_is_waited_for_shortly_and_taken_back(own_valkey: Emb
         wait_for(back, "Redis was not taken back")
 
 
+def test_cached_answers_do_not_push_windows_out(embedded_settings: Settings, server_folder: Path) -> None:
+    with (
+        start_valkey(embedded_settings, data_dir=server_folder, max_memory_mb=8) as small,
+        running_service(redis_url=small.url, rate_limit_key="6/hour", rate_limit_tenant="9/day") as service,
+        redis.Redis.from_url(small.url) as client,
+    ):
+        assert [ask(service).status_code for _ in range(7)] == [200] * 6 + [429]
+        for number in range(800):  # 80 MB into 8
+            client.set(f"braid:response:{number}", b"x" * 100_000, ex=600)
+        assert client.info("stats")["evicted_keys"] > 600
+        assert ask(service).status_code == 429
+
+
 def test_foreign_bytes_under_our_keys_are_no_error(own_valkey: EmbeddedValkey) -> None:
     with (
         running_service(redis_url=own_valkey.url, rate_limit_key="50/hour") as service,

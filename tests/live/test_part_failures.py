@@ -184,6 +184,47 @@ def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(node
     cluster.close()
 
 
+@pytest.fixture(scope="module")
+def own_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
+    """A `braid up` whose parts a test may stop."""
+    with running_braid() as up:
+        yield up
+
+
+def test_searches_find_out_that_the_node_is_frozen_and_say_so(own_up: dict[str, Any]) -> None:
+    """One caller with a second each: what comes before the search must not eat it up."""
+    body, up = {"query": "why does a turbine vibrate", "timeout_ms": 1000}, own_up
+    with httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as client:
+        answer = client.post("/v1/documents", json={"document_id": "one", "text": "Ice makes a turbine vibrate."})
+        assert answer.status_code == 200, answer.text
+        eventually(lambda: client.post("/v1/search", json=body).json().get("cache") == "exact")
+        (pid,) = nodes_of(up["data"], 1).values()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            told: list[dict[str, Any]] = []
+            while len(told) < 5 and "a moment ago" not in (told[-1]["detail"] if told else ""):
+                if (answer := client.post("/v1/search", json=body)).status_code != 200:  # or seen before it froze
+                    told.append(answer.json())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert {item["status"] for item in told} <= {503, 504}
+        # two legs a search, and a question of the cache: three silences are soon there
+        assert "a moment ago" in told[-1]["detail"], told
+        assert len(told) <= 4, told
+        eventually(lambda: client.post("/v1/search", json=body).status_code == 200)
+
+
+def test_a_valkey_that_ended_is_mentioned_and_the_service_goes_on(own_up: dict[str, Any]) -> None:
+    folder = str(own_up["data"] / "valkey")
+    (valkey,) = (one for one in psutil.Process(own_up["pid"]).children(recursive=True) if one.cwd() == folder)
+    valkey.kill()
+    said = own_up["data"].parent / "up.err"
+    eventually(lambda: "Valkey ended" in said.read_text())
+    body = {"query": "why does a turbine vibrate"}
+    answer = httpx2.post(f"{own_up['url']}/v1/search", json=body, timeout=60, trust_env=False)
+    assert (answer.status_code, answer.json()["cache"]) == (200, "off")
+
+
 TEXTS = {f"node-{n}": f"Ice on the blades makes turbine {n} vibrate until its bearings fail." for n in range(12)}
 
 
@@ -258,15 +299,15 @@ def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Setting
         assert told <= {"readiness"}, told
 
 
-def nodes_of(data: Path) -> dict[int, int]:
+def nodes_of(data: Path, nodes: int = 3) -> dict[int, int]:
     """Number -> process id of the nodes' Java processes."""
     found: dict[int, int] = {}
     for one in psutil.process_iter(["cmdline"]):
         line: list[Any] = one.info["cmdline"] or []
-        for number in (1, 2, 3):
+        for number in range(1, nodes + 1):
             if line and "java" in line[0] and any(f"{data}/opensearch/node-{number}" in part for part in line):
                 found[number] = one.pid
-    assert set(found) == {1, 2, 3}
+    assert set(found) == set(range(1, nodes + 1))
     return found
 
 

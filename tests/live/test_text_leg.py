@@ -20,7 +20,7 @@ import pytest
 from app.config import load_settings
 from app.embedding.encoder import load_encoder
 from app.ingest.records import ready_document
-from app.ingest.run import ingest_document
+from app.ingest.single import ingest_document
 from app.search.readiness import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.service import SearchService

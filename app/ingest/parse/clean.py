@@ -71,4 +71,4 @@ _TOOL_TITLE = re.compile(
 def sensible_title(title: str | None) -> str:
     """`title` of a file's metadata if it looks like one that a person gave, else an empty text."""
     cleaned = clean(title or "")
-    return "" if _TOOL_TITLE.match(cleaned) or len(cleaned) > 300 else cleaned
+    return "" if len(cleaned) > 300 or _TOOL_TITLE.match(cleaned) else cleaned

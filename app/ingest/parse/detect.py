@@ -58,7 +58,8 @@ _MAGIC = (
     (b"%!PS", "PostScript"),
 )
 _OLE, _OLE_ENCRYPTED = _MAGIC[0][0], "EncryptedPackage".encode("utf-16-le")
-_HTML = re.compile(r"(?is)\A\s*(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html[\s>])")
+_HTML = re.compile(r"(?is)\A\s*+(?><\?xml[^>]*\?>\s*)?+(?>(?:<!--.*?-->\s*)*)<(!doctype\s+html|html[\s>])")
+"""Each part is matched once and kept (possessive, atomic): giving comments back would double the time with each."""
 _HEAD = 1024
 """Bytes within which a PDF's header may begin (ISO 32000, implementation note 13)."""
 

@@ -31,6 +31,19 @@ _CODE_CHARACTERS = re.compile(r"[{}();=<>\[\]#$\\|]|\w_\w")
 _LIST_STYLE = re.compile(r"(?i)^(list|liste|lista|lijst|listen)\b")
 _MONOSPACE = re.compile(r"(?i)courier|consolas|mono|menlo|lucida console|source code|cascadia|typewriter")
 _MAX_DEPTH = 60
+_MAX_STYLES = 30
+"""Styles that one is based on, one upon the other; Word's own go four deep."""
+_DAMAGE = (
+    OpcError,
+    etree.LxmlError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+)
+"""What python-docx and lxml raise where a part is not what they take it for."""
 _TRANSPARENT = frozenset({"sdt", "sdtContent", "customXml", "smartTag", "ins", "moveTo", "AlternateContent", "Choice"})
 
 
@@ -42,7 +55,7 @@ def open_word(data: bytes, limits: Limits) -> WordDocument:
     """
     try:
         return docx.Document(open_office(data, limits))
-    except (OpcError, KeyError, ValueError, AttributeError, IndexError, zipfile.BadZipFile, etree.LxmlError) as error:
+    except _DAMAGE as error:
         raise DocumentRejected(
             f"the Word file is damaged ({type(error).__name__}): open it in Word and save it anew", reason="broken"
         ) from error
@@ -71,6 +84,7 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
         source_type=SourceType.DOCX,
         timestamp=modified.replace(tzinfo=UTC) if isinstance(modified, datetime) else None,
         tags=tuple(t for part in re.split("[,;]", str(_property(word, "keywords"))) if (t := clean(part))),
+        warnings=tuple(reader.warnings),
     )
 
 
@@ -79,7 +93,7 @@ def _property(word: WordDocument, name: str) -> object:
         # where a file has none, python-docx would make some up
         had = any(relation.reltype.endswith("/core-properties") for relation in word.part.package.rels.values())
         return (had and getattr(word.core_properties, name)) or ""
-    except (ValueError, KeyError, AttributeError):
+    except _DAMAGE:
         return ""  # a damaged docProps/core.xml costs its fields, no more
 
 
@@ -113,7 +127,7 @@ class _Style:
 
 def _outline(element: etree._Element) -> int:
     value = element.get(f"{W}val", "9")
-    return int(value) + 1 if value.isdigit() and int(value) < 9 else 0
+    return int(value) + 1 if re.fullmatch("[0-8]", value) else 0
 
 
 class _Reader:
@@ -123,11 +137,17 @@ class _Reader:
         self._word = word
         self._styles: dict[str, _Style] = {}
         self.title = ""
+        self.warnings: list[str] = []
         self._in_code = False
 
     @cached_property
     def _style_elements(self) -> dict[str, etree._Element]:
-        return {style.get(f"{W}styleId", ""): style for style in self._word.styles.element.iter(f"{W}style")}
+        try:
+            styles = self._word.styles.element
+        except _DAMAGE:
+            self.warnings.append("the styles of the file can't be read: headings are told by their look alone")
+            return {}
+        return {style.get(f"{W}styleId", ""): style for style in styles.iter(f"{W}style")}
 
     @cached_property
     def _notes(self) -> dict[tuple[str, str], etree._Element]:
@@ -135,7 +155,11 @@ class _Reader:
         for kind in ("footnote", "endnote"):
             for relation in self._word.part.rels.values():
                 if relation.reltype.endswith(f"/{kind}s") and not relation.is_external:
-                    root = etree.fromstring(relation.target_part.blob, etree.XMLParser(resolve_entities=False))
+                    try:
+                        root = etree.fromstring(relation.target_part.blob, etree.XMLParser(resolve_entities=False))
+                    except _DAMAGE:
+                        self.warnings.append(f"the {kind}s can't be read: left out")
+                        continue
                     notes |= {(kind, note.get(f"{W}id", "")): note for note in root.iter(f"{W}{kind}")}
         return notes
 
@@ -143,8 +167,9 @@ class _Reader:
         style = paragraph.find(f"{W}pPr/{W}pStyle")
         key = style.get(f"{W}val", "") if style is not None else ""
         if key not in self._styles:
-            chain, at = [], self._style_elements.get(key)
-            while at is not None and at not in chain:
+            chain: list[etree._Element] = []
+            at = self._style_elements.get(key)
+            while at is not None and len(chain) < _MAX_STYLES and at not in chain:
                 chain.append(at)
                 based = at.find(f"{W}basedOn")
                 at = self._style_elements.get(based.get(f"{W}val", "")) if based is not None else None
@@ -152,11 +177,14 @@ class _Reader:
         return self._styles[key]
 
     def body(self) -> Iterator[Block]:
-        yield from self._blocks(self._word.element.body, 0)
+        body = self._word.element.find(f"{W}body")
+        if body is not None:
+            yield from self._blocks(body, 0)
 
     def _blocks(self, container: etree._Element, depth: int) -> Iterator[Block]:
         if depth > _MAX_DEPTH:
             raise DocumentRejected("its tables or text boxes are nested too deep to be read", reason="broken")
+        loose = True
         for child in container:
             name = etree.QName(child).localname if isinstance(child.tag, str) else ""
             if name == "p":
@@ -165,9 +193,11 @@ class _Reader:
                 yield from self._table(child, depth)
             elif name in _TRANSPARENT:
                 yield from self._blocks(child, depth + 1)
-            elif name in ("oMathPara", "oMath", "r", "hyperlink") and (text := clean(text_of(container))):
-                yield Block(BlockKind.PARAGRAPH, text)
-                return
+            elif loose and name in ("oMathPara", "oMath", "r", "hyperlink"):
+                if text := clean(text_of(container)):
+                    yield Block(BlockKind.PARAGRAPH, text)
+                    return
+                loose = False  # the same for each of its children
 
     def _paragraph(self, paragraph: etree._Element, depth: int) -> Iterator[Block]:
         raw = text_of(paragraph)

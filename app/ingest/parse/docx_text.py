@@ -44,7 +44,7 @@ def _texts(element: etree._Element) -> Iterator[str]:
         elif tag == f"{M}oMath":
             yield f" {math(child)} "
         elif tag == f"{M}oMathPara":
-            yield " ".join(math(part) for part in child.iter(f"{M}oMath"))
+            yield " ".join(math(part) for part in child.iter(f"{M}oMath") if is_outermost(part))
         elif tag == f"{W}sym":
             yield _symbol(child)
         elif tag in _CHARACTERS:
@@ -68,21 +68,29 @@ def _texts(element: etree._Element) -> Iterator[str]:
 def _symbol(element: etree._Element) -> str:
     try:
         return chr(int(element.get(f"{W}char", ""), 16))
-    except ValueError:
+    except (ValueError, OverflowError):
         return ""
 
 
 def text_boxes(element: etree._Element) -> Iterator[etree._Element]:
     """The contents of text boxes anchored in `element`, each once (not again as the fallback for older programs)."""
+    replaced: dict[etree._Element, bool] = {}  # looked for once: a fallback may hold many
     for box in element.iter(f"{W}txbxContent"):
         fallback = next(box.iterancestors(f"{MC}Fallback"), None)
         if fallback is not None:
-            parent = fallback.getparent()
-            choice = parent.find(f"{MC}Choice") if parent is not None else None
-            if choice is not None and next(choice.iter(f"{W}txbxContent"), None) is not None:
+            if fallback not in replaced:
+                parent = fallback.getparent()
+                choice = parent.find(f"{MC}Choice") if parent is not None else None
+                replaced[fallback] = choice is not None and next(choice.iter(f"{W}txbxContent"), None) is not None
+            if replaced[fallback]:
                 continue
         if next(box.iterancestors(f"{W}txbxContent"), None) is None or box is element:
             yield box
+
+
+def is_outermost(formula: etree._Element) -> bool:
+    """Whether a formula is in no other, whose text holds its own already."""
+    return next(formula.iterancestors(f"{M}oMath"), None) is None
 
 
 def shape_texts(element: etree._Element) -> list[str]:
@@ -123,6 +131,11 @@ def _property(element: etree._Element, path: str, default: str) -> str:
     return default if found is None else found.get(f"{M}val", default)
 
 
+def _root_sign(part: _Parts) -> str:
+    degree = _group(part.get("deg"))  # once: a root in the degree of a root in a degree would double the time each
+    return f"root_{degree}" if degree else "sqrt"
+
+
 def _nary(part: _Parts, element: etree._Element) -> str:
     sign = _property(element, "naryPr/chr", "∫")
     below, above = _group(part.get("sub")), _group(part.get("sup"))
@@ -146,7 +159,7 @@ _MATH: dict[str, Callable[[_Parts, etree._Element], str]] = {
     "sSub": lambda p, e: f"{math(p.get('e'))}_{_group(p.get('sub'))}",
     "sSubSup": lambda p, e: f"{math(p.get('e'))}_{_group(p.get('sub'))}^{_group(p.get('sup'))}",
     "sPre": lambda p, e: f"_{_group(p.get('sub'))}^{_group(p.get('sup'))}{math(p.get('e'))}",
-    "rad": lambda p, e: f"{'root_' + _group(p.get('deg')) if math(p.get('deg')) else 'sqrt'}({math(p.get('e'))})",
+    "rad": lambda p, e: f"{_root_sign(p)}({math(p.get('e'))})",
     "func": lambda p, e: f"{math(p.get('fName'))} {math(p.get('e'))}",
     "limLow": lambda p, e: f"{math(p.get('e'))}_{_group(p.get('lim'))}",
     "limUpp": lambda p, e: f"{math(p.get('e'))}^{_group(p.get('lim'))}",

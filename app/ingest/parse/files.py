@@ -26,24 +26,19 @@ def check_name(path: Path) -> None:
         )
 
 
-def read_file(path: Path, limits: Limits) -> bytes:
+def read_file(path: Path, limits: Limits, handle: int | None = None) -> bytes:
     """The whole file. It is opened once, so that what was checked is what is read.
+
+    `handle`: a descriptor of the content where the file is open already, and `path` only its name; it stays open.
 
     Raises:
         DocumentRejected: ``bad-name``, ``not-a-file`` (a link, folder, pipe, device), ``unreadable``, ``too-large``,
             ``empty``.
     """
     check_name(path)
-    try:
-        # a pipe without a writer would block an ordinary open for ever
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DocumentRejected("a symbolic link: give the file that it leads to", reason="not-a-file") from error
-        if error.errno == errno.ENXIO:
-            raise DocumentRejected("a socket or pipe, not a file", reason="not-a-file") from error
-        raise DocumentRejected(f"the file can't be read: {error.strerror}", reason="unreadable") from error
-    with open(handle, "rb") as file:
+    if handle is not None:
+        os.lseek(handle, 0, os.SEEK_SET)
+    with open(_opened(path) if handle is None else handle, "rb", closefd=handle is None) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise DocumentRejected("a folder, pipe or device, not a file", reason="not-a-file")
@@ -58,6 +53,18 @@ def read_file(path: Path, limits: Limits) -> bytes:
     if not data:
         raise DocumentRejected("the file is empty (0 bytes)", reason="empty")
     return data
+
+
+def _opened(path: Path) -> int:
+    try:
+        # a pipe without a writer would block an ordinary open for ever
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DocumentRejected("a symbolic link: give the file that it leads to", reason="not-a-file") from error
+        if error.errno == errno.ENXIO:
+            raise DocumentRejected("a socket or pipe, not a file", reason="not-a-file") from error
+        raise DocumentRejected(f"the file can't be read: {error.strerror}", reason="unreadable") from error
 
 
 def _too_large(size: int, limits: Limits) -> DocumentRejected:

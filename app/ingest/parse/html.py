@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 
 from lxml import etree
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
@@ -104,8 +106,21 @@ _BLOCK_TAGS = frozenset(
         "layout-cell",
     ]
 ) | frozenset(_HEADINGS)
-_CONFLUENCE_CODE = re.compile(r"(?is)<ac:plain-text-body>\s*<!\[CDATA\[(.*?)\]\]>\s*</ac:plain-text-body>")
-_CONFLUENCE_TITLE = re.compile(r"(?i)<ri:(?:page|attachment)[^>]*?ri:(?:content-title|filename)=\"([^\"]*)\"[^>]*?/?>")
+# no tag of Confluence's storage format has a bare < or > in it: a search that ends at either is linear
+_CONFLUENCE_CODE = (
+    re.compile(r"(?i)<ac:plain-text-body>\s*<!\[CDATA\["),
+    re.compile(r"(?i)\]\]>\s*</ac:plain-text-body>"),
+)
+_CONFLUENCE_PARAMETER = re.compile(r"(?i)<ac:parameter\b[^<>]*(?<!/)>"), re.compile(r"(?i)</ac:parameter>")
+_CONFLUENCE_LAYOUT = re.compile(r"(?i)<(/?)ac:(?:rich-text-body|layout(?:-section|-cell)?|structured-macro)\b[^<>]*>")
+_CONFLUENCE_LINK = re.compile(r"(?i)<ri:(?:page|attachment)\b([^<>]*)>")
+_CONFLUENCE_TITLE = re.compile(r"(?i)\bri:(?:content-title|filename)=\"([^\"]*)\"")
+_TAG = re.compile(r"""<([a-zA-Z][^\s<>"'/]*+)((?:[^<>"']++|"[^"]*+"|'[^']*+')*+)""")
+_ATTRIBUTE = re.compile(r"""[^\s=<>"'/]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>"']++))?+""")
+_LONG_TAG = 10_000
+_MAX_ATTRIBUTES = 500
+"""Of one element; libxml2 walks all of them to add another, so that 200,000 take minutes."""
+_CDATA = re.compile(r"<!\[CDATA\["), re.compile(r"\]\]>")
 _DATES = (
     "article:modified_time",
     "last-modified",
@@ -120,6 +135,11 @@ _DATES = (
 )
 _XML_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _CHARSET = re.compile(rb"(?i)<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([a-z0-9_\-:]+)")
+_CHARACTER_SET = re.compile(
+    r"utf-8(-sig)?|cp\d+|iso8859-\d+|koi8-[rtu]|mac-\w+|gb\w+|hz|big5\w*|euc_\w+|iso2022_\w+|shift_jis\w*|johab|"
+    r"tis-620|ptcp154|kz1048"
+)
+"""Python's names of what can be a page's. Its other codecs (undefined, punycode, unicode_escape) are no such thing."""
 _MAX_DEPTH = 200
 
 
@@ -149,13 +169,11 @@ def _text(data: bytes) -> str:
     """Decoded as browsers do: byte order mark, declared character set, then what the bytes look like."""
     declared = _CHARSET.search(data[:4096])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        encoding = declared[1].decode("ascii")
-        # pages that say Latin-1 mean Windows-1252, as the WHATWG encoding standard has it
-        encoding = (
-            "cp1252" if encoding.lower() in ("iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii") else encoding
-        )
         try:
-            if encoding.lower().replace("_", "-") not in ("utf-16", "utf-32"):
+            encoding = codecs.lookup(declared[1].decode("ascii")).name
+            # pages that say Latin-1 mean Windows-1252, as the WHATWG encoding standard has it
+            encoding = "cp1252" if encoding in ("iso8859-1", "ascii") else encoding
+            if _CHARACTER_SET.fullmatch(encoding):
                 return data.decode(encoding)
         except (LookupError, UnicodeDecodeError):
             pass
@@ -170,20 +188,44 @@ def read_html(text: str) -> HtmlElement:
     """
     text = _XML_DECLARATION.sub("", text).replace("\x00", "")
     if "<ac:" in text or "<ri:" in text:
-        text = _CONFLUENCE_CODE.sub(lambda found: f"<pre>{_escape(found[1])}</pre>", text)
-        text = _CONFLUENCE_TITLE.sub(lambda found: f"<span>{found[1]}</span>", text)
-        text = re.sub(r"(?is)<ac:parameter\b[^>]*>.*?</ac:parameter>", "", text)
-        text = re.sub(
-            r"(?i)<(/?)ac:(?:rich-text-body|layout(?:-section|-cell)?|structured-macro)\b[^>]*>", r"<\1div>", text
-        )
-        text = re.sub(r"(?is)<!\[CDATA\[(.*?)\]\]>", lambda found: _escape(found[1]), text)
+        text = replace_between(text, *_CONFLUENCE_CODE, lambda code: f"<pre>{_escape(code)}</pre>")
+        text = _CONFLUENCE_LINK.sub(_link_title, text)
+        text = replace_between(text, *_CONFLUENCE_PARAMETER, lambda _: "")
+        text = _CONFLUENCE_LAYOUT.sub(r"<\1div>", text)
+        text = replace_between(text, *_CDATA, _escape)
     if not text.strip():
         raise DocumentRejected("there is no text in it", reason="empty")
+    text = _TAG.sub(_with_fewer_attributes, text)
     parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True, huge_tree=True)
     try:
         return document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except etree.ParserError as error:
         raise DocumentRejected("there is nothing in it that is HTML", reason="empty") from error
+
+
+def replace_between(text: str, begin: re.Pattern[str], end: re.Pattern[str], make: Callable[[str], str]) -> str:
+    """`text` with `make` of what is between `begin` and the next `end` in the place of all three.
+
+    A lazy expression (``begin.*?end``) would look for the end anew from each beginning, to the end of the file where
+    there is none: quadratic.
+    """
+    parts, at = [], 0
+    while (first := begin.search(text, at)) and (last := end.search(text, first.end())):
+        parts += [text[at : first.start()], make(text[first.end() : last.start()])]
+        at = last.end()
+    return "".join([*parts, text[at:]])
+
+
+def _with_fewer_attributes(tag: re.Match[str]) -> str:
+    if len(tag[0]) < _LONG_TAG:
+        return tag[0]
+    kept = islice(_ATTRIBUTE.finditer(tag[2]), _MAX_ATTRIBUTES)
+    return " ".join([f"<{tag[1]}", *(attribute[0] for attribute in kept)])
+
+
+def _link_title(link: re.Match[str]) -> str:
+    title = _CONFLUENCE_TITLE.search(link[1])
+    return f"<span>{title[1]}</span>" if title else link[0]
 
 
 def _escape(text: str) -> str:
@@ -241,7 +283,7 @@ def _element(element: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
     tag = element.tag.rsplit(":", 1)[-1] if isinstance(element.tag, str) else ""
     if tag in _HEADINGS:
         yield None
-        text = clean("".join(_inline(element)))
+        text = clean("".join(_inline(element, depth)))
         if text:
             yield Block(BlockKind.HEADING, text, level=_HEADINGS[tag])
         yield None
@@ -273,8 +315,8 @@ def _element(element: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
         yield from _walk(element, depth, lists)
 
 
-def _inline(element: HtmlElement) -> Iterator[str]:
-    for piece in _walk(element, _MAX_DEPTH - 20, 0):
+def _inline(element: HtmlElement, depth: int) -> Iterator[str]:
+    for piece in _walk(element, max(depth, _MAX_DEPTH - 20), 0):
         yield f" {piece.text} " if isinstance(piece, Block) else piece or " "
 
 
@@ -308,10 +350,10 @@ def _table(table: HtmlElement, depth: int, lists: int) -> Iterator[_Piece]:
         yield from _walk(table, depth, lists)
         return
     for caption in table.findall("caption"):
-        yield "".join(_inline(caption))
+        yield "".join(_inline(caption, depth))
         yield None
     for row in cells:
-        texts = [clean("".join(_inline(cell))) for cell in row]
+        texts = [clean("".join(_inline(cell, depth))) for cell in row]
         if any(texts):
             yield Block(BlockKind.TABLE_ROW, " | ".join(texts).strip())
 

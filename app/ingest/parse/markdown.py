@@ -13,15 +13,16 @@ from markdown_it import MarkdownIt
 
 from app.errors import DocumentRejected
 from app.ingest.parse.clean import clean, sensible_title, title_from_name
-from app.ingest.parse.html import extract, parse_date, read_html
+from app.ingest.parse.html import extract, parse_date, read_html, replace_between
 from app.ingest.parse.limits import Limits
 from app.ingest.parse.plaintext import decode
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 _LARGEST_FRONT_MATTER = 20_000
+_MAX_BITS = 256
 _FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _ALIAS = re.compile(r"(?m)(?:^|[\s\[{,:-])[&*][A-Za-z0-9_]+")
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_COMMENT = re.compile("<!--"), re.compile("-->")
 
 
 @cache
@@ -37,14 +38,14 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
     """
     text = decode(data)
     fields, body, warnings = _front_matter(text)
-    rendered = _markdown().render(_COMMENT.sub("", body))
+    rendered = _markdown().render(replace_between(body, *_COMMENT, lambda _: ""))
     blocks: tuple[Block, ...] = ()
     if rendered.strip():
         blocks = tuple(extract(read_html(f"<html><body>{rendered}</body></html>")))
     if not blocks:
         raise DocumentRejected("there is no text in it", reason="empty")
     given = fields.get("title")
-    title = sensible_title(str(given)) if isinstance(given, str | int | float) else ""
+    title = sensible_title(_scalar(given))
     return ParsedDocument(
         title=title or _first_heading(blocks) or title_from_name(name),
         blocks=blocks,
@@ -68,7 +69,16 @@ def _front_matter(text: str) -> tuple[dict[str, object], str, tuple[str, ...]]:
         return {}, body, ("front matter ignored: YAML aliases are not read",)
     try:
         fields, _ = frontmatter.parse(f"---\n{found[1]}\n---\n")
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+    except (
+        yaml.YAMLError,
+        # what PyYAML's constructors let through: `!!int ""`, `!!bool x`, `!!timestamp x`, 1e999 as a date
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         return {}, body, (f"front matter ignored: {clean(str(error))[:200]}",)
     return dict(fields), body, ()
 
@@ -83,8 +93,15 @@ def _tags(fields: dict[str, object]) -> tuple[str, ...]:
     for key in ("tags", "keywords", "categories"):
         value = fields.get(key)
         values += value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
-    tags = (clean(str(value)).lstrip("#") for value in values if isinstance(value, str | int | float))
+    tags = (clean(_scalar(value)).lstrip("#") for value in values)
     return tuple(dict.fromkeys(tag for tag in tags if tag))
+
+
+def _scalar(value: object) -> str:
+    """A text or number as text; empty for anything else, and for a number too long for `str`."""
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return ""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _date(fields: dict[str, object]) -> datetime | None:

@@ -89,13 +89,22 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
 
 def _blocks(lines: list[str], underlines: list[str]) -> list[Block]:
     """The blocks of the lines between two blank ones. `underlines`: characters seen so far, by level (as in RST)."""
-    if not lines:
-        return []
-    if len(lines) > 1 and (under := _UNDERLINE.fullmatch(lines[1].strip())) and len(lines[0].strip()) <= 120:
+    headings: list[Block] = []
+    at = 0
+    while (
+        len(lines) > at + 1 and (under := _UNDERLINE.fullmatch(lines[at + 1].strip())) and len(lines[at].strip()) <= 120
+    ):
         if under[1] not in underlines:
             underlines.append(under[1])
-        heading = Block(BlockKind.HEADING, clean(lines[0]), level=min(6, underlines.index(under[1]) + 1))
-        return [heading, *_blocks(lines[2:], underlines)] if heading.text else _blocks(lines[2:], underlines)
+        if text := clean(lines[at]):
+            headings.append(Block(BlockKind.HEADING, text, level=min(6, underlines.index(under[1]) + 1)))
+        at += 2
+    return [*headings, *_text_blocks(lines[at:])]
+
+
+def _text_blocks(lines: list[str]) -> list[Block]:
+    if not lines:
+        return []
     if len(lines) == 1 and len(lines[0]) <= 100 and not lines[0].rstrip().endswith((".", ",", ";", ":")):
         numbered = _NUMBERED.match(lines[0].strip())
         if numbered:
@@ -109,12 +118,12 @@ def _blocks(lines: list[str], underlines: list[str]) -> list[Block]:
 
 
 def _list_items(lines: list[str]) -> list[Block]:
-    blocks: list[Block] = []
+    items: list[tuple[BlockKind, list[str]]] = []
     for line in lines:
         if _LIST.match(line.lstrip()):
-            blocks.append(Block(BlockKind.LIST_ITEM, clean(line)))
-        elif blocks:
-            blocks[-1] = Block(blocks[-1].kind, f"{blocks[-1].text} {clean(line)}".strip())
+            items.append((BlockKind.LIST_ITEM, [line]))
+        elif items:
+            items[-1][1].append(line)
         else:
-            blocks.append(Block(BlockKind.PARAGRAPH, clean(line)))
-    return [block for block in blocks if block.text]
+            items.append((BlockKind.PARAGRAPH, [line]))
+    return [Block(kind, text) for kind, parts in items if (text := clean(" ".join(parts)))]

@@ -1,57 +1,38 @@
-"""Runs parsers in processes of their own, so that a file can take no more than its memory, its time and its worker.
+"""Parses files in processes of their own, so that a file can take no more than its memory, its time and its process.
 
-Workers are spawned (never forked: the caller has threads), live as long as the pool, and end with their parent however
-that ends. Pebble keeps them: it stops the worker whose task ran out of time, and starts another in its place.
+Processes live as long as the pool. One that ended, or had to be ended, costs the file that it had, and is replaced.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import resource
-import signal
 import threading
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
-from pebble import ProcessExpired, ProcessPool
-
-from app.errors import DocumentRejected
 from app.ingest.parse.document import parse_file
 from app.ingest.parse.files import check_name
-from app.ingest.parse.limits import Limits, _IngestSettings, megabytes
+from app.ingest.parse.limits import Limits, _IngestSettings
+from app.ingest.parse.worker import Parser, Worker, WorkerLost
 from app.passage import ParsedDocument
 
-_FILES_A_WORKER = 500
-"""After so many files a worker is replaced: native libraries fragment their memory."""
-_MEMORY_SIGNALS = frozenset({signal.SIGABRT, signal.SIGTRAP, signal.SIGILL, signal.SIGKILL})
-"""How PDFium and the C++ runtime end when an allocation fails, and how the kernel ends who took too much."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """A DocumentRejected on its way between processes (exceptions with keyword arguments don't pickle)."""
-
-    detail: str
-    reason: str
+_STARTS = 3
+"""Processes that may be lost between two files (ended from outside) before the installation is to blame."""
 
 
 class ParserPool:
-    """Parses files in worker processes. Use it as a context manager; `parse` may be called from any thread."""
+    """Parses files in up to `workers` processes. Use it as a context manager; `parse` may be called from any thread."""
 
-    def __init__(self, settings: _IngestSettings, workers: int) -> None:
+    def __init__(self, settings: _IngestSettings, workers: int, *, parse: Parser = parse_file) -> None:
         if workers < 1:
             raise ValueError(f"workers={workers}: at least one is needed")
         self._limits = Limits.of(settings)
-        self._workers = workers
-        self._lock = threading.Lock()
+        self._parse = parse
+        self._changed = threading.Condition()
+        self._room = workers
         self._closed = False
-        self._pool: ProcessPool | None = None
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
 
     def __enter__(self) -> ParserPool:
         return self
@@ -61,109 +42,91 @@ class ParserPool:
     ) -> None:
         self.close()
 
-    def parse(self, path: Path) -> ParsedDocument:
-        """The parsed document. Waits for a free worker; the time limit counts from when one has begun.
+    def parse(self, path: Path, file: IO[bytes] | None = None) -> ParsedDocument:
+        """The parsed document. Waits for a free process; the time limit counts from when one has begun.
+
+        `file`: the content, where `path` only names it: an upload needs no name on disk, which would outlive a
+        killed service.
 
         Raises:
             DocumentRejected: whatever is wrong with the file, `reason` being one of docs/formats.md.
-            RuntimeError: the pool is closed.
+            RuntimeError: the pool is closed, or no parser process can be started.
         """
         check_name(path)
-        for attempt in range(2):
-            pool = self._running()
-            try:
-                future = pool.schedule(_work, args=(path, self._limits), timeout=self._limits.timeout_s)
-                outcome = future.result()
-            except FutureTimeout as error:
-                raise DocumentRejected(
-                    f"parsing took longer than {self._limits.timeout_s:g} s: split the file, or raise "
-                    f"BRAID_INGEST_PARSE_TIMEOUT_S",
-                    reason="too-slow",
-                ) from error
-            except ProcessExpired as error:
-                raise self._crashed(error.exitcode) from error
-            except (BrokenProcessPool, RuntimeError):
-                # an idle worker was killed from outside, which ends a pebble pool: the file is not to blame
-                if attempt or self._closed:
-                    raise
-                self._discard(pool)
-                continue
-            if isinstance(outcome, _Refusal):
-                raise DocumentRejected(outcome.detail, reason=outcome.reason)
-            return outcome
-        raise AssertionError("unreachable")
+        if file is not None:
+            file.flush()
+        self._enter()
+        try:
+            return self._parsed(path, None if file is None else file.fileno())
+        finally:
+            self._leave()
+
+    def processes(self) -> set[int]:
+        """The ids of the processes that there are now."""
+        with self._changed:
+            return {worker.pid for worker in (*self._idle, *self._busy)}
 
     def close(self) -> None:
-        """Stop the workers; whatever they are doing is abandoned."""
-        with self._lock:
+        """End the processes; whatever they are doing is abandoned."""
+        with self._changed:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
+            workers = [*self._idle, *self._busy]
+            self._idle.clear()
+            self._changed.notify_all()
+        for worker in workers:
+            worker.end()
 
-    def _running(self) -> ProcessPool:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the parser pool is closed")
-            if self._pool is None:
-                self._pool = ProcessPool(
-                    max_workers=self._workers,
-                    max_tasks=_FILES_A_WORKER,
-                    initializer=_start_worker,
-                    initargs=(self._limits.memory_bytes,),
-                    context=multiprocessing.get_context("spawn"),
-                )
-            return self._pool
+    def _enter(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._room)
+            self._check_open()
+            self._room -= 1
 
-    def _discard(self, pool: ProcessPool) -> None:
-        with self._lock:
-            if self._pool is pool:
-                self._pool = None
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+    def _leave(self) -> None:
+        with self._changed:
+            self._room += 1
+            self._changed.notify()
 
-    def _crashed(self, code: int) -> DocumentRejected:
-        if -code in _MEMORY_SIGNALS:
-            return _out_of_memory(self._limits)
-        what = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit status {code}"
-        return DocumentRejected(f"the parser crashed on it ({what}): the file is damaged or hostile", reason="broken")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the parser pool is closed")
 
+    def _parsed(self, path: Path, file: int | None) -> ParsedDocument:
+        lost: WorkerLost | None = None
+        for _ in range(_STARTS):
+            worker = self._take(fresh=lost is not None)
+            try:
+                return worker.parse(path, file)
+            except WorkerLost as error:
+                lost = error
+            finally:
+                self._put(worker)
+        raise RuntimeError(f"no parser process can be started: {lost}") from lost
 
-def _out_of_memory(limits: Limits) -> DocumentRejected:
-    return DocumentRejected(
-        f"parsing needs more memory than {megabytes(limits.memory_bytes)}: split the file, or raise "
-        f"BRAID_INGEST_PARSE_MEMORY_BYTES",
-        reason="out-of-memory",
-    )
+    def _take(self, *, fresh: bool) -> Worker:
+        """An idle process or a new one; one that was idle may have ended without a sign yet, a `fresh` one has not."""
+        with self._changed:
+            worker = None
+            while self._idle and not fresh and worker is None:
+                worker = self._idle.pop()
+                if not worker.alive():
+                    worker.end()
+                    worker = None
+            if worker is not None:
+                self._busy.add(worker)
+                return worker
+        worker = Worker(self._parse, self._limits)
+        with self._changed:
+            self._busy.add(worker)
+        return worker
 
-
-def _work(path: Path, limits: Limits) -> ParsedDocument | _Refusal:
-    """One file, in the worker."""
-    try:
-        return parse_file(path, limits=limits)
-    except DocumentRejected as error:
-        return _Refusal(error.detail, error.reason)
-    except MemoryError:
-        refused = _out_of_memory(limits)
-        return _Refusal(refused.detail, refused.reason)
-    except RecursionError:
-        return _Refusal("its parts are nested too deep to be read", "broken")
-
-
-def _start_worker(memory_bytes: int) -> None:
-    """Limits of a worker, set in the worker before it sees a file."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops its workers
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        with contextlib.suppress(OSError):
-            wait([parent.sentinel])
-        os._exit(1)
+    def _put(self, worker: Worker) -> None:
+        """Back to the idle ones; where the pool was closed meanwhile, what came of the file is no verdict on it."""
+        alive = worker.alive()
+        with self._changed:
+            self._busy.discard(worker)
+            if alive and not self._closed:
+                self._idle.append(worker)
+        if self._closed:
+            worker.end()
+            self._check_open()

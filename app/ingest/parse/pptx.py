@@ -15,7 +15,7 @@ from pptx.presentation import Presentation
 from app.errors import DocumentRejected
 from app.ingest.parse.archive import open_office
 from app.ingest.parse.clean import clean, sensible_title, title_from_name
-from app.ingest.parse.docx_text import MC, math
+from app.ingest.parse.docx_text import MC, is_outermost, math
 from app.ingest.parse.limits import Limits
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
@@ -28,7 +28,17 @@ _TITLES = frozenset({"title", "ctrTitle"})
 _FURNITURE = frozenset({"dt", "ftr", "sldNum", "hdr"})
 _MAX_POINTS = 60
 _MAX_DEPTH = 40
-_DAMAGE = (PythonPptxError, KeyError, ValueError, AttributeError, IndexError, zipfile.BadZipFile, etree.LxmlError)
+_DAMAGE = (
+    PythonPptxError,
+    etree.LxmlError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+)
+"""What python-pptx and lxml raise where a part is not what they take it for."""
 
 
 def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
@@ -40,6 +50,7 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
     try:
         deck = pptx.Presentation(open_office(data, limits))
         parts = [deck.part.related_part(slide.rId) for slide in deck.slides._sldIdLst]
+        slides = [_root(part) for part in parts]
     except _DAMAGE as error:
         raise DocumentRejected(
             f"the PowerPoint file is damaged ({type(error).__name__}): open it and save it anew", reason="broken"
@@ -47,8 +58,7 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
     blocks: list[Block] = []
     hidden: list[int] = []
     pictures = False
-    for number, part in enumerate(parts, 1):
-        slide = _root(part)
+    for number, (part, slide) in enumerate(zip(parts, slides, strict=True), 1):
         if slide.get("show") in ("0", "false"):
             hidden.append(number)
         pictures = pictures or next(slide.iter(f"{_A}blip"), None) is not None
@@ -92,14 +102,16 @@ def _slide(part: Any, slide: etree._Element, number: int) -> Iterator[Block]:
     text = clean(" ".join(" ".join(_paragraphs(shape)) for shape in titles))
     if text:
         yield Block(BlockKind.HEADING, text, page=number, level=1)
-    rest = sorted((s for s in shapes if s not in titles and _placeholder(s) not in _FURNITURE), key=_reading_order)
+    rest = sorted((shape for shape in shapes if _placeholder(shape) not in _TITLES | _FURNITURE), key=_reading_order)
     for shape in rest:
         for kind, words in _shape(part, shape):
             if words:
                 yield Block(kind, words, page=number)
     for relation in part.rels.values():
         if relation.reltype.endswith("/notesSlide") and not relation.is_external:
-            yield from _notes(_root(relation.target_part), number)
+            notes = _related(part, relation.rId)
+            if notes is not None:
+                yield from _notes(notes, number)
 
 
 def _shapes(container: etree._Element, depth: int) -> Iterator[etree._Element]:
@@ -173,8 +185,10 @@ def _paragraphs(element: etree._Element) -> Iterator[str]:
         for piece in paragraph.iter(f"{_A}t", f"{_A}br", _MATH):
             if piece.tag == f"{_A}t":
                 pieces.append(piece.text or "")
-            else:
-                pieces.append(" " if piece.tag == f"{_A}br" else f" {math(piece)} ")
+            elif piece.tag == f"{_A}br":
+                pieces.append(" ")
+            elif is_outermost(piece):
+                pieces.append(f" {math(piece)} ")
         if pieces:
             yield "".join(pieces)
 

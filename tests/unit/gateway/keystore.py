@@ -34,6 +34,9 @@ class KeyStore(Cluster):
             if key not in self.kept:
                 raise StoreRequestError("not there", status_code=404, error_type="unknown")
             return {"_source": deepcopy(self.kept[key]), "_seq_no": self.seq_no[key], "_primary_term": 1}
+        if method == "DELETE":
+            del self.kept[key]
+            return {"result": "deleted"}
         assert method == "PUT"
         taken = parts[1] == "_create" and key in self.kept
         if taken or ("if_seq_no" in params and int(params["if_seq_no"]) != self.seq_no[key]):

@@ -232,6 +232,32 @@ def test_a_revocation_is_not_undone_by_a_replacement_at_the_same_time(
         ring.rotate(key_id, timedelta(hours=1))
     with pytest.raises(NotAuthenticated, match="revoked"):
         present(ring, key)
+    assert set(cluster.kept) == {key_id}  # no key is left that nobody has
+
+
+@pytest.mark.parametrize("lifetime", [None, timedelta(minutes=1), timedelta(days=30)])
+@pytest.mark.parametrize("failure", [None, StoreUnavailable("away")])
+def test_whoever_loses_a_race_of_replacements_leaves_nothing_behind(
+    ring: KeyRing,
+    cluster: KeyStore,
+    monkeypatch: pytest.MonkeyPatch,
+    lifetime: timedelta | None,
+    failure: StoreError | None,
+) -> None:
+    key_id, _ = make(ring, lifetime=lifetime)
+    real, winners = module.store.replace, []
+
+    def replace(*arguments: Any) -> None:
+        monkeypatch.setattr(module.store, "replace", real)
+        if failure is not None:
+            raise failure
+        winners.append(ring.rotate(key_id, timedelta(hours=1))[0].id)
+        real(*arguments)
+
+    monkeypatch.setattr(module.store, "replace", replace)
+    with pytest.raises((InvalidInput, StoreUnavailable)):
+        ring.rotate(key_id, timedelta(hours=1))
+    assert set(cluster.kept) == {key_id, *winners}
 
 
 def test_a_record_is_trusted_for_a_second_and_no_longer(

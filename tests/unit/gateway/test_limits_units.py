@@ -32,6 +32,7 @@ from app.store.filters import Scope
         ("600/minute;100000/day", [600, 100_000]),
         ("5 per 10 second", [5]),
         (f"{MAX_AMOUNT}/month, 1/second", [MAX_AMOUNT, 1]),
+        ("3/10 years", [3]),
     ],
 )
 def test_rates(text: str, amounts: list[int]) -> None:
@@ -43,6 +44,7 @@ def test_rates(text: str, amounts: list[int]) -> None:
     [
         *("", "many", "5", "5/fortnight", "0/minute", "-5/minute", "5/0minute", "1.5/minute", f"{MAX_AMOUNT + 1}/day"),
         *("5/minute;", ";", "5/minute;;6/day", "5/minute" + ";5/minute" * 50, "٥/minute", "5/minute\x00"),
+        *("10/100000000000year", "1/11 years", "5/minute;1/3700day", f"1/{'9' * 100}second"),
         " " * 100_000,
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
@@ -13,7 +14,7 @@ from app.embedding.encoder import Encoder
 from app.errors import StoreUnavailable
 from app.generation.answer import Answer, Generator
 from app.generation.citations import Citation
-from app.generation.evidence import Vectors
+from app.generation.evidence import MAX_SENTENCES, Vectors, _candidates, weigh
 from app.generation.prompt import UNKNOWN
 from app.passage import Hit
 from app.store.neighbours import Place
@@ -186,7 +187,7 @@ class Counting:
 def test_what_was_weighed_before_is_not_weighed_again(minilm: Encoder) -> None:
     counting = Counting(minilm)
     generator = Generator(load_settings(), counting)
-    weighed = generator.weigh(QUESTION, HITS)
+    weighed = generator.weigh(QUESTION, HITS, 5)
     assert counting.asked == 1
     found = generator.answer(QUESTION, HITS, timeout_s=5, weighed=replace(weighed, seconds=100.0))
     assert counting.asked == 1
@@ -194,3 +195,38 @@ def test_what_was_weighed_before_is_not_weighed_again(minilm: Encoder) -> None:
     again = generator.answer(QUESTION, HITS, timeout_s=5)
     assert counting.asked == 2
     assert (found.text, found.citations) == (again.text, again.citations)
+
+
+MANY = [hit(" ".join(f"The lamp of lighthouse {n} turns {n} times a minute." for n in range(40)), "many", "Lighthouse")]
+
+
+@pytest.mark.parametrize(
+    ("question", "abstained"), [(QUESTION, False), ("Who won the chess world championship in 1972?", True)]
+)
+def test_weighing_ends_with_its_time_and_the_answer_says_so(minilm: Encoder, question: str, abstained: bool) -> None:
+    for timeout_s in (0.0, -5.0):  # nothing is left: the few that are likeliest are weighed all the same
+        found = Generator(load_settings(), minilm).answer(question, MANY, timeout_s=timeout_s)
+        assert found.degraded == (("generation", "deadline: 6 of 12 sentences were weighed"),)
+        assert found.abstained == abstained
+    assert Generator(load_settings(), minilm).answer(question, MANY, timeout_s=500).degraded == ()
+
+
+def test_a_model_s_own_answer_needs_no_word_of_the_sentences_that_were_left_out(minilm: Encoder) -> None:
+    with endpoint(says(*complete("Once a minute [1]."))) as served:
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        weighed = generator.weigh(QUESTION, MANY, 0)
+        found = generator.answer(QUESTION, MANY, timeout_s=5, weighed=weighed)
+        generator.close()
+    assert (found.model, found.degraded) == ("small", ())
+
+
+@pytest.mark.parametrize("passages", [1, 50])
+@pytest.mark.parametrize("text", ["The lamp turns. ", "lamp ", "lamp\n\n", "灯塔的灯每分钟转一次。"])
+def test_what_is_weighed_does_not_grow_with_the_passages(minilm: Encoder, text: str, passages: int) -> None:
+    """Passages that other clients wrote to the store may have a megabyte."""
+    looked_at = []
+    for length in (40_000, 400_000):
+        hits = [hit(text * (length // len(text)), f"long-{n}") for n in range(passages)]
+        looked_at.append([(marker, len(sentence)) for marker, sentence in islice(_candidates(hits), 2000)])
+        assert len(weigh(QUESTION, hits, minilm).sentences) <= MAX_SENTENCES
+    assert looked_at[0] == looked_at[1]

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
+
+from app.generation import prompt
 from app.generation.context import build_context
 from app.generation.prompt import build_prompt
 from app.passage import Hit
 from app.store.neighbours import Place
 from tests.unit.generation.passages import hit
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("Be brief", "Be thorough"),
+        ("<passages>", "<texts>"),
+        ("</document>", "</doc>"),
+        ('" - ".join', '" / ".join'),
+        ("passages?|", ""),
+        ("The documents do not", "Nothing does"),
+    ],
+)
+def test_no_wording_can_change_without_the_version(tmp_path: Path, said: str, instead: str) -> None:
+    source = Path(prompt.__file__).read_text("utf-8")
+    versions = []
+    for name, text in (("same", source), ("other", source.replace(said, instead))):
+        path = tmp_path / f"{name}.py"
+        path.write_text(text, "utf-8")
+        versions.append(runpy.run_path(str(path))["PROMPT_VERSION"])
+    assert versions[0] == prompt.PROMPT_VERSION
+    assert versions[1] != versions[0]
 
 
 def user_message(question: str, hits: Sequence[Hit], near: Sequence[Hit] = ()) -> str:

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from app.errors import StoreUnavailable
 from app.ingest.news import News
-from app.ingest.writer import takes_away
 
 
 def test_what_searches_see_is_told_at_once_and_the_rest_after_a_refresh() -> None:
@@ -36,22 +33,3 @@ def test_what_could_not_be_made_visible_is_told_next_time() -> None:
     assert told == []
     news.tell(lambda: None)
     assert told == [False]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "taken"),
-    [
-        ({"hr"}, ["hr"], False),
-        ({"hr"}, ["hr", "legal"], False),
-        ({"hr", "legal"}, ["hr"], True),
-        ({"hr"}, ["HR"], True),
-        ({"hr"}, ["public"], False),
-        ({"public"}, ["hr"], True),
-        ({"public", "hr"}, ["public"], False),
-        ({"hr"}, [], True),
-        (set(), ["hr"], False),
-        (set(), [], False),
-    ],
-)
-def test_who_loses_a_document(before: set[str], after: list[str], taken: bool) -> None:
-    assert takes_away(frozenset(before), after) is taken

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from app.access import Access
 from app.errors import DocumentRejected
-from app.ingest.documents import with_its_readers
 from app.ingest.records import BadLine, read_records, ready_document
-from app.passage import Document, version_for
+from app.passage import Document
 
 
 def ready(**fields: Any) -> Document:
@@ -37,19 +37,16 @@ def test_readers_are_taken_as_they_are_and_kept_where_none_are_named() -> None:
     assert (unnamed.acl, unnamed.keeps_acl) == (("public",), True)
     by_default = ready_document({"_id": "d", "text": "x"}, tenant="t", source_id="s", acl=("hr",))
     assert (by_default.acl, by_default.keeps_acl) == (("hr",), False)
-    stored = {"v1": frozenset({"public"}), "v2": frozenset({"legal", "hr"})}
-    assert with_its_readers(unnamed, stored).acl == ("hr", "legal")
-    assert with_its_readers(unnamed, {}).acl == ("public",)
-    assert with_its_readers(named, stored).acl == tuple(alike)
+    stored = Access(("legal", "hr"))
+    assert stored.changed(unnamed.access) == stored
+    assert Access().changed(unnamed.access) == Access()
+    assert stored.changed(named.access).acl == tuple(alike)
 
 
-def test_the_versions_of_one_content_differ_by_their_readers_alone() -> None:
+def test_the_name_of_the_content_says_nothing_of_the_readers() -> None:
     first, second = (ready(document_id="d", text="x", acl=acl).content_hash("r") for acl in (["a", "b"], ["c"]))
-    assert first != second
-    assert version_for(first, ["c"]) == second
-    assert version_for(second, ["b", "a", "b"]) == first
-    other = ready(document_id="d", text="y", acl=["c"]).content_hash("r")
-    assert other.partition("-")[0] != second.partition("-")[0]
+    assert first == second
+    assert ready(document_id="d", text="y", acl=["c"]).content_hash("r") != second
 
 
 def test_a_title_alone_is_text_where_that_is_wanted() -> None:

@@ -20,6 +20,8 @@ from app.errors import DocumentRejected
 from app.ingest.parse import Limits, parse_file
 from app.passage import Block, BlockKind, ParsedDocument
 
+FILES = Path(__file__).resolve().parents[3] / "data" / "files"
+"""Small files of all kinds."""
 STYLES = getSampleStyleSheet()
 WORDS = (
     "The river carries silt from the hills to the delta where farmers have grown rice since the first settlers came. "
@@ -103,23 +105,24 @@ def picture() -> ImageReader:
     return ImageReader(Image.frombytes("L", (64, 64), bytes((i * 37) % 256 for i in range(4096))))
 
 
-def raw_pdf(content: bytes) -> bytes:
-    """A PDF of one page with this content stream, packed as tight as deflate can."""
+def raw_pdf(content: bytes, *more: bytes, catalog: bytes = b"") -> bytes:
+    """A PDF of one page with this content stream, packed as tight as deflate can; `more` objects are from 6."""
     packed = zlib.compress(content, 9)
     objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Catalog/Pages 2 0 R%b>>" % catalog,
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
         b"<</Length %d/Filter/FlateDecode>>stream\n%b\nendstream" % (len(packed), packed),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        *more,
     ]
     out, offsets = b"%PDF-1.4\n", []
     for number, item in enumerate(objects, 1):
         offsets.append(len(out))
         out += b"%d 0 obj\n%b\nendobj\n" % (number, item)
     table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    end = b"trailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(out)
-    return out + b"xref\n0 6\n0000000000 65535 f \n" + table + end
+    end = b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, len(out))
+    return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1) + table + end
 
 
 def zip_of(entries: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:

@@ -13,7 +13,7 @@ from pptx.util import Inches
 
 from app.ingest.parse import Limits
 from app.passage import BlockKind, SourceType
-from tests.unit.ingest.parse.build import of_kind, parse_bytes, rejection
+from tests.unit.ingest.parse.build import FILES, of_kind, parse_bytes, rejection, replace_entries
 
 
 def saved(made: object) -> bytes:
@@ -133,3 +133,61 @@ def test_a_file_of_another_kind_is_known_by_its_content(tmp_path: Path) -> None:
 
 def test_a_file_larger_than_allowed_is_not_opened(tmp_path: Path) -> None:
     assert rejection(tmp_path, "a.docx", saved(Word()), Limits(max_file_bytes=10)).reason == "too-large"
+
+
+def damaged_word(part: str, content: bytes) -> bytes:
+    """A Word file with a footnote, one of its parts replaced."""
+    word = Word()
+    word.core_properties.title = "Valves of the north plant"
+    word.add_heading("Valves", 1)
+    word.add_paragraph("Checked every week.")
+    return replaced(saved(word), part, content)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("word/styles.xml", b"<w:x xmlns:w='u'/>"),
+        ("docProps/core.xml", b"<x/>"),
+        (
+            "docProps/core.xml",
+            b'<cp:coreProperties xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties" '
+            b'xmlns:dcterms="http://purl.org/dc/terms/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+            b'<dcterms:modified xsi:type="dcterms:W3CDTF">0001-01-01T00:00:00+14:00</dcterms:modified>'
+            b"</cp:coreProperties>",
+        ),
+    ],
+)
+def test_a_damaged_part_costs_what_it_says_and_not_the_text(tmp_path: Path, part: str, content: bytes) -> None:
+    document = parse_bytes(tmp_path, "a.docx", damaged_word(part, content))
+    assert [block.text for block in document.blocks] == ["Valves", "Checked every week."]
+
+
+@pytest.mark.parametrize("level", ["²", "٣", "-1", "99", "x", ""])
+def test_a_level_that_is_none_makes_no_heading(tmp_path: Path, level: str) -> None:
+    xml = (
+        '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:pPr>'
+        f'<w:outlineLvl w:val="{level}"/></w:pPr><w:r><w:t>Checked</w:t><w:sym w:char="{"f" * 40}"/>'
+        '<w:footnoteReference w:id="1"/></w:r></w:p></w:body></w:document>'
+    )
+    document = parse_bytes(tmp_path, "a.docx", damaged_word("word/document.xml", xml.encode()))
+    assert [(block.kind, block.text) for block in document.blocks] == [(BlockKind.PARAGRAPH, "Checked")]
+
+
+def test_damaged_footnotes_are_left_out_and_named(tmp_path: Path) -> None:
+    nested = (FILES / "nested.docx").read_bytes()
+    rels = (
+        b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="f" '
+        b'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes" Target="footnotes.xml"/>'
+        b"</Relationships>"
+    )
+    note = b'<w:r><w:footnoteReference w:id="1"/></w:r></w:p>'
+    changed = {
+        "word/_rels/document.xml.rels": lambda _: rels,
+        "word/footnotes.xml": lambda _: b"<w:footnotes",
+        "word/document.xml": lambda xml: xml.replace(b"</w:p>", note),
+    }
+    whole = parse_bytes(tmp_path, "whole.docx", nested)
+    document = parse_bytes(tmp_path, "a.docx", replace_entries(nested, changed))
+    assert document.blocks == whole.blocks
+    assert document.warnings == ("the footnotes can't be read: left out",)

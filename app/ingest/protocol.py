@@ -1,0 +1,221 @@
+"""The steps from which every write of a document is made; their order and why it is safe: docs/write-protocol.md.
+
+    put     read, intent, stage, reveal, commit, erase, hide, clear        (`ingest.put`)
+    change  read, write of the head, erase, settle, hide, clear            (`ingest.change`: readers, deletion)
+    sweep   seize, erase, settle, hide, clear                              (`ingest.sweep`)
+
+A model of these steps is explored exhaustively by `python -m tests.protocol`: change it together with this code.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import stamina
+
+from app.access import ACCESS_FIELDS, Access
+from app.errors import StoreError, StoreUnavailable
+from app.passage import Passage
+from app.store import documents
+from app.store.bulk import BulkOutcome, bulk_erase, bulk_index
+from app.store.client import Cluster
+from app.store.heads import Head, HeadWrite, read_heads, write_heads
+
+Result = TypeVar("Result")
+
+stamina.instrumentation.set_on_retry_hooks(())  # `on_retry` says it, in words for people
+
+STEPS = ("read", "intent", "stage", "reveal", "commit", "erase", "settle", "hide", "clear", "seize", "confirm")
+"""Names of the steps, in the model as well."""
+
+observe: Callable[[str, Sequence[Head]], None] | None = None
+"""Told before each step; tests set it to stop or kill a process there."""
+
+_PAUSE_S = 0.05
+"""Before a head is read whose write got no answer: it may still be under way. As much jitter comes on top."""
+_INDEX_S = 5.0
+"""How long the name of the index behind the write alias is believed."""
+_CLEAR_TRIES = 3
+_SETTLE_TRIES = 5
+
+
+class Steps:
+    """The steps, on one cluster, with one caller's patience. Not thread-safe."""
+
+    def __init__(
+        self, cluster: Cluster, *, patience_s: float = 60.0, on_retry: Callable[[str], None] | None = None
+    ) -> None:
+        """`patience_s`: how long each step waits for a cluster that is away; `on_retry` is told before each new try."""
+        self.cluster = cluster
+        self.patience_s = patience_s
+        self._on_retry = on_retry
+        self._index, self._index_at = "", float("-inf")
+
+    def write_index(self) -> str:
+        """The physical index that new passages go to: a late request must not reach the one that takes its place."""
+        if time.monotonic() - self._index_at > _INDEX_S:
+            self._index = self._patiently(lambda: documents.write_index(self.cluster))
+            self._index_at = time.monotonic()
+        return self._index
+
+    def read(self, heads: Iterable[Head]) -> dict[str, Head]:
+        """The heads as they are now, by key."""
+        wanted = list(heads)
+        self.reach("read", wanted)
+        return self._patiently(lambda: read_heads(self.cluster, wanted, timeout_s=self._timeout_s))
+
+    def write(self, step: str, heads: Sequence[Head]) -> list[HeadWrite]:
+        """Write heads that were changed since they were read. Raises StoreError where nothing can be written."""
+        if not heads:
+            return []
+        self.reach(step, heads)
+        written = write_heads(self.cluster, heads, timeout_s=self._timeout_s)
+        if any(item.outcome == "unknown" for item in written):
+            time.sleep(random.uniform(_PAUSE_S, 2 * _PAUSE_S))  # noqa: S311  # no secret
+        return written
+
+    def confirm(self, head: Head) -> HeadWrite:
+        """Write a head once more, unchanged: what a look-up shows may be lost with its primary shard, what is
+        acknowledged on top of it may not."""
+        return self.write("confirm", [head])[0]
+
+    def stage(
+        self,
+        heads: Sequence[Head],
+        passages: Iterable[Passage],
+        index: str,
+        versions: dict[str, int],
+        between: Callable[[], None],
+    ) -> BulkOutcome:
+        """Write the passages of attempts. Raises StoreUnavailable, StoreError."""
+        self.reach("stage", heads)
+        return bulk_index(
+            self.cluster,
+            passages,
+            index=index,
+            versions=versions,
+            patience_s=self.patience_s,
+            on_retry=self._on_retry,
+            between=between,
+        )
+
+    def reveal(self, heads: Sequence[Head]) -> None:
+        """Let searches see what was staged, before the heads are switched to it."""
+        self.reach("reveal", heads)
+        self.refresh()
+
+    def hide(self, heads: Sequence[Head]) -> None:
+        """Let searches no longer see what was erased or rewritten, before success is answered."""
+        self.reach("hide", heads)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make all writes visible to searches."""
+        self._patiently(lambda: documents.refresh(self.cluster))
+
+    def erase(self, heads: Sequence[Head]) -> None:
+        """Erase the passages of all that can't be in force any more."""
+        self.reach("erase", heads)
+        gone = [(version.index, key) for head in heads for version in head.garbage for key in version.ids(head)]
+        if gone:
+            bulk_erase(self.cluster, gone, patience_s=self.patience_s, on_retry=self._on_retry)
+
+    def settle(self, head: Head) -> None:
+        """Give the passages in force the readers of the head. They must have been refreshed since they were written.
+
+        Raises:
+            StoreUnavailable: passages are missing that the head counts, again and again.
+        """
+        version = head.version
+        if version is None or head.access is None:
+            return
+        for _ in range(_SETTLE_TRIES):
+            self.reach("settle", [head])
+            self.refresh()
+            stored = documents.read_version(self.cluster, head)
+            outcome = bulk_index(
+                self.cluster,
+                (with_access(passage, head.access) for passage in stored),
+                index=version.index,
+                versions={head.document_id: head.access_rev},
+                patience_s=self.patience_s,
+                on_retry=self._on_retry,
+            )
+            if outcome.failed:
+                raise StoreError(f"OpenSearch refused the document with its new readers: {outcome.failed[0].reason}")
+            if outcome.indexed >= version.passages:
+                return
+            now = self.read([head])[head.key]
+            if now.version != version:  # replaced or deleted meanwhile: nothing is left to settle
+                return
+        raise StoreUnavailable(
+            f"only {outcome.indexed} of {version.passages} passages of the document are there; run `braid heads audit`"
+        )
+
+    def finish(self, heads: Sequence[Head]) -> None:
+        """What follows the write of heads, up to the answer: erase, settle, and let searches see it."""
+        if not heads:
+            return
+        self.erase(heads)
+        for head in heads:
+            if head.unsettled:
+                self.settle(head)
+        self.hide(heads)
+
+    def clear(self, heads: Sequence[Head]) -> None:
+        """Note in the heads that `finish` is done. What does not work is left to the next writer or to a sweep."""
+        todo = [(head, head) for head in heads if head.open]
+        for _ in range(_CLEAR_TRIES):
+            if not todo:
+                return
+            try:
+                written = self.write("clear", [_cleared(now, done) for now, done in todo])
+                todo = [pair for pair, item in zip(todo, written, strict=True) if item.outcome != "stored"]
+                found = self.read(done for _, done in todo)
+            except StoreError:
+                return
+            pairs = [(found[done.key], done) for _, done in todo]
+            todo = [(now, done) for now, done in pairs if now.exists and _cleared(now, done) != now]
+
+    def reach(self, step: str, heads: Sequence[Head]) -> None:
+        """Tell whoever observes the steps."""
+        if observe is not None:
+            observe(step, heads)
+
+    @property
+    def _timeout_s(self) -> float:
+        return max(1.0, min(10.0, self.patience_s))
+
+    def _patiently(self, call: Callable[[], Result]) -> Result:
+        for attempt in stamina.retry_context(
+            on=StoreUnavailable, attempts=None, timeout=self.patience_s, wait_initial=0.2, wait_max=5.0
+        ):
+            with attempt:
+                if attempt.num > 1 and self._on_retry is not None:
+                    self._on_retry("it does not answer")
+                return call()
+        raise AssertionError("retry_context returns or raises")  # pragma: no cover
+
+
+def with_access(passage: Passage, access: Access) -> Passage:
+    """The passage with other readers."""
+    return replace(passage, **{name: getattr(access, name) for name in ACCESS_FIELDS})
+
+
+def make_nonce() -> str:
+    """32 random bits, as 8 hex digits: two attempts never share a name."""
+    return secrets.token_hex(4)
+
+
+def _cleared(now: Head, done: Head) -> Head:
+    settled = now.access_rev == done.access_rev and now.version == done.version
+    return replace(
+        now,
+        garbage=tuple(version for version in now.garbage if version not in done.garbage),
+        unsettled=now.unsettled and not (done.unsettled and settled),
+    )

@@ -1,0 +1,88 @@
+"""Which head a caller's write of a document id goes to.
+
+A document that the caller can't see keeps its secrecy: a write to its id neither destroys it nor shows that it is
+there. It goes to a neighbour, a document of the same id under a head of the writer's own; the hidden document's head
+lists its neighbours, so that those who see all of them can change or delete them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from app.access import AccessChange
+from app.errors import Overtaken, StoreUnavailable
+from app.ingest.protocol import Steps
+from app.store.filters import Scope
+from app.store.heads import Head, twin_name
+
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a put goes, and what the caller sees of a document id.
+
+    `head` may not exist yet; None: the documents of that id, and the one that the caller wrote, are hidden from it.
+    `live`: the documents that the caller sees, the one that is shown first.
+    """
+
+    head: Head | None
+    live: tuple[Head, ...]
+
+
+def find_targets(steps: Steps, scope: Scope, document_ids: Iterable[str]) -> dict[str, Target]:
+    """The target of each document id, read now. Raises StoreError."""
+    own = steps.read(Head(scope.tenant, document_id) for document_id in document_ids)
+    listed = [Head(head.tenant, head.document_id, twin) for head in own.values() for twin in head.twins]
+    twins = steps.read(listed) if listed else {}
+    found = {}
+    for head in own.values():
+        heads = [head, *(twins[Head(head.tenant, head.document_id, twin).key] for twin in head.twins)]
+        live = tuple(item for item in heads if item.version is not None and item.readable(scope.principals))
+        found[head.document_id] = Target(_target(scope, head, heads, live), live)
+    return found
+
+
+def hidden_target(steps: Steps, scope: Scope, document_id: str, content_hash: str, access: AccessChange) -> Head:
+    """The head of a neighbour that its own writer can't see: the same content for the same readers has the same one."""
+    named = orjson.dumps([_subject(scope), content_hash, {name: sorted(entries) for name, entries in access.items()}])
+    return steps.read([Head(scope.tenant, document_id, twin_name(named.decode()))]).popitem()[1]
+
+
+def _target(scope: Scope, own: Head, heads: Sequence[Head], live: Sequence[Head]) -> Head | None:
+    if own.readable(scope.principals):
+        return own
+    if live:
+        return live[0]
+    twin = twin_name(_subject(scope))
+    there = next((head for head in heads if head.twin == twin), Head(own.tenant, own.document_id, twin))
+    return there if there.readable(scope.principals) else None
+
+
+def _subject(scope: Scope) -> str:
+    return scope.subject or "\x1f".join(sorted(scope.principals or ()))
+
+
+def enrol(steps: Steps, head: Head) -> None:
+    """List a neighbour in the document's own head before it is written for the first time.
+
+    Raises:
+        Overtaken: the document's head is written by others over and over.
+        StoreError.
+    """
+    unknown = False
+    for _ in range(_TRIES):
+        own = steps.read([Head(head.tenant, head.document_id)]).popitem()[1]
+        if head.twin in own.twins and not unknown:
+            return
+        wanted = own if head.twin in own.twins else replace(own, twins=(*own.twins, head.twin))
+        outcome = steps.write("confirm" if unknown else "intent", [wanted])[0].outcome
+        if outcome == "stored":
+            return
+        unknown = outcome == "unknown"
+    if unknown:
+        raise StoreUnavailable("OpenSearch did not say whether it stored the head of a document; send the write again")
+    raise Overtaken("the document is being written by others over and over: send it again")

@@ -1,0 +1,140 @@
+"""Lost heads, passages that no head names, and what killed writers leave: found and mended on the real node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.ingest import sweep
+from app.ingest.protocol import Steps
+from app.ingest.records import ready_document
+from app.ingest.single import change_readers, ingest_document
+from app.ingest.sweep import Sweeper, sweep_heads
+from app.passage import passage_id
+from app.store.audit import audit, build
+from app.store.bulk import bulk_index
+from app.store.documents import count, get_document, live_heads, read_version, refresh
+from app.store.filters import Scope
+from app.store.heads import Head, Version, find_open, read_heads, write_heads
+from tests.live.leak.world import World
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"heads-{uuid4().hex[:12]}"
+
+
+def put(world: World, tenant: str, document_id: str, text: str, **more: Any) -> None:
+    document = ready_document({"document_id": document_id, "text": text, **more}, tenant=tenant, source_id="tests")
+    encoder = world.client.application.extensions["braid"].encoder
+    ingest_document(document, settings=world.settings, cluster=world.cluster, encoder=encoder)
+
+
+def forget(world: World, tenant: str, document_id: str) -> None:
+    (head,) = read_heads(world.cluster, [Head(tenant, document_id)]).values()
+    world.cluster.request("DELETE", f"/braid-heads/_doc/{head.key}", params={"refresh": "true"})
+
+
+def left_behind(world: World, head: Head, token: str, position: int = 0) -> None:
+    """Passages of an attempt that no head names any more."""
+    (one, *_) = read_version(world.cluster, head)
+    key = passage_id(head.tenant, head.document_id, token, position)
+    bulk_index(world.cluster, [replace(one, id=key, content_hash=token, position=position)])
+    refresh(world.cluster)
+
+
+def test_lost_heads_are_built_from_the_passages(world: World, tenant: str) -> None:
+    put(world, tenant, "a", "The ledger of A.", acl=["hr"])
+    put(world, tenant, "b", "The ledger of B.")
+    (head,) = live_heads(world.cluster, Scope(tenant), "a")
+    left_behind(world, head, f"{'0' * 64}~1-00000000", position=1)  # not complete: can't be the one in force
+    for name in "ab":
+        forget(world, tenant, name)
+    assert live_heads(world.cluster, Scope(tenant), "a") == []
+    assert {(tenant, "a"), (tenant, "b")} <= set(audit(world.cluster).headless)
+    assert build(world.cluster) >= 2
+    assert build(world.cluster) == 0
+    found, passages = get_document(world.cluster, Scope(tenant), "a")
+    assert (found.version, found.access, found.content_hash) == (head.version, head.access, head.content_hash)
+    assert [item["text"] for item in passages] == ["The ledger of A."]
+    sweep_heads(world.cluster, live_heads(world.cluster, Scope(tenant), "a"))
+    assert count(world.cluster, tenant) == 2
+    assert not {name for name in audit(world.cluster).headless if name[0] == tenant}
+
+
+def test_passages_that_no_head_names_are_found_and_erased_for_good(world: World, tenant: str) -> None:
+    put(world, tenant, "d", "The ledger.")
+    (head,) = live_heads(world.cluster, Scope(tenant), "d")
+    token = f"{'0' * 64}~1-00000000"
+    left_behind(world, head, token)
+    strays = [item for item in audit(world.cluster).strays if item.tenant == tenant]
+    assert [item.garbage for item in strays] == [(Version(token, 1, head.version.index if head.version else ""),)]
+    assert count(world.cluster, tenant) == 2
+    (swept,) = sweep_heads(world.cluster, strays)
+    assert swept.version == head.version
+    assert count(world.cluster, tenant) == 1
+    # what arrives late finds that it was erased
+    (passage,) = read_version(world.cluster, head)
+    late = replace(passage, id=passage_id(tenant, "d", token, 0), content_hash=token)
+    assert head.version is not None
+    bulk_index(world.cluster, [late], index=head.version.index, versions={"d": 9})
+    refresh(world.cluster)
+    assert count(world.cluster, tenant) == 1
+
+
+def test_a_version_in_force_that_lacks_passages_is_named(world: World, tenant: str) -> None:
+    put(world, tenant, "d", "\n".join(f"The ledger of part {n}. {'Much more. ' * 60}" for n in range(9)))
+    (head,) = live_heads(world.cluster, Scope(tenant), "d")
+    assert head.version is not None
+    assert head.version.passages > 2
+    assert (tenant, "d") not in audit(world.cluster).incomplete
+    gone = passage_id(tenant, "d", head.version.token, 1)
+    world.cluster.request("DELETE", f"/{head.version.index}/_doc/{gone}", params={"refresh": "true"})
+    assert (tenant, "d") in audit(world.cluster).incomplete
+
+
+@pytest.mark.parametrize("step", ["intent", "stage", "commit", "erase", "hide", "clear"])
+def test_what_a_writer_leaves_that_dies_is_swept(
+    world: World, tenant: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer ends before a step; the old or the new version is in force, whole, and nothing else stays."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(reached: str, heads: object) -> None:
+        if reached == step:
+            raise Killed
+
+    put(world, tenant, "d", "The ledger.")
+    monkeypatch.setattr("app.ingest.protocol.observe", kill)
+    with pytest.raises(Killed):
+        put(world, tenant, "d", "The ledger, new.")
+    monkeypatch.setattr("app.ingest.protocol.observe", None)
+    committed = step in {"erase", "hide", "clear"}
+    expected = "The ledger, new." if committed else "The ledger."
+    assert [item["text"] for item in get_document(world.cluster, Scope(tenant), "d")[1]] == [expected]
+    monkeypatch.setattr(sweep, "_REST_S", 0.0)
+    monkeypatch.setattr(sweep, "_PENDING_REST_S", 0.0)
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    Sweeper(world.cluster).sweep()
+    (head,) = live_heads(world.cluster, Scope(tenant), "d")
+    assert not head.open
+    assert count(world.cluster, tenant) == 1
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    assert tenant not in {item.tenant for item in find_open(world.cluster)}
+
+
+def test_a_head_is_written_only_as_it_was_read(world: World, tenant: str) -> None:
+    put(world, tenant, "d", "The ledger.")
+    steps = Steps(world.cluster)
+    (first,) = live_heads(world.cluster, Scope(tenant), "d")
+    change_readers(world.cluster, Scope(tenant), "d", {"acl": ("hr",)})
+    assert [item.outcome for item in steps.write("commit", [replace(first, unsettled=True)])] == ["conflict"]
+    new = Head(tenant, "other")
+    assert [item.outcome for item in write_heads(world.cluster, [new, new])] == ["stored", "conflict"]
