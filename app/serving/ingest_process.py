@@ -21,7 +21,7 @@ from app.serving.tasks import IngestOutcome, IngestTask
 
 _log = logging.getLogger("braid.ingest")
 
-FROZEN_S = 30.0
+FROZEN_S = 60.0
 """A process that says nothing for so long is replaced."""
 _INTERRUPTED = "the ingest process ended while it worked on the document (see the service's log): send it again"
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}

@@ -156,7 +156,7 @@ def test_a_large_document_is_stored_by_a_job_that_its_owner_can_follow(rig: Rig,
     assert location == f"/v1/jobs/{answer.json()['id']}"
     until(lambda: rig.job(location)["state"] not in {"queued", "running"}, "the job did not end")
     job = rig.job(location)
-    assert job["state"] == "done", job
+    assert job["state"] == "done", job["error"]
     assert job["result"]["status"] == "created"
     assert job["result"]["passages"] == job["progress"] == len(ann.get(f"/v1/documents/{form}").json()["passages"])
     assert [rig.callers[name].get(location).status_code for name in ("chief", "operator")] == [200, 200]
