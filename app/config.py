@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     ingest_max_file_bytes: int = Field(200 * 1024 * 1024, gt=0)
     ingest_parse_timeout_s: float = Field(120.0, gt=0)
     ingest_parse_memory_bytes: int = Field(3 * 1024**3, gt=0)
+    ingest_threads: int = Field(0, ge=0)
+    """Intra-op threads of the ingest process, for documents that come over HTTP. 0: half of the cores, at least 1."""
 
     # search
     language: Language = "english"
@@ -206,6 +208,24 @@ class Settings(BaseSettings):
     """Searches and answers that one process works on at once. None: 2 for each core, at least 4."""
     queue: int = Field(32, ge=0, le=4096)
     """Requests that may wait for their turn; more are told to come back (429)."""
+    writes: int = Field(16, ge=1, le=512)
+    """Writes that one process holds at once, those that wait included; one caller's are at most what it leaves free."""
+    write_timeout_s: float = Field(30.0, gt=0, le=600)
+    """From the moment at which a write has arrived to its answer."""
+    write_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    """Bytes of bodies that one process has in memory at once."""
+    max_text_bytes: int = Field(4 * 1024 * 1024, gt=0)
+    """Of one document that comes over HTTP: its JSON body, or the text in its file."""
+    job_bytes: int = Field(128 * 1024, ge=0)
+    """Documents (JSON bodies, files) from this size are answered 202 with a job."""
+    jobs: int = Field(32, ge=1, le=4096)
+    """Jobs that one process has, running and queued."""
+    job_timeout_s: int = Field(3600, gt=0)
+    """From the moment at which a job begins."""
+    job_days: int = Field(7, ge=1, le=3650)
+    """Records of older jobs are deleted in passing."""
+    spool_bytes: int = Field(1024**3, gt=0)
+    """Bytes of sent files that one process has on disk at once, below TMPDIR."""
     worker_max_requests: int = Field(0, ge=0)
     """A worker is replaced after about so many requests. 0: never."""
     tenant: Tenant = "default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Self
 
 from app.errors import DeadlineExceeded
 
@@ -16,7 +17,7 @@ class Deadline:
     budget_ms: int
 
     @classmethod
-    def after(cls, budget_ms: int, since: float | None = None) -> Deadline:
+    def after(cls, budget_ms: int, since: float | None = None) -> Self:
         """So long after `since` (of `time.monotonic`), or after now."""
         return cls((time.monotonic() if since is None else since) + budget_ms / 1000, budget_ms)
 
@@ -33,7 +34,25 @@ class Deadline:
         """
         left = self.at - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded(
-                f"timeout_ms={self.budget_ms} was spent before the stage {stage!r}; ask again with a larger timeout_ms"
-            )
+            raise self.exceeded(stage)
         return left
+
+    def exceeded(self, stage: str) -> DeadlineExceeded:
+        """The error that says that nothing is left for `stage`."""
+        return DeadlineExceeded(
+            f"timeout_ms={self.budget_ms} was spent before the stage {stage!r}; ask again with a larger timeout_ms"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDeadline(Deadline):
+    """The deadline of a write, which a setting gives. It holds in all processes of the machine, as its clock does."""
+
+    setting: str = "BRAID_WRITE_TIMEOUT_S"
+
+    def exceeded(self, stage: str) -> DeadlineExceeded:
+        """As `Deadline.exceeded`; a write that has begun may be carried out although nobody waits for it."""
+        return DeadlineExceeded(
+            f"{self.setting}={self.budget_ms / 1000:g} was spent before the stage {stage!r} had ended; "
+            "it may have been carried out: send it again"
+        )

@@ -21,6 +21,7 @@
     │       └── StoreReadOnly     an older Braid made the index: no writes      503
     ├── Overtaken                 another write of the document came in between 409
     ├── EncoderError              the embedding model failed                    503
+    ├── IngestInterrupted         the process that stored a document ended      503
     ├── RerankerError             the reranker failed                           503
     │   └── RerankerUnavailable   its server can't be reached                   503
     ├── Overloaded                a bounded queue is full: come back later      429
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,17 @@ class BraidError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # on its way between processes: by itself, an exception comes back without the keyword arguments of its class
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[BraidError], args: tuple[Any, ...], state: dict[str, Any]) -> BraidError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(BraidError):
@@ -197,6 +210,14 @@ class EncoderError(BraidError):
     status = 503
     title = "The embedding model failed"
     kind = "encoder-error"
+
+
+class IngestInterrupted(BraidError):
+    """The ingest process ended in the middle of a document; the same request may be sent again."""
+
+    status = 503
+    title = "Ingesting was interrupted"
+    kind = "ingest-interrupted"
 
 
 class RerankerError(BraidError):

@@ -10,7 +10,8 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app import telemetry
-from app.api import answers, documents, feedback, models, openapi, ops, page, problems, rerank, search
+from app.api import answers, documents, feedback, jobs, models, openapi, ops, page, problems, rerank, search
+from app.api.bodies import install_bodies
 from app.api.hygiene import install_hygiene
 from app.api.services import Services
 from app.gateway.audit import install_audit
@@ -47,6 +48,7 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False  # "a//b" and "a/b" are two documents
     app.extensions["braid"] = services
     problems.install(app)
+    install_bodies(app)
 
     @app.before_request
     def _enter() -> None:
@@ -91,6 +93,7 @@ def create_app(services: Services) -> Flask:
         search.blueprint,
         answers.blueprint,
         documents.blueprint,
+        jobs.blueprint,
         feedback.blueprint,
         models.blueprint,
         rerank.blueprint,

@@ -41,6 +41,7 @@ class Operation:
     parameters: tuple[Json, ...] = ()
     extra_body: Json | None = None
     extra_answer: Json | None = None
+    accepted: type[BaseModel] | None = None
     open: bool = False
 
 
@@ -49,6 +50,19 @@ _DOCUMENT_ID: Json = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+}
+_JOB_ID: Json = {
+    "name": "job_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+}
+_PREFER: Json = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`respond-async`: answer 202 with a job, however small the document is",
+    "schema": {"type": "string"},
 }
 _FILE: Json = {
     "multipart/form-data": {
@@ -91,7 +105,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "post", "/v1/documents", "addDocument", "Add or replace a document: a file, or ready text", "documents",
-        schemas.DocumentRequest, schemas.DocumentResponse, 200, _READ, extra_body=_FILE,
+        schemas.DocumentRequest, schemas.DocumentResponse, 200, _READ, (_PREFER,), _FILE,
+        accepted=schemas.JobResponse,
     ),
     Operation(
         "get", "/v1/documents/{document_id}", "getDocument", "A document's passages", "documents",
@@ -103,7 +118,11 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "delete", "/v1/documents/{document_id}", "deleteDocument", "Remove a document", "documents",
-        status=204, problems=_GET, parameters=(_DOCUMENT_ID,),
+        status=204, problems=(*_GET, 504), parameters=(_DOCUMENT_ID,),
+    ),
+    Operation(
+        "get", "/v1/jobs/{job_id}", "getJob", "What became of a document that was answered 202", "documents",
+        answer=schemas.JobResponse, problems=_GET, parameters=(_JOB_ID,),
     ),
     Operation(
         "post", "/v1/feedback", "feedback", "Say whether a result, or the answer, was relevant", "search",
@@ -137,6 +156,8 @@ def document() -> Json:
     for operation in OPERATIONS:
         if operation.body is not None:
             models.append((operation.body, "validation"))
+        if operation.accepted is not None:
+            models.append((operation.accepted, "serialization"))
         if operation.answer is not None:
             models.append((operation.answer, "serialization"))
     references, definitions = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
@@ -179,6 +200,12 @@ def _describe(operation: Operation, references: Any) -> Json:
     elif operation.status == 200:
         good["content"] = {"text/plain": {"schema": {"type": "string"}}}
     responses: Json = {str(operation.status): good}
+    if operation.accepted is not None:
+        responses["202"] = {
+            "description": "a job that stores it; `Location` is where it is shown",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+            "content": {"application/json": {"schema": references[operation.accepted, "serialization"]}},
+        }
     for status in sorted({*operation.problems, *(_DOOR[:1] if operation.open else _DOOR)}):
         responses[str(status)] = {
             "description": "a problem document",

@@ -156,6 +156,35 @@ class DocumentResponse(_Answer):
     warnings: list[str] = []
 
 
+class JobProblem(_Answer):
+    """Why a job failed, or was lost: the problem document that the caller would have got."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class JobResponse(_Answer):
+    """A document that is stored while nobody waits.
+
+    `progress` counts passages that have been embedded. `lost`: the process that had the job is gone, or was stopped;
+    the same request may be sent again. `heartbeat_at` is the last sign of life of the process.
+    """
+
+    id: str
+    kind: Literal["ingest"]
+    state: Literal["queued", "running", "done", "failed", "lost"]
+    document_id: str
+    progress: int
+    created_at: str
+    started_at: str | None
+    heartbeat_at: str
+    ended_at: str | None
+    result: DocumentResponse | None
+    error: JobProblem | None
+
+
 class ReadersRequest(BaseModel):
     """Other lists of readers for a document that is there: one at least; those that are not named stay.
 

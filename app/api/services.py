@@ -6,11 +6,9 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from app.access import RESTRICTIONS, Access, AccessChange
+from app.access import Access, AccessChange
 from app.cache.connection import RedisConnection
 from app.cache.entries import EntryCodec
 from app.cache.generation import IndexGeneration
@@ -19,6 +17,7 @@ from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
 from app.config import Settings
+from app.deadline import Deadline, WriteDeadline
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput
 from app.features import Features
@@ -28,11 +27,8 @@ from app.gateway.admission import Admission
 from app.gateway.flags import Flags
 from app.gateway.identity import Identity
 from app.generation.answer import Generator
-from app.ingest.documents import file_document
-from app.ingest.parse import ParserPool
 from app.ingest.records import ready_document
-from app.ingest.single import StoredDocument, change_readers, delete_document, ingest_document
-from app.ingest.sources import Defaults, SourceFile
+from app.ingest.single import StoredDocument, change_readers, delete_document
 from app.ingest.sweep import BackgroundSweep
 from app.passage import Document
 from app.search.cached_models import QueryVectors
@@ -42,6 +38,9 @@ from app.search.service import SearchService
 from app.serving.answers import AnswerCache
 from app.serving.freshness import Freshness
 from app.serving.near import NearAnswers
+from app.serving.spool import SpooledFile
+from app.serving.tasks import IngestOutcome, UploadedFile
+from app.serving.writes import Writes
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has, probe
 from app.store.client import Cluster
@@ -94,6 +93,7 @@ class Services:
         self.generator = Generator(settings, encoder)
         self.generation = IndexGeneration(self.redis)
         self.answers = self._answer_cache(codec, vectors)
+        self.writes = Writes(settings, cluster, self._announce)
         self.identity = Identity(settings, cluster)
         self.flags = Flags(settings)
         self.query_log = QueryLog(settings, cluster)
@@ -101,7 +101,6 @@ class Services:
         self._lock = threading.Lock()
         self._known: Capabilities | None = None
         self._shown: Rendered | None = None
-        self._parsers: ParserPool | None = None
         self.sweep = BackgroundSweep(cluster)
         self._probing = threading.Lock()
         self._probed: tuple[float, dict[str, Any]] = (float("-inf"), {})
@@ -173,44 +172,34 @@ class Services:
         except DocumentRejected as error:
             raise InvalidInput(error.detail, problems=[FieldProblem(("body",), error.detail)]) from error
 
-    def file_document(
-        self, path: Path, content: IO[bytes], name: str, fields: Mapping[str, Any], tenant: str
-    ) -> Document:
-        """Parse an uploaded file; `path` is no more than a name. Raises DocumentRejected, with the reason."""
-        with self._lock:
-            if self._parsers is None:
-                self._parsers = ParserPool(self.settings, 1)
-                self._parsers.__enter__()
-            parsers = self._parsers
-        parsed = parsers.parse(path, content)
-        if parsed.title == path.stem:  # the parser fell back on the name of our temporary file
-            parsed = replace(parsed, title=name)
-        source = str(fields.get("source_id", "upload"))
-        file = SourceFile(path, str(fields.get("document_id", name)), source, name, ())
-        defaults = Defaults(
-            tenant=tenant,
-            source_id=source,
-            tags=tuple(fields.get("topic_tags", ())),
-            acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
-            restrictions={name: tuple(fields[name]) for name in RESTRICTIONS if fields.get(name) is not None},
-        )
-        return file_document(file, parsed, defaults)
+    def require_writable(self, deadline: Deadline) -> None:
+        """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since it was found."""
+        left = min(_CHECK_TIMEOUT_S, deadline.remaining_s("readiness"))
+        check = self.gate.begin()
+        state = self.gate.state(check, left)
+        require_writable(state if state.read_only is None else check.result(left))
 
-    def ingest(self, document: Document, scope: Scope) -> StoredDocument:
-        """Store one document as `scope` may; searchable on return.
+    def ingest(
+        self,
+        source: Document | UploadedFile,
+        scope: Scope,
+        deadline: WriteDeadline,
+        file: SpooledFile | None = None,
+    ) -> IngestOutcome:
+        """Store one document as `scope` may; searchable on return. Raises as `Writes.store`."""
+        return self.writes.store(source, scope, deadline, file)
+
+    def change_readers(
+        self, scope: Scope, document_id: str, change: AccessChange, deadline: WriteDeadline
+    ) -> StoredDocument:
+        """Give a document other readers; in force on return.
 
         Raises:
-            Overtaken, StoreError, DocumentRejected, EncoderError.
+            NotFound, Overtaken, StoreError.
+            DeadlineExceeded: it may have been done.
         """
-        self._require_writable()
-        return ingest_document(
-            document, settings=self.settings, cluster=self.cluster, encoder=self.encoder, scope=scope
-        )
-
-    def change_readers(self, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
-        """Give a document other readers; in force on return. Raises NotFound, Overtaken, StoreError."""
-        self._require_writable()
-        return change_readers(self.cluster, scope, document_id, change)
+        self.require_writable(deadline)
+        return change_readers(self.cluster.by(deadline), scope, document_id, change)
 
     def stored_document(self, scope: Scope, document_id: str) -> dict[str, Any]:
         """What ``GET /v1/documents/{id}`` shows. Raises NotFound."""
@@ -230,18 +219,17 @@ class Services:
             ],
         }
 
-    def delete_document(self, scope: Scope, document_id: str) -> StoredDocument:
-        """Delete a document, as far as the scope sees it. Raises NotFound, Overtaken, StoreError."""
-        self._require_writable()
-        return delete_document(self.cluster, scope, document_id)
+    def delete_document(self, scope: Scope, document_id: str, deadline: WriteDeadline) -> StoredDocument:
+        """Delete a document, as far as the scope sees it. Raises as `change_readers`."""
+        self.require_writable(deadline)
+        return delete_document(self.cluster.by(deadline), scope, document_id)
 
     def close(self) -> None:
         """Let everything go; what is left of the query log is written first, for two seconds at most."""
         self.sweep.close()
         self.query_log.close()
         self.flags.close()
-        if self._parsers is not None:
-            self._parsers.__exit__(None, None, None)
+        self.writes.close()
         if self.reranker is not None:
             self.reranker.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -273,11 +261,10 @@ class Services:
             heads=self.heads,
         )
 
-    def _require_writable(self) -> None:
-        """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since it was found."""
-        check = self.gate.begin()
-        state = self.gate.state(check, _CHECK_TIMEOUT_S)
-        require_writable(state if state.read_only is None else check.result(_CHECK_TIMEOUT_S))
+    def _announce(self, tenant: str, stored: StoredDocument | None) -> None:
+        """Tell caches of a write that ended when its request had been answered."""
+        if stored is None or stored.status != "unchanged" or stored.revoking:
+            self.generation.advance(tenant, revoking=stored is None or stored.revoking)
 
     def _what_it_is(self) -> Capabilities:
         """Asked once a process: the version and the libraries of a running node do not change."""

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -83,14 +83,19 @@ class Admission:
             Overloaded: the queue is full, or waiting would take more than half of what is left.
             DeadlineExceeded: nothing is left at all.
         """
+        leave = self.take(deadline)
+        try:
+            yield
+        finally:
+            leave()
+
+    def take(self, deadline: Deadline) -> Callable[[], None]:
+        """As `enter`, for work that ends elsewhere: what is returned gives the slot back, and is called once."""
         began = time.monotonic()
         self._take(deadline)
         started = time.monotonic()
         self._waited.observe(started - began)
-        try:
-            yield
-        finally:
-            self._leave(time.monotonic() - started)
+        return lambda: self._leave(time.monotonic() - started)
 
     def _take(self, deadline: Deadline) -> None:
         left = deadline.remaining_s("waiting")

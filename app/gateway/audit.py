@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, Response, current_app, g, has_request_context, request
 
 from app import telemetry
 from app.config import Settings
@@ -33,6 +34,7 @@ _ACTIONS = {
     "documents.add": "ingest",
     "documents.change": "change",
     "documents.delete": "delete",
+    "jobs.get": "read-job",
     "feedback.feedback": "feedback",
 }
 _UNSAID = frozenset({"models.models", "ops.metrics"}) | OPEN_ENDPOINTS
@@ -146,6 +148,17 @@ def note(**fields: str | int | None) -> None:
     """
     if has_request_context():
         g.setdefault("audit", {}).update(fields)
+
+
+def later_line() -> Callable[..., None]:
+    """For work that goes on after its request was answered: what writes its line, with a status and further fields."""
+    log: AuditLog = current_app.extensions["braid_audit"]
+    fields = (_fields(0) or {}) | g.get("audit", {})
+
+    def write(status: int, **more: str | int | None) -> None:
+        log.write(_cut(fields | {"time": timestamp(), "status": status} | more))
+
+    return write
 
 
 def install_audit(app: Flask, settings: Settings) -> AuditLog:

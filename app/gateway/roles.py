@@ -37,6 +37,7 @@ ENDPOINT_ROLES: Mapping[str, Role] = MappingProxyType(
         "documents.add": Role.INGEST,
         "documents.change": Role.INGEST,
         "documents.delete": Role.INGEST,
+        "jobs.get": Role.INGEST,
         "feedback.feedback": Role.FEEDBACK,
         "ops.metrics": Role.METRICS,
     }

@@ -19,7 +19,7 @@ from typing import TypeVar
 import stamina
 
 from app.access import ACCESS_FIELDS, Access
-from app.errors import StoreError, StoreUnavailable
+from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
 from app.passage import Passage
 from app.store import documents
 from app.store.bulk import BulkOutcome, bulk_erase, bulk_index
@@ -186,7 +186,7 @@ class Steps:
                 written = self.write("clear", [_cleared(now, done) for now, done in todo])
                 todo = [pair for pair, item in zip(todo, written, strict=True) if item.outcome != "stored"]
                 found = self.read(done for _, done in todo)
-            except StoreError:
+            except (StoreError, DeadlineExceeded):
                 return
             pairs = [(found[done.key], done) for _, done in todo]
             todo = [(now, done) for now, done in pairs if now.exists and _cleared(now, done) != now]

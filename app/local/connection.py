@@ -222,12 +222,26 @@ def _body_to_wait_for(head: bytes) -> int:
 class BodyReader:
     """Reads a body; what is wrong with its chunks is the client's mistake, said as such."""
 
-    def __init__(self, reader: Any) -> None:
-        self._read: Callable[[int], bytes] = reader.read
+    def __init__(self, reader: Any, close: Callable[[], None]) -> None:
+        """Read from gunicorn's `reader`; `close` ends the connection with the answer."""
+        self._reader = reader
+        self._close = close
+        self._ended = False
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes. Raises MalformedRequest where the chunks are broken."""
         try:
-            return self._read(size)
+            data: bytes = self._reader.read(size)
         except ParseException as error:
             raise MalformedRequest("the body's chunks are broken") from error
+        self._ended = self._ended or not data
+        return data
+
+    def answer(self) -> None:
+        """The answer begins: where much of the body was not read, say that the connection ends with it.
+
+        gunicorn would close it without a word, and the client's next request would be lost.
+        """
+        left = getattr(self._reader, "length", None)  # None: of chunks, which have no length
+        if not self._ended and (left is None or left > BUFFERED_BODY):
+            self._close()

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -21,7 +22,7 @@ from app.gateway.cors import allowed_origins
 from app.gateway.flags import check_flags
 from app.gateway.identity import check_exposure
 from app.gateway.limits import check_limits
-from app.local.connection import LINE_LIMIT
+from app.local.connection import LINE_LIMIT, BodyReader
 from app.local.worker import Worker, raise_descriptor_limit
 
 _CONNECTIONS = 1000
@@ -40,8 +41,8 @@ def drain_s(settings: Settings) -> int:
 
 
 def server_threads(settings: Settings) -> int:
-    """Threads of a worker: whoever waits for a turn has one, and so do probes while all others wait."""
-    return max(settings.threads, concurrency_of(settings) + settings.queue + _SPARE_THREADS)
+    """Threads of a worker: whoever waits for a turn has one, each write does, and so do probes meanwhile."""
+    return max(settings.threads, concurrency_of(settings) + settings.queue + settings.writes + _SPARE_THREADS)
 
 
 def check_settings(settings: Settings) -> None:
@@ -96,7 +97,27 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set("child_exit", _forget_worker)
 
     def load(self) -> Flask:
-        return create_app(Services.open(self.settings))
+        services = Services.open(self.settings)
+        services.writes.open_spool()  # also removes what dead workers left
+        app = create_app(services)
+        app.wsgi_app = _Answering(app.wsgi_app)  # type: ignore[method-assign]
+        return app
+
+
+class _Answering:
+    """Tells the body's reader when the answer begins."""
+
+    def __init__(self, application: Callable[..., Any]) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        def start(*arguments: Any) -> Any:
+            body = getattr(environ["wsgi.input"], "reader", None)
+            if isinstance(body, BodyReader):
+                body.answer()
+            return start_response(*arguments)
+
+        return self._application(environ, start)
 
 
 def _close_services(_server: object, worker: Any) -> None:

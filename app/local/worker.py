@@ -250,7 +250,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             raise InvalidRequestLine("the target names another host than Host")
         if sum(name == "AUTHORIZATION" for name, _ in req.headers) > 1:
             raise InvalidHeader("AUTHORIZATION", req=req)
-        req.body.reader = BodyReader(req.body.reader)
+        req.body.reader = BodyReader(req.body.reader, req.force_close)
         return bool(super().handle_request(req, conn))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:

@@ -26,6 +26,7 @@ from app import telemetry
 from app.addresses import masked
 from app.breaker import BreakerOpen, Trial
 from app.config import Settings
+from app.deadline import Deadline
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
 from app.store.hosts import Host, Hosts
 from app.store.reasons import safe_reason
@@ -108,6 +109,7 @@ class Cluster:
         self.url = settings.opensearch_url
         self.read_alias, self.write_alias, self.heads_index = READ_ALIAS, WRITE_ALIAS, HEADS_INDEX
         self._timeout_s = settings.opensearch_timeout_s
+        self._deadline: Deadline | None = None
         options: dict[str, Any] = {}
         if settings.opensearch_user is not None:
             password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
@@ -148,15 +150,17 @@ class Cluster:
                 a moment ago.
             StoreRequestError: any other answer that is not a success.
             StoreError: an answer that is not JSON, or none that a cluster would give.
+            DeadlineExceeded: the deadline of `by` has passed.
         """
+        timeout_s = timeout_s or self._timeout_s
+        if self._deadline is not None:
+            timeout_s = min(timeout_s, self._deadline.remaining_s("store"))
         if body is not None and not isinstance(body, bytes):
             body = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
             content_type = "application/json"
         else:
             content_type = "application/json" if body is None else "application/x-ndjson"
-        sending = _Sending(
-            method, path, dict(params or {}), body, content_type, self._hosts, timeout_s or self._timeout_s
-        )
+        sending = _Sending(method, path, dict(params or {}), body, content_type, self._hosts, timeout_s)
         try:
             for attempt in stamina.retry_context(
                 on=_Elsewhere,
@@ -194,6 +198,12 @@ class Cluster:
         other = copy.copy(self)
         other.read_alias = other.write_alias = name
         other.heads_index = f"{name}-heads"
+        return other
+
+    def by(self, deadline: Deadline) -> Cluster:
+        """The same connections for one piece of work: no request of it waits for longer than until `deadline`."""
+        other = copy.copy(self)
+        other._deadline = deadline
         return other
 
     def close(self) -> None:

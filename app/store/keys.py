@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.assets import asset_folder
 from app.errors import InvalidInput
 from app.store.client import Cluster, StoreRequestError
-from app.store.rendering import KEYS_TEMPLATE, read_file
+from app.store.hidden import ensure_index
+from app.store.rendering import KEYS_TEMPLATE
 
 INDEX = "braid-keys"
 _PAGE = 500
@@ -53,7 +53,7 @@ def get(cluster: Cluster, key_id: str) -> Stored | None:
 
 def create(cluster: Cluster, key_id: str, source: dict[str, Any]) -> None:
     """Write a new record; the index is made if it is not there. Raises StoreError, also where the id is taken."""
-    _ensure_index(cluster)
+    ensure_index(cluster, KEYS_TEMPLATE)
     cluster.request("PUT", f"/{INDEX}/_create/{key_id}", params={"refresh": "true"}, body=source)
 
 
@@ -100,13 +100,3 @@ def every(cluster: Cluster) -> Iterator[tuple[str, dict[str, Any]]]:
         if len(hits) < _PAGE:
             return
         after = hits[-1]["sort"]
-
-
-def _ensure_index(cluster: Cluster) -> None:
-    """Make the index as its template says, so that it is right even where templates were never applied."""
-    body = read_file(asset_folder("mappings") / "index_templates" / f"{KEYS_TEMPLATE}.json")["template"]
-    try:
-        cluster.request("PUT", f"/{INDEX}", body=body)
-    except StoreRequestError as error:
-        if error.error_type != "resource_already_exists_exception":
-            raise

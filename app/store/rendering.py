@@ -19,6 +19,7 @@ FIRST_INDEX = "braid-passages-000001"
 INDEX_TEMPLATE = "braid-passages"
 QUERY_LOG_TEMPLATE = "braid-queries"
 KEYS_TEMPLATE = "braid-keys"
+JOBS_TEMPLATE = "braid-jobs"
 HEADS_TEMPLATE = "braid-heads"
 FIELDS_TEMPLATE = "braid-fields"
 _TUNED = 1000
@@ -96,6 +97,7 @@ def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SH
         ("index template", "mappings", f"{template}/braid-passages.json"),
         ("index template", "mappings", "index_templates/braid-queries.json"),
         ("index template", "mappings", "index_templates/braid-keys.json"),
+        ("index template", "mappings", "index_templates/braid-jobs.json"),
         ("index template", "mappings", "index_templates/braid-heads.json"),
     ]
     resources = []

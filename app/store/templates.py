@@ -24,6 +24,7 @@ from app.store.rendering import (
     INDEX_TEMPLATE,
     INGEST_PIPELINE,
     IVFPQ_MODEL,
+    JOBS_TEMPLATE,
     KEYS_TEMPLATE,
     QUERY_LOG_TEMPLATE,
     VARIANTS,
@@ -199,7 +200,7 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
     """
     problems: list[str] = []
     whole_bodies = {INDEX_TEMPLATE: composed(rendered)}
-    for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE, HEADS_TEMPLATE):
+    for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE, HEADS_TEMPLATE, JOBS_TEMPLATE):
         whole_bodies[name] = rendered.body("index template", name)["template"]
     for name, whole in whole_bodies.items():
         body = {"index_patterns": [f"{name}-simulated-*"], "priority": 1, "template": whole}
@@ -214,6 +215,7 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
         QUERY_LOG_TEMPLATE: f"{QUERY_LOG_TEMPLATE}-2026.01",
         KEYS_TEMPLATE: KEYS_TEMPLATE,
         HEADS_TEMPLATE: HEADS_TEMPLATE,
+        JOBS_TEMPLATE: JOBS_TEMPLATE,
     }
     for name, index in examples.items():
         problems += _overruled(others, name, index, rendered.body("index template", name)["priority"])

@@ -94,9 +94,16 @@ ADMISSION_WAITING = Gauge(
 )
 ADMISSION_REFUSED = Counter(
     "admission_refused_total",
-    "Requests that were told to come back: queue-full, too-late, backlog (it waited for a thread).",
+    "Requests that were told to come back: queue-full, share (of one caller), too-late, backlog (waited for a thread).",
     ["work", "reason"],
 )
+WRITE_BOUNDS_HELD = Gauge(
+    "write_bounds_held",
+    "What writes hold of their bounds now: places, body bytes in memory, jobs, spool bytes on disk.",
+    ["of"],
+    multiprocess_mode="livesum",
+)
+JOBS = Counter("jobs_total", "Jobs that ended: done, failed, lost (the service was stopped).", ["state"])
 ADMISSION_WAIT = Histogram(
     "admission_wait_seconds", "How long requests waited for their turn.", ["work"], buckets=_SECONDS
 )

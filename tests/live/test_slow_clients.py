@@ -20,8 +20,8 @@ HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: applic
 
 @pytest.fixture(scope="module")
 def small_service() -> Iterator[Service]:
-    """With nine threads."""
-    with running_service(concurrency="1", queue="0", threads="1") as service:
+    """With ten threads."""
+    with running_service(concurrency="1", queue="0", writes="1", threads="1") as service:
         yield service
 
 
@@ -97,7 +97,7 @@ def test_slow_requests_cost_no_thread_and_are_cut_off(small_service: Service, be
 
 def test_slow_uploads_have_half_of_the_threads_at_most(small_service: Service) -> None:
     before = small_service.metric('slow_clients_total{phase="body"}')
-    with Dripping(small_service, 30, HEAD + b"Content-Length: 5000000\r\n\r\n{") as slow:
+    with Dripping(small_service, 30, HEAD + b"Content-Length: 500000\r\n\r\n{") as slow:
         assert [ask(small_service) for _ in range(5)] == [200] * 5
         assert slow.open > 0
         answers = [status_of(read_all(raw)) for raw in slow.sockets]

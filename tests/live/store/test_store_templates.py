@@ -382,11 +382,13 @@ def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(cluster:
     ]
     cluster.request("PUT", "/_index_template/rival", body={"index_patterns": ["braid-*"], "priority": 900})
     problems = templates.simulate(cluster, rendered)
-    assert len(problems) == 3
+    assert len(problems) == 5
     assert all("rival (priority 900)" in problem for problem in problems)
     assert "braid-passages-000001" in problems[0]
     assert "braid-queries-" in problems[1]
     assert "braid-keys" in problems[2]
+    assert "braid-heads" in problems[3]
+    assert "braid-jobs" in problems[4]
 
 
 def test_the_exported_script_alone_makes_the_cluster_ready(

@@ -26,7 +26,7 @@ def test_a_stop_waits_as_long_as_an_answer_may_take(settings: dict[str, Any], se
 
 
 def test_whoever_waits_for_a_turn_has_a_thread_and_probes_too() -> None:
-    assert server_threads(load_settings(concurrency=4, queue=32)) == 44
+    assert server_threads(load_settings(concurrency=4, queue=32)) == 60
     assert server_threads(load_settings(concurrency=4, queue=0, threads=64)) == 64
 
 

@@ -1,0 +1,139 @@
+"""Writes of documents, bounded: in number, bytes in memory and on disk, and time; each caller has a share of all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from app.config import Settings
+from app.deadline import WriteDeadline
+from app.errors import BraidError
+from app.gateway.admission import Admission
+from app.gateway.shares import Hold, Shares
+from app.ingest.single import StoredDocument
+from app.passage import Document
+from app.serving.ingest_process import IngestProcess
+from app.serving.jobs import Job, Jobs
+from app.serving.spool import Spool, SpooledFile
+from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFile
+from app.store.client import Cluster
+from app.store.filters import Scope
+
+AT_ONCE = 4
+"""Documents that callers wait for and that are worked on at once: while one is embedded, others are written."""
+
+Announce = Callable[[str, StoredDocument | None], None]
+"""Tells caches of a write to a tenant; None: of one that may have been carried out in part."""
+Told = Callable[[Job, IngestOutcome | BraidError], None]
+
+
+class Writes:
+    """What the writes of one process share."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, announce: Announce) -> None:
+        self._settings = settings
+        self._announce = announce
+        self.places = Shares(settings.writes, work="places", what="writes (BRAID_WRITES)")
+        self.body_bytes = Shares(settings.write_bytes, work="body_bytes", what="bytes of bodies (BRAID_WRITE_BYTES)")
+        self._job_places = Shares(settings.jobs, work="jobs", what="jobs (BRAID_JOBS)", retry_after_s=10)
+        self._spool_bytes = Shares(
+            settings.spool_bytes, work="spool_bytes", what="bytes of files (BRAID_SPOOL_BYTES)", retry_after_s=10
+        )
+        self._turns = Admission(AT_ONCE, settings.writes, work="write")
+        self.process = IngestProcess(settings)
+        self.jobs = Jobs(settings, cluster, self.process)
+        self._lock = threading.Lock()
+        self._spool: Spool | None = None
+
+    def deadline(self) -> WriteDeadline:
+        """Of a write that has arrived now."""
+        return WriteDeadline.after(round(self._settings.write_timeout_s * 1000))
+
+    def open_spool(self) -> Spool:
+        """Make the folder for files; what dead processes left is removed."""
+        with self._lock:
+            if self._spool is None:
+                self._spool = Spool()
+            return self._spool
+
+    def new_file(self, suffix: str = "") -> SpooledFile:
+        """A file to put a body in; release it, or give it to `store` or `start_job`."""
+        return (self._spool or self.open_spool()).new_file(suffix)
+
+    def hold_disk(self, scope: Scope, count: int) -> Hold:
+        """Room for `count` bytes in the spool. Raises Overloaded."""
+        return self._spool_bytes.take(owner(scope), count)
+
+    def store(
+        self, source: Document | UploadedFile, scope: Scope, deadline: WriteDeadline, file: SpooledFile | None = None
+    ) -> IngestOutcome:
+        """Store one document as `scope` may; searchable on return.
+
+        Args:
+            source: the document, or the file that it is in.
+            scope: of the caller.
+            deadline: for the caller's waiting; what has begun ends soon afterwards.
+            file: the file's, released when it is not needed any more.
+
+        Raises:
+            Overloaded: too many wait.
+            DeadlineExceeded: it may have been stored.
+            IngestInterrupted: the ingest process died.
+            StoreError, DocumentRejected, EncoderError.
+        """
+        leave = self._turns.take(deadline)
+        try:
+            future = self.process.submit(IngestTask(source, scope, deadline))
+        except BraidError:
+            leave()
+            raise
+        future.add_done_callback(lambda _: leave())
+        if file is not None:
+            future.add_done_callback(lambda _: file.release())
+        try:
+            return future.result(deadline.remaining_s("ingest"))
+        except TimeoutError as error:
+            # caches were told when nobody waited any longer; what it did afterwards they must learn, too
+            future.add_done_callback(partial(self._late, scope.tenant))
+            raise deadline.exceeded("ingest") from error
+
+    def start_job(
+        self, source: RecordFile | UploadedFile, file: SpooledFile, scope: Scope, document_id: str, told: Told
+    ) -> Job:
+        """Store one document while nobody waits; `file` is the job's from here on, unless this raises.
+
+        Raises:
+            Overloaded: too many jobs. StoreError: the job's record can't be written.
+        """
+        place = self._job_places.take(owner(scope))
+
+        def release() -> None:
+            place.release()
+            file.release()
+
+        def ended(job: Job, outcome: IngestOutcome | BraidError) -> None:
+            self._announce(scope.tenant, outcome.stored if isinstance(outcome, IngestOutcome) else None)
+            told(job, outcome)
+
+        try:
+            return self.jobs.submit(source, scope, document_id, release, ended)
+        except BraidError:
+            place.release()
+            raise
+
+    def close(self) -> None:
+        """End jobs and the process, remove all files."""
+        self.jobs.close()
+        self.process.close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _late(self, tenant: str, future: Future[IngestOutcome]) -> None:
+        self._announce(tenant, future.result().stored if future.exception() is None else None)
+
+
+def owner(scope: Scope) -> tuple[str, str | None]:
+    """Who holds what a caller takes: the caller within its tenant."""
+    return scope.tenant, scope.subject
