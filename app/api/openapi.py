@@ -105,7 +105,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "post", "/v1/documents", "addDocument", "Add or replace a document: a file, or ready text", "documents",
-        schemas.DocumentRequest, schemas.DocumentResponse, 200, _READ, (_PREFER,), _FILE,
+        schemas.DocumentRequest, schemas.DocumentResponse, 200, (*_READ, 409), (_PREFER,), _FILE,
         accepted=schemas.JobResponse,
     ),
     Operation(
@@ -114,11 +114,11 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "patch", "/v1/documents/{document_id}", "changeReaders", "Change who may read a document", "documents",
-        schemas.ReadersRequest, schemas.ReadersResponse, problems=(*_READ, 404), parameters=(_DOCUMENT_ID,),
+        schemas.ReadersRequest, schemas.ReadersResponse, problems=(*_READ, 404, 409), parameters=(_DOCUMENT_ID,),
     ),
     Operation(
         "delete", "/v1/documents/{document_id}", "deleteDocument", "Remove a document", "documents",
-        status=204, problems=(*_GET, 504), parameters=(_DOCUMENT_ID,),
+        status=204, problems=(*_GET, 409, 504), parameters=(_DOCUMENT_ID,),
     ),
     Operation(
         "get", "/v1/jobs/{job_id}", "getJob", "What became of a document that was answered 202", "documents",
