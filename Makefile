@@ -86,7 +86,7 @@ test: prerequisites $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/.dev
-	@for name in startup encode precision ingest quality fusion legs typos answers search_overhead rerank early_exit cache leaks revocation load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@for name in startup encode precision ingest quality fusion legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 lock: $(VENV)/.dev
 	$(BIN)/uv $(COMPILE) --extra local --extra evaluation -o requirements.lock
