@@ -123,12 +123,12 @@ def main() -> int:
         figures: dict[str, Any] = {"seed": asked.seed}
         if asked.rounds:
             figures["proof"] = proof(url, plans(asked.rounds, asked.seed), asked.workers)
+        names = {"each": list(SAFEGUARDS), "none": []}.get(asked.without, [asked.without])
+        figures["without"] = {name: without(url, name, asked.seed, 60) for name in names}
         if asked.users:
             up = stack.enter_context(harness.braid_up(env={"BRAID_WORKERS": "2"}))
             urls = up["url"], up["opensearch_url"]
             figures["as_users_run_it"] = play_users(*urls, Path(up["data"]), asked.users, asked.seed)
-        names = {"each": list(SAFEGUARDS), "none": []}.get(asked.without, [asked.without])
-        figures["without"] = {name: without(url, name, asked.seed, 60) for name in names}
     harness.write_result("writers", "benchmarks/writers.md", figures)
     missed = [name for name, found in figures["without"].items() if found["noticed_in_round"] is None]
     bad = figures.get("proof", {}).get("violations", 0) + figures.get("as_users_run_it", {}).get("violations", 0)
