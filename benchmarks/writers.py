@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import sys
 import threading
 import time
@@ -106,9 +107,16 @@ def without(url: str, name: str, seed: int, most: int) -> dict[str, Any]:
     return {"removed": SAFEGUARDS[name], "noticed_in_round": None, "rounds": number}
 
 
+def kept() -> dict[str, Any]:
+    """The figures of the last run, without what `write_result` adds."""
+    path = harness.RESULTS / "writers.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: found[name] for name in ("proof", "without", "as_users_run_it") if name in found}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1000, help="0: keep the figures of the last run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="rounds at the same time")
     parser.add_argument("--users", type=int, default=20, help="rounds through `braid serve` and `braid ingest`")
@@ -120,11 +128,12 @@ def main() -> int:
         if url is None:
             folder = stack.enter_context(harness.open_folder())
             url = stack.enter_context(start_cluster(load_settings(), data_dir=folder)).url
-        figures: dict[str, Any] = {"seed": asked.seed}
+        figures: dict[str, Any] = {"seed": asked.seed, **({} if asked.rounds else kept())}
         if asked.rounds:
             figures["proof"] = proof(url, plans(asked.rounds, asked.seed), asked.workers)
         names = {"each": list(SAFEGUARDS), "none": []}.get(asked.without, [asked.without])
-        figures["without"] = {name: without(url, name, asked.seed, 60) for name in names}
+        figures.setdefault("without", {})
+        figures["without"] |= {name: without(url, name, asked.seed, 60) for name in names}
         if asked.users:
             up = stack.enter_context(harness.braid_up(env={"BRAID_WORKERS": "2"}))
             urls = up["url"], up["opensearch_url"]
