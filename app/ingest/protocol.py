@@ -21,7 +21,7 @@ import stamina
 from app.access import ACCESS_FIELDS, Access
 from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
 from app.passage import Passage
-from app.store import documents
+from app.store import documents, index_names
 from app.store.bulk import BulkOutcome, bulk_erase, bulk_index
 from app.store.client import Cluster
 from app.store.heads import Head, HeadWrite, read_heads, write_heads
@@ -38,8 +38,6 @@ observe: Callable[[str, Sequence[Head]], None] | None = None
 
 _PAUSE_S = 0.05
 """Before a head is read whose write got no answer: it may still be under way. As much jitter comes on top."""
-_INDEX_S = 5.0
-"""How long the name of the index behind the write alias is believed."""
 _CLEAR_TRIES = 3
 _SETTLE_TRIES = 5
 
@@ -54,14 +52,10 @@ class Steps:
         self.cluster = cluster
         self.patience_s = patience_s
         self._on_retry = on_retry
-        self._index, self._index_at = "", float("-inf")
 
     def write_index(self) -> str:
-        """The physical index that new passages go to: a late request must not reach the one that takes its place."""
-        if time.monotonic() - self._index_at > _INDEX_S:
-            self._index = self._patiently(lambda: documents.write_index(self.cluster))
-            self._index_at = time.monotonic()
-        return self._index
+        """The physical index that new passages go to."""
+        return self._patiently(lambda: index_names.write_index(self.cluster))
 
     def read(self, heads: Iterable[Head]) -> dict[str, Head]:
         """The heads as they are now, by key."""
@@ -121,7 +115,15 @@ class Steps:
     def erase(self, heads: Sequence[Head]) -> None:
         """Erase the passages of all that can't be in force any more."""
         self.reach("erase", heads)
-        gone = [(version.index, key) for head in heads for version in head.garbage for key in version.ids(head)]
+        indexes = {version.index for head in heads for version in head.garbage}
+        there = self._patiently(lambda: index_names.existing(self.cluster, indexes))  # with an index its passages went
+        gone = [
+            (version.index, key)
+            for head in heads
+            for version in head.garbage
+            if version.index in there
+            for key in version.ids(head)
+        ]
         if gone:
             bulk_erase(self.cluster, gone, patience_s=self.patience_s, on_retry=self._on_retry)
 
@@ -129,7 +131,7 @@ class Steps:
         """Give the passages in force the readers of the head. They must have been refreshed since they were written.
 
         Raises:
-            StoreUnavailable: passages are missing that the head counts, again and again.
+            StoreError: passages are missing that the head counts, again and again.
         """
         version = head.version
         if version is None or head.access is None:
@@ -153,7 +155,7 @@ class Steps:
             now = self.read([head])[head.key]
             if now.version != version:  # replaced or deleted meanwhile: nothing is left to settle
                 return
-        raise StoreUnavailable(
+        raise StoreError(
             f"only {outcome.indexed} of {version.passages} passages of the document are there; run `braid heads audit`"
         )
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from app.errors import StoreError
+from app.errors import StoreError, StoreUnavailable
 from app.ingest.protocol import Steps
 from app.store.client import Cluster
 from app.store.heads import Head, find_open, forget_deleted
@@ -20,6 +20,7 @@ _REST_S, _PENDING_REST_S = 3.0, 60.0
 """For so long an open head must have rested, by this process's own clock: its writer is taken for dead then. Attempts
 get longer: theirs renew their intents every 20 s. Too early a sweep costs a writer another try, and nothing else."""
 _FAILURE_PAUSE_S = 30.0
+_LATER_S = 600.0
 _FORGET_S = 3600.0
 _FORGET_DAYS = 30
 """So long a deleted document's readers are remembered, for the case that it comes back."""
@@ -32,31 +33,62 @@ class Sweeper:
     cluster: Cluster
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Key -> sequence number, and when it was first seen so (monotonic seconds)."""
+    _later: dict[str, float] = field(default_factory=dict)
+    """Keys of heads that could not be tidied up, and when to try again."""
 
     def sweep(self) -> list[Head]:
         """One pass; the heads that were tidied up. Raises StoreError."""
         now = time.monotonic()
         heads = list(find_open(self.cluster))
         self._seen = {head.key: self._first_seen(head, now) for head in heads}
-        return sweep_heads(self.cluster, [head for head in heads if self._rests(head, now)])
+        self._later = {key: until for key, until in self._later.items() if until > now}
+        resting = [head for head in heads if self._rests(head, now)]
+        swept = sweep_heads(self.cluster, resting)
+        self._later |= dict.fromkeys({head.key for head in resting} - {head.key for head in swept}, now + _LATER_S)
+        return swept
 
     def _first_seen(self, head: Head, now: float) -> tuple[int, float]:
         before = self._seen.get(head.key)
         return before if before is not None and before[0] == head.seq_no else (head.seq_no, now)
 
     def _rests(self, head: Head, now: float) -> bool:
-        return now - self._seen[head.key][1] >= (_PENDING_REST_S if head.pending else _REST_S)
+        rest_s = _PENDING_REST_S if head.pending else _REST_S
+        return head.key not in self._later and now - self._seen[head.key][1] >= rest_s
 
 
 def sweep_heads(cluster: Cluster, heads: Sequence[Head]) -> list[Head]:
-    """Tidy up heads whose writers are gone; those that somebody else wrote meanwhile are left alone."""
+    """Tidy up heads whose writers are gone; those that somebody else wrote meanwhile are left alone.
+
+    One that can't be tidied up (passages that should be in force are missing) is logged, and keeps none of the others.
+
+    Raises:
+        StoreUnavailable: the cluster is away. StoreError: the heads can't be written.
+    """
     steps = Steps(cluster, patience_s=5.0)
     # first the heads, so that nothing that is erased now can be committed later
     fenced = [replace(head, pending=(), garbage=(*head.garbage, *head.pending)) for head in heads]
     seized = [item.head for item in steps.write("seize", fenced) if item.head is not None]
-    steps.finish(seized)
-    steps.clear(seized)
+    try:
+        _tidy(steps, seized)
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        return [head for head in seized if _tidied(steps, head)]
     return seized
+
+
+def _tidy(steps: Steps, heads: Sequence[Head]) -> None:
+    steps.finish(heads)
+    steps.clear(heads)
+
+
+def _tidied(steps: Steps, head: Head) -> bool:
+    try:
+        _tidy(steps, [head])
+    except StoreError as error:
+        _log.warning("what a writer left of a document can't be tidied up: %s", error.detail)
+        return False
+    return True
 
 
 class BackgroundSweep:

@@ -110,6 +110,8 @@ class Cluster:
         self.read_alias, self.write_alias, self.heads_index = READ_ALIAS, WRITE_ALIAS, HEADS_INDEX
         self._timeout_s = settings.opensearch_timeout_s
         self._deadline: Deadline | None = None
+        self.index_names: dict[str, tuple[float, frozenset[str]]] = {}
+        """What `store.index_names` found, and when."""
         options: dict[str, Any] = {}
         if settings.opensearch_user is not None:
             password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""

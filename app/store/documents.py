@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.access import ACCESS_FIELDS, Access
-from app.errors import NotFound, StoreNotReady, StoreUnavailable
+from app.errors import NotFound, StoreUnavailable
 from app.passage import Passage, SourceType
-from app.store.client import Cluster, StoreRequestError
+from app.store.client import Cluster
 from app.store.filters import Clause, Scope, clauses
 from app.store.heads import Head, Version, read_heads
 from app.store.queries import TOKEN_VECTORS
@@ -24,27 +24,6 @@ _VECTORS_PAGE = 200
 """Passages with vectors in one answer: some 20 kB each."""
 _REFRESH_TIMEOUT_S = 60.0
 _ATTEMPTS = 5
-
-
-def write_index(cluster: Cluster) -> str:
-    """The physical index behind the write alias.
-
-    Raises:
-        StoreNotReady: there is none, or more than one.
-    """
-    try:
-        found = cluster.request("GET", f"/_alias/{cluster.write_alias}", params={"local": "true"})
-    except StoreRequestError as error:
-        if error.status_code != 404:
-            raise
-        found = {}
-    marked = {name: item["aliases"][cluster.write_alias].get("is_write_index") for name, item in found.items()}
-    chosen = [name for name, is_write in marked.items() if is_write] or list(marked)
-    if len(chosen) != 1:
-        raise StoreNotReady(
-            f"alias {cluster.write_alias} names {len(chosen)} indexes to write to, not one: run `braid templates apply`"
-        )
-    return str(chosen[0])
 
 
 def document_ids(cluster: Cluster, scope: Scope, source_id: str) -> Iterator[str]:

@@ -102,7 +102,7 @@ def test_a_change_that_breaks_off_is_in_force_and_is_finished_by_the_next(
     whole = documents.read_version
     monkeypatch.setattr(protocol, "_SETTLE_TRIES", 2)
     monkeypatch.setattr(documents, "read_version", lambda *given: itertools.islice(whole(*given), 5))
-    problem = send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]}, status=503)
+    problem = send(world, admin, "PATCH", "/v1/documents/long", {"acl": ["hr"]}, status=502)
     assert "only 5 of" in problem["detail"]
     assert send(world, admin, "GET", "/v1/documents/long")["acl"] == ["hr"]
     send(world, user, "GET", "/v1/documents/long", status=404)

@@ -154,3 +154,28 @@ def test_heads_of_documents_that_are_gone_for_long_are_forgotten(world: World, t
     assert [item.exists for item in heads.values()] == [False, True]
     put(world, tenant, "gone", "The ledger, again.")
     assert [item.access for item in live_heads(world.cluster, Scope(tenant), "gone")] == [Access()]
+
+
+def test_a_head_that_can_not_be_tidied_up_keeps_no_other_from_it(world: World, tenant: str) -> None:
+    for name in ("lacking", "moved", "fine"):
+        put(world, tenant, name, "The ledger.")
+    heads = [*read_heads(world.cluster, [Head(tenant, name) for name in ("lacking", "moved", "fine")]).values()]
+    versions = [head.version for head in heads]
+    assert versions[0] is not None
+    assert versions[1] is not None
+    world.cluster.request(
+        "DELETE", f"/{versions[0].index}/_doc/{versions[0].ids(heads[0])[0]}", params={"refresh": "true"}
+    )
+    gone = replace(versions[1], token="gone", index=f"braid-passages-gone-{tenant}")
+    left = [
+        replace(heads[0], unsettled=True, access_rev=99),
+        replace(heads[1], garbage=(gone,)),
+        replace(heads[2], garbage=(replace(gone, index=versions[1].index),)),
+    ]
+    swept = sweep_heads(world.cluster, left)
+    assert {head.document_id for head in swept} == {"moved", "fine"}
+    after = read_heads(world.cluster, left)
+    assert [after[head.key].open for head in heads] == [True, False, False]
+    # an erasure of passages whose index is gone must not make that index
+    found = world.cluster.request("GET", f"/{gone.index}", params={"ignore_unavailable": "true"})
+    assert found == {}

@@ -13,7 +13,7 @@ from app.evaluation.collect import Load
 from app.evaluation.mining import Mined, made_queries, mine, query_key
 from app.evaluation.where import Where
 from app.store.client import StoreRequestError
-from app.store.filters import Scope
+from app.store.filters import Scope, clauses
 from app.store.sampling import Sampled, sample_passages
 from app.tuning import SHIPPED
 from tests.unit.evaluation.legs import CannedCluster, CannedEncoder, canned_settings
@@ -179,5 +179,5 @@ def test_a_sample_is_of_what_the_scope_may_see() -> None:
     assert sample_passages(Sampling(), Scope("mine", frozenset({"a"})), 5000, seed=3) == [Sampled("T", "", "x")]
     assert asked[0]["size"] == 2000
     score = asked[0]["query"]["function_score"]
-    assert score["query"]["bool"]["filter"] == [{"term": {"tenant": "mine"}}, {"terms": {"acl": ["a", "public"]}}]
+    assert score["query"]["bool"]["filter"] == clauses(Scope("mine", frozenset({"a"})))
     assert score["random_score"]["seed"] == 3
