@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
+from app import telemetry
 from app.config import Settings
 from app.errors import BraidError, IngestInterrupted
 from app.serving.ingest_worker import DONE, FAILED, PROGRESS
@@ -34,6 +35,7 @@ Progress = Callable[[int], None]
 class _Asked:
     future: Future[IngestOutcome]
     progress: Progress | None
+    embedded: int = 0
 
 
 class IngestProcess:
@@ -145,8 +147,11 @@ class _Child:
             asked = self._asked.get(number) if kind == PROGRESS else self._asked.pop(number, None)
         if asked is None:
             return
-        if kind == PROGRESS and asked.progress is not None and isinstance(value, int):
-            asked.progress(value)
+        if kind == PROGRESS and isinstance(value, int):
+            telemetry.INGEST_PASSAGES.inc(value - asked.embedded)
+            asked.embedded = value
+            if asked.progress is not None:
+                asked.progress(value)
         elif kind == DONE and isinstance(value, IngestOutcome):
             asked.future.set_result(value)
         elif kind == FAILED and isinstance(value, BraidError):

@@ -103,6 +103,7 @@ WRITE_BOUNDS_HELD = Gauge(
     ["of"],
     multiprocess_mode="livesum",
 )
+INGEST_PASSAGES = Counter("ingest_passages_total", "Passages embedded for documents that came over HTTP.")
 JOBS = Counter("jobs_total", "Jobs that ended: done, failed, lost (the service was stopped).", ["state"])
 ADMISSION_WAIT = Histogram(
     "admission_wait_seconds", "How long requests waited for their turn.", ["work"], buckets=_SECONDS
