@@ -56,6 +56,8 @@ _TELL_S = 1.0
 """How often, at most, caches are told of new documents while a run goes on."""
 _SLICE = 128
 """Passages embedded at once: enough that texts of like length meet in a batch of the model."""
+_WRITERS = 2
+"""Threads that write: while one waits for the disk of heads or passages, the other goes on."""
 _WRITTEN = 4
 """Slices written at once where more than one is waiting: each bulk of heads costs a sync of the disk."""
 _FAILURES = frozenset({"refused", "overtaken", "unknown"})
@@ -182,6 +184,7 @@ class _Run:
         self._hidden: str | None = None
         self.report = IngestReport()
         self.report.stages["parse"].workers = options.parse_workers
+        self.report.stages["bulk"].workers = _WRITERS
         abort = self._abort = Abort()
         workers = options.parse_workers
         self._files: Channel[SourceFile] = Channel(abort, size=2 * workers)
@@ -195,14 +198,14 @@ class _Run:
         workers = self._options.parse_workers
         with (
             ParserPool(self._settings, workers) as pool,
-            ThreadPoolExecutor(workers + 5, thread_name_prefix="ingest") as threads,
+            ThreadPoolExecutor(workers + 4 + _WRITERS, thread_name_prefix="ingest") as threads,
         ):
             stages = [
                 threads.submit(self._read),
                 *(threads.submit(self._parse, pool) for _ in range(workers)),
                 threads.submit(self._chunk),
                 threads.submit(self._encode),
-                threads.submit(self._write),
+                *(threads.submit(self._write) for _ in range(_WRITERS)),
             ]
             threads.submit(self._tell_each_second)
             for stage in stages:
@@ -310,7 +313,8 @@ class _Run:
                     content_hash = version_of(document, self._recipe)
                 assert head is not None  # noqa: S101 - nothing is hidden from the operator
                 if unchanged(head, content_hash, document.access) and not head.untidy:
-                    self.report.unchanged += 1
+                    with self._lock:
+                        self.report.unchanged += 1
                     self._progress.done(1)
                     continue
                 passages: Sequence[Passage] = ()
@@ -370,14 +374,14 @@ class _Run:
             self._fail(Problem(self._seen[put.document_id], result.status, detail))
             return
         self._progress.done(1)
-        if result.status == "unchanged":  # somebody else wrote the same
-            self.report.unchanged += 1
-            return
-        self._news.wrote(visible=result.status == "updated", revoking=result.revoking)
-        self.report.changed += result.status == "updated"
-        self.report.new += result.status == "created"
-        self.report.passages += result.passages
-        self._progress.stored(result.passages)
+        with self._lock:
+            self.report.unchanged += result.status == "unchanged"  # somebody else wrote the same
+            self.report.changed += result.status == "updated"
+            self.report.new += result.status == "created"
+            self.report.passages += result.passages if result.status != "unchanged" else 0
+        if result.status != "unchanged":
+            self._news.wrote(visible=result.status == "updated", revoking=result.revoking)
+            self._progress.stored(result.passages)
 
     def _sync(self, steps: Steps) -> None:
         """Remove what the sources have no longer; nothing unless everything that they have is known."""
