@@ -122,7 +122,7 @@ def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, m
         arena.cluster.request("POST", "/_aliases", body={"actions": actions})
 
     monkeypatch.setattr(index_names, "_BELIEVED_S", -1.0)
-    monkeypatch.setattr(protocol, "observe", _at("stage", lambda: move(second, first)))
+    monkeypatch.setattr(protocol, "observe", _at("intent", lambda: move(second, first)))
     try:
         _post(arena, "moved", "s")
         head = arena.head("moved")
