@@ -17,11 +17,13 @@ from app.access import Access
 from app.ingest import protocol, single
 from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
+from app.store import index_names
 from app.store.documents import get_document
 from app.store.filters import Scope
 from app.store.heads import Head
+from app.store.rendering import composed, render
 from tests.writers.arena import Arena, text_of
-from tests.writers.encoder import WordEncoder
+from tests.writers.encoder import DIMENSION, WordEncoder
 from tests.writers.oracle import Op, State, Violation, explain
 from tests.writers.plans import plans, traces
 from tests.writers.rounds import Plan, play
@@ -108,8 +110,9 @@ def test_a_document_that_is_hidden_while_it_is_written_is_left_alone(
 
 def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = f"{arena.name}-000001", f"{arena.name}-000002"
-    mappings = arena.cluster.request("GET", f"/{first}/_mapping")[first]["mappings"]
-    arena.cluster.request("PUT", f"/{second}", body={"mappings": mappings})
+    body = composed(render(arena.settings, "faiss-exact", DIMENSION))
+    del body["settings"]["index"]["default_pipeline"]
+    arena.cluster.request("PUT", f"/{second}", body=body)
 
     def move(to: str, away: str) -> None:
         actions = [
@@ -118,8 +121,8 @@ def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, m
         ]
         arena.cluster.request("POST", "/_aliases", body={"actions": actions})
 
-    monkeypatch.setattr(protocol, "_INDEX_S", 0.0)
-    monkeypatch.setattr(protocol, "observe", _at("stage", lambda: move(second, first)))
+    monkeypatch.setattr(index_names, "_BELIEVED_S", -1.0)
+    monkeypatch.setattr(protocol, "observe", _at("intent", lambda: move(second, first)))
     try:
         _post(arena, "moved", "s")
         head = arena.head("moved")
