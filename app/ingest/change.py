@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from app.access import Access, AccessChange
 from app.errors import NotFound, OutcomeUnknown, Overtaken
-from app.ingest.protocol import Steps, make_nonce
+from app.ingest.protocol import CONFIRMATIONS, Steps, make_nonce
 from app.ingest.targets import find_targets
 from app.store.filters import Scope
 from app.store.heads import Head
@@ -174,8 +174,10 @@ def _change(steps: Steps, heads: Sequence[Head], edit: Edit) -> list[_Change]:
 
 def _edited(steps: Steps, item: _Change, edit: Edit) -> Head | None:
     """What to write now; None where the change has ended, one way or the other."""
-    while item.tried_rev is not None and item.head.by == item.nonce:  # it was stored, without an answer
-        outcome = steps.confirm(item.head)
+    for _ in range(CONFIRMATIONS):
+        if item.tried_rev is None or item.head.by != item.nonce:
+            break
+        outcome = steps.confirm(item.head)  # it was stored, without an answer
         if outcome.head is not None:
             item.head, item.ended = outcome.head, True
             return None

@@ -19,7 +19,7 @@ from typing import TypeVar
 import stamina
 
 from app.access import ACCESS_FIELDS, Access
-from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
+from app.errors import DeadlineExceeded, OutcomeUnknown, StoreError, StoreUnavailable
 from app.passage import Passage
 from app.store import documents, index_names
 from app.store.bulk import BulkOutcome, bulk_erase, bulk_index
@@ -38,6 +38,8 @@ observe: Callable[[str, Sequence[Head]], None] | None = None
 
 _PAUSE_S = 0.05
 """Before a head is read whose write got no answer: it may still be under way. As much jitter comes on top."""
+CONFIRMATIONS = 50
+"""After so many lost turns a write whose answer was lost is given up: nobody knows whether it will stay."""
 _CLEAR_TRIES = 3
 _SETTLE_TRIES = 5
 
@@ -160,14 +162,25 @@ class Steps:
         )
 
     def finish(self, heads: Sequence[Head]) -> None:
-        """What follows the write of heads, up to the answer: erase, settle, and let searches see it."""
+        """What follows the write of heads, up to the answer: erase, settle, and let searches see it.
+
+        Raises:
+            OutcomeUnknown: the cluster went away; the heads are in force, but native searches may not see it yet.
+            StoreError.
+        """
         if not heads:
             return
-        self.erase(heads)
-        for head in heads:
-            if head.unsettled:
-                self.settle(head)
-        self.hide(heads)
+        try:
+            self.erase(heads)
+            for head in heads:
+                if head.unsettled:
+                    self.settle(head)
+            self.hide(heads)
+        except StoreUnavailable as error:
+            raise OutcomeUnknown(
+                f"{error.detail}. What was written is in force for this service, but other clients of the cluster may "
+                "not see it yet; the same call again is safe"
+            ) from error
 
     def tidy(self, head: Head) -> bool:
         """Finish what another writer left half done, or is about to finish. False: the head was written meanwhile."""

@@ -10,7 +10,7 @@ from typing import Literal
 from app.access import Access, AccessChange
 from app.errors import OutcomeUnknown, Overtaken, StoreUnavailable
 from app.ingest.change import change_access
-from app.ingest.protocol import Steps, make_nonce, with_access
+from app.ingest.protocol import CONFIRMATIONS, Steps, make_nonce, with_access
 from app.ingest.targets import enrol, find_targets, hidden_target
 from app.passage import Passage, passage_id
 from app.store.filters import Scope
@@ -259,15 +259,17 @@ def _commit(steps: Steps, attempts: Sequence[_Attempt]) -> None:
 def _may_commit(steps: Steps, attempt: _Attempt) -> bool:
     """Whether the attempt is still pending; decides about it where it is not."""
     head = attempt.known
-    while head.version is not None and head.version.token == attempt.token:  # committed, without an answer
-        item = steps.confirm(head)
+    for _ in range(CONFIRMATIONS):
+        if head.version is None or head.version.token != attempt.token:
+            break
+        item = steps.confirm(head)  # it was committed, without an answer
         if item.head is not None:
             _succeed(attempt, item.head)
             return False
         head = attempt.head = steps.read([head])[head.key]
     if attempt.version in head.pending:
         return True
-    if attempt.unanswered:
+    if attempt.unanswered:  # or it was committed, and could not be confirmed
         attempt.end("unknown", UNKNOWN)
         return False
     attempt.tries += 1
