@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from app.access import Access
+from app.errors import Overtaken
 from app.ingest import protocol, run, single
 from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
@@ -168,9 +169,12 @@ def test_a_write_that_names_readers_must_have_seen_the_last_change(
             change_readers(world.cluster, Scope(tenant), "d", {"acl": ("hr",)})
 
     monkeypatch.setattr(protocol, "observe", between)
-    body = {"document_id": "d", "text": "The ledger, new.", "acl": ["public"]}
-    problem = send(world, admin, "POST", "/v1/documents", body, status=409)
-    assert "at the same time" in problem["detail"]
+    document = ready_document(
+        {"document_id": "d", "text": "The ledger, new.", "acl": ["public"]}, tenant=tenant, source_id="tests"
+    )
+    encoder = world.client.application.extensions["braid"].encoder
+    with pytest.raises(Overtaken, match="at the same time"):
+        ingest_document(document, settings=world.settings, cluster=world.cluster, encoder=encoder)
     monkeypatch.setattr(protocol, "observe", None)
     found = send(world, admin, "GET", "/v1/documents/d")
     assert (found["acl"], found["passages"][0]["text"]) == (["hr"], "The ledger.")

@@ -21,7 +21,7 @@ from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
 from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
 from app.store.documents import read_version, refresh
-from app.store.filters import Scope
+from app.store.heads import Head, Version
 from app.store.rendering import FIRST_INDEX, Rendered, render
 
 VARIANTS: tuple[str, ...] = get_args(VectorVariant)
@@ -174,7 +174,8 @@ def test_what_a_passage_says_of_its_readers_and_pages_is_read_back(
     assert bulk_index(store, [given, plain]).indexed == 2
     refresh(store)
     for passage in (given, plain):
-        (read,) = read_version(store, Scope("default"), passage.document_id, passage.content_hash)
+        version = Version(passage.content_hash, 1, store.read_alias)
+        (read,) = read_version(store, Head("default", passage.document_id, version=version))
         assert (read.acl, read.acl_1, read.acl_2, read.acl_4) == (passage.acl, passage.acl_1, (), passage.acl_4)
         assert (read.pages, read.language) == (passage.pages, passage.language)
 
