@@ -16,12 +16,12 @@ from typing import Any, Literal
 import orjson
 
 from app.access import Access
-from app.assets import asset_folder
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import passage_id
+from app.store import hidden
 from app.store.bulk import refuse_if_blocked
 from app.store.client import Cluster, StoreRequestError
-from app.store.rendering import HEADS_TEMPLATE, read_file
+from app.store.rendering import HEADS_TEMPLATE
 
 _PAGE = 200
 """Heads in one request: some 100 kB."""
@@ -251,13 +251,8 @@ def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S
 
 
 def ensure_index(cluster: Cluster) -> None:
-    """Make the index as its template says, so that it is right even where templates were never applied."""
-    body = read_file(asset_folder("mappings") / "index_templates" / f"{HEADS_TEMPLATE}.json")["template"]
-    try:
-        cluster.request("PUT", f"/{cluster.heads_index}", body=body)
-    except StoreRequestError as error:
-        if error.error_type != "resource_already_exists_exception":
-            raise
+    """Make the index of heads where there is none. Raises StoreError."""
+    hidden.ensure_index(cluster, HEADS_TEMPLATE, cluster.heads_index)
 
 
 def _missing(cluster: Cluster) -> StoreNotReady:
