@@ -154,3 +154,32 @@ def test_heads_of_documents_that_are_gone_for_long_are_forgotten(world: World, t
     assert [item.exists for item in heads.values()] == [False, True]
     put(world, tenant, "gone", "The ledger, again.")
     assert [item.access for item in live_heads(world.cluster, Scope(tenant), "gone")] == [Access()]
+
+
+def test_a_head_that_cant_be_tidied_up_keeps_no_other_one_open(
+    world: World, tenant: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Passages in force are gone, so that its readers can't be settled; it is tried again after a pause."""
+    monkeypatch.setattr(sweep, "_REST_S", 0.0)
+    names = ["a", "b", "stuck", "y", "z"]
+    for name in names:
+        put(world, tenant, name, f"The ledger of {name}.")
+    wanted = [Head(tenant, name) for name in names]
+    heads = {head.document_id: head for head in read_heads(world.cluster, wanted).values()}
+    version = heads["stuck"].version
+    assert version is not None
+    gone = passage_id(tenant, "stuck", version.token, 0)
+    world.cluster.request("DELETE", f"/{version.index}/_doc/{gone}", params={"refresh": "true"})
+    dead = Version(f"{'0' * 64}~1-00000000", 1, version.index)
+    write_heads(world.cluster, [replace(head, garbage=(dead,), unsettled=True) for head in heads.values()])
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    sweeper = Sweeper(world.cluster)
+    swept = [head.document_id for head in sweeper.sweep() if head.tenant == tenant]
+    assert sorted(swept) == ["a", "b", "y", "z"]
+    assert "run `braid heads audit`" in caplog.text
+    now = {head.document_id: head for head in read_heads(world.cluster, wanted).values()}
+    assert {name for name, head in now.items() if head.open} == {"stuck"}
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    sweeper.sweep()
+    (later,) = read_heads(world.cluster, [Head(tenant, "stuck")]).values()
+    assert later.rev == now["stuck"].rev  # not a second time at once
