@@ -119,9 +119,17 @@ class Steps:
         self._patiently(lambda: documents.refresh(self.cluster))
 
     def erase(self, heads: Sequence[Head]) -> None:
-        """Erase the passages of all that can't be in force any more."""
+        """Erase the passages of all that can't be in force any more; an index that was deleted is not made again."""
         self.reach("erase", heads)
-        gone = [(version.index, key) for head in heads for version in head.garbage for key in version.ids(head)]
+        indexes = {version.index for head in heads for version in head.garbage}
+        there = {name for name in indexes if name == self._index or self._exists(name)}
+        gone = [
+            (version.index, key)
+            for head in heads
+            for version in head.garbage
+            if version.index in there
+            for key in version.ids(head)
+        ]
         if gone:
             bulk_erase(self.cluster, gone, patience_s=self.patience_s, on_retry=self._on_retry)
 
@@ -190,6 +198,9 @@ class Steps:
                 return
             pairs = [(found[done.key], done) for _, done in todo]
             todo = [(now, done) for now, done in pairs if now.exists and _cleared(now, done) != now]
+
+    def _exists(self, index: str) -> bool:
+        return self._patiently(lambda: documents.index_exists(self.cluster, index))
 
     def reach(self, step: str, heads: Sequence[Head]) -> None:
         """Tell whoever observes the steps."""

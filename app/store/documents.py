@@ -30,21 +30,38 @@ def write_index(cluster: Cluster) -> str:
     """The physical index behind the write alias.
 
     Raises:
-        StoreNotReady: there is none, or more than one.
+        StoreNotReady: there is none, or more than one, or searches don't see it: what is written there would be lost to
+            them, and so would the version that it replaces.
     """
+    aliases = ",".join(dict.fromkeys((cluster.write_alias, cluster.read_alias)))
     try:
-        found = cluster.request("GET", f"/_alias/{cluster.write_alias}", params={"local": "true"})
+        found = cluster.request("GET", f"/_alias/{aliases}", params={"local": "true"})
     except StoreRequestError as error:
         if error.status_code != 404:
             raise
         found = {}
-    marked = {name: item["aliases"][cluster.write_alias].get("is_write_index") for name, item in found.items()}
+    behind = {name: item["aliases"] for name, item in found.items()}
+    marked = {
+        name: named[cluster.write_alias].get("is_write_index")
+        for name, named in behind.items()
+        if cluster.write_alias in named
+    }
     chosen = [name for name, is_write in marked.items() if is_write] or list(marked)
     if len(chosen) != 1:
         raise StoreNotReady(
             f"alias {cluster.write_alias} names {len(chosen)} indexes to write to, not one: run `braid templates apply`"
         )
+    if cluster.read_alias not in behind[chosen[0]]:
+        raise StoreNotReady(
+            f"alias {cluster.write_alias} leads to index {chosen[0]}, which searches don't see: add it to the alias "
+            f"{cluster.read_alias}, too (after a rollover, say)"
+        )
     return str(chosen[0])
+
+
+def index_exists(cluster: Cluster, name: str) -> bool:
+    """Whether there is an index, or an alias, of that name. A bulk request makes one where there is none."""
+    return bool(cluster.request("GET", f"/{name}/_alias", params={"local": "true", "ignore_unavailable": "true"}))
 
 
 def document_ids(cluster: Cluster, scope: Scope, source_id: str) -> Iterator[str]:
