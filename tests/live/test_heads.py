@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from app.access import Access
-from app.errors import StoreNotReady
+from app.errors import StoreNotReady, StoreUnavailable
 from app.ingest import sweep
 from app.ingest.protocol import Steps
 from app.ingest.records import ready_document
@@ -198,6 +198,8 @@ def test_a_document_that_lacks_passages_is_written_anew_by_the_same_ingest(
     for n in range(left, head.version.passages):
         gone = passage_id(tenant, "d", head.version.token, n)
         world.cluster.request("DELETE", f"/{head.version.index}/_doc/{gone}", params={"refresh": "true"})
+    with pytest.raises(StoreUnavailable, match="run `braid heads audit`"):
+        get_document(world.cluster, Scope(tenant), "d")
     found = [item for item in audit(world.cluster).lacking if item.tenant == tenant]
     assert [item.document_id for item in found] == ["d"]
     assert disown(world.cluster, found) == 1
