@@ -156,6 +156,7 @@ def _serve(connection: Connection, parse: Parser, limits: Limits) -> None:
     """The process: files come, outcomes go, until the parent is gone or a file may have left something behind."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its parsers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the ingest process ignores it, and that is inherited
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable()  # a hostile file can have a library remark on it a million times
     at_start = _address_space()
