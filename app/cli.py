@@ -343,7 +343,11 @@ def heads_build(index: str | None, as_json: bool) -> None:
 
 
 @heads.command("audit")
-@click.option("--erase", is_flag=True, help="Erase passages that can't be in force.")
+@click.option(
+    "--erase",
+    is_flag=True,
+    help="Erase passages that can't be in force; let ingest write documents anew that lack some.",
+)
 @click.option("--json", "as_json", is_flag=True)
 def heads_audit(erase: bool, as_json: bool) -> None:
     """Compare all passages with the heads: after a restore, before an index is replaced."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import app.api.services
 import app.ingest.run
+import app.serving.ingest_process
 from app.cli import main
 from app.ingest.parse import ParserPool
 from tests.unit.ingest.parse.hostile import misbehave
 
 if __name__ == "__main__":
-    hostile = partial(ParserPool, parse=misbehave)
-    app.ingest.run.ParserPool = hostile  # type: ignore[misc, assignment]
-    app.api.services.ParserPool = hostile  # type: ignore[misc, assignment]
+    app.ingest.run.ParserPool = partial(ParserPool, parse=misbehave)  # type: ignore[misc, assignment]
+    app.serving.ingest_process.WORKER = "tests.hostile_worker"
     main()

@@ -115,7 +115,7 @@ class Steps:
         self._patiently(lambda: documents.refresh(self.cluster))
 
     def erase(self, heads: Sequence[Head]) -> None:
-        """Erase the passages of all that can't be in force any more."""
+        """Erase the passages of all that can't be in force any more; an index that was deleted is not made again."""
         self.reach("erase", heads)
         indexes = {version.index for head in heads for version in head.garbage}
         there = self._patiently(lambda: index_names.existing(self.cluster, indexes))  # with an index its passages went

@@ -35,6 +35,7 @@ def audit_heads(settings: Settings, *, erase: bool, as_json: bool, console: Cons
     found = audit.audit(cluster)
     erased = len(sweep_heads(cluster, found.strays)) if erase and found.strays else 0
     left = len(found.strays) - erased
+    disowned = audit.disown(cluster, found.lacking) if erase else 0
     if as_json:
         print_json(
             {
@@ -42,6 +43,7 @@ def audit_heads(settings: Settings, *, erase: bool, as_json: bool, console: Cons
                 "strays": [[head.tenant, head.document_id] for head in found.strays],
                 "erased": erased,
                 "incomplete": found.incomplete,
+                "disowned": disowned,
                 "headless": found.headless,
             }
         )
@@ -49,7 +51,8 @@ def audit_heads(settings: Settings, *, erase: bool, as_json: bool, console: Cons
         strays = [(head.tenant, head.document_id) for head in found.strays]
         remedy = "erased" if not left else "never shown by the service; `braid heads audit --erase` erases them"
         _show(console, strays, f"documents have passages that can't be in force: {remedy}")
-        _show(console, found.incomplete, "documents lack passages: ingest them again")
+        again = "ingest them again" if erase else "`braid heads audit --erase`, then ingest them again"
+        _show(console, found.incomplete, f"documents lack passages: {again}")
         _show(console, found.headless, "documents have no head and are not shown: `braid heads build`, or ingest them")
         console.print(f"{found.documents} documents compared")
     return 1 if left or found.incomplete or found.headless else 0

@@ -22,6 +22,8 @@ from app.serving.tasks import IngestOutcome, IngestTask
 
 _log = logging.getLogger("braid.ingest")
 
+WORKER = "app.serving.ingest_worker"
+"""The program; tests put one with parsers that misbehave in its place."""
 FROZEN_S = 60.0
 """A process that says nothing for so long is replaced."""
 _INTERRUPTED = "the ingest process ended while it worked on the document (see the service's log): send it again"
@@ -171,7 +173,7 @@ class _Child:
 
 
 def _start(theirs: Connection) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "app.serving.ingest_worker", str(theirs.fileno())]
+    command = [sys.executable, "-m", WORKER, str(theirs.fileno())]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env={**os.environ, **_MALLOC}
     )

@@ -172,7 +172,7 @@ class Ingester:
         return self._parsed(source, task)
 
     def _parsed(self, upload: UploadedFile, task: IngestTask) -> Document:
-        parsed = self._pool(task.job).parse(upload.path)
+        parsed = self._pool(task.job).parse(upload.path, deadline=task.deadline)
         size = sum(len(block.text) for block in parsed.blocks)
         if size > self._settings.max_text_bytes:
             raise DocumentRejected(

@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from weakref import WeakValueDictionary
 
+from app import telemetry
 from app.config import Settings
 from app.deadline import WriteDeadline
-from app.errors import BraidError
-from app.gateway.admission import Admission
+from app.errors import BraidError, Overloaded
+from app.gateway.admission import WAITING, Admission
 from app.gateway.shares import Hold, Shares
 from app.ingest.single import StoredDocument
 from app.passage import Document
@@ -23,6 +25,8 @@ from app.store.filters import Scope
 
 AT_ONCE = 4
 """Documents that callers wait for and that are worked on at once: while one is embedded, others are written."""
+OWN_AT_ONCE = AT_ONCE - 1
+"""Of these, one caller's: files that take long to read must not stand before everybody else's documents."""
 
 Announce = Callable[[str, StoredDocument | None], None]
 """Tells caches of a write to a tenant; None: of one that may have been carried out in part."""
@@ -42,6 +46,7 @@ class Writes:
             settings.spool_bytes, work="spool_bytes", what="bytes of files (BRAID_SPOOL_BYTES)", retry_after_s=10
         )
         self._turns = Admission(AT_ONCE, settings.writes, work="write")
+        self._own: WeakValueDictionary[tuple[str, str | None], threading.Semaphore] = WeakValueDictionary()
         self.process = IngestProcess(settings)
         self.jobs = Jobs(settings, cluster, self.process)
         self._lock = threading.Lock()
@@ -83,7 +88,7 @@ class Writes:
             IngestInterrupted: the ingest process died.
             StoreError, DocumentRejected, EncoderError.
         """
-        leave = self._turns.take(deadline)
+        leave = self._take_turn(owner(scope), deadline)
         try:
             future = self.process.submit(IngestTask(source, scope, deadline))
         except BraidError:
@@ -129,6 +134,28 @@ class Writes:
         self.process.close()
         if self._spool is not None:
             self._spool.close()
+
+    def _take_turn(self, caller: tuple[str, str | None], deadline: WriteDeadline) -> Callable[[], None]:
+        """Wait for one of the caller's turns, and for one of all. What is returned ends it. Raises Overloaded."""
+        with self._lock:
+            own = self._own.setdefault(caller, threading.Semaphore(OWN_AT_ONCE))
+        if not own.acquire(timeout=deadline.remaining_s("waiting") * WAITING):
+            telemetry.ADMISSION_REFUSED.labels("write", "share").inc()
+            raise Overloaded(
+                f"the service is busy: {OWN_AT_ONCE} documents of this caller are worked on already; come back in 1 s",
+                retry_after_s=1.0,
+            )
+        try:
+            leave = self._turns.take(deadline)
+        except BraidError:
+            own.release()
+            raise
+
+        def end() -> None:
+            leave()
+            own.release()
+
+        return end
 
     def _late(self, tenant: str, future: Future[IngestOutcome]) -> None:
         self._announce(tenant, future.result().stored if future.exception() is None else None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.access import ACCESS_FIELDS, Access
 from app.store.client import Cluster
-from app.store.heads import Head, Version, read_heads, twin_of, write_heads
+from app.store.heads import Head, Version, in_force, read_heads, twin_of, write_heads
 
 _PAGE = 500
 _INDEXES = 100
@@ -44,10 +44,15 @@ class Audit:
     documents: int = 0
     strays: list[Head] = field(default_factory=list)
     """Heads, with the versions in `garbage` that are stored and can't be in force."""
-    incomplete: list[tuple[str, str]] = field(default_factory=list)
-    """Some passages of the version in force are missing: to be ingested again."""
+    lacking: list[Head] = field(default_factory=list)
+    """Some or all passages of the version in force are missing: to be disowned, and ingested again."""
     headless: list[tuple[str, str]] = field(default_factory=list)
     """There is no head, so nothing of them is shown."""
+
+    @property
+    def incomplete(self) -> list[tuple[str, str]]:
+        """The documents that lack passages."""
+        return [(head.tenant, head.document_id) for head in self.lacking]
 
 
 def audit(cluster: Cluster) -> Audit:
@@ -65,7 +70,20 @@ def audit(cluster: Cluster) -> Audit:
             found.documents += 1
             for head, stored in _by_head(versions):
                 _compare(found, heads[head.key], stored)
+    for page in in_force(cluster):
+        found.lacking += _lacking(cluster, page)
     return found
+
+
+def disown(cluster: Cluster, heads: Sequence[Head]) -> int:
+    """Let the next ingest of documents write them anew: how many.
+
+    Their content would count as stored, and be skipped as unchanged. What is there of them is shown until then.
+
+    Raises:
+        StoreError.
+    """
+    return sum(item.outcome == "stored" for item in write_heads(cluster, [replace(h, content_hash="") for h in heads]))
 
 
 def build(cluster: Cluster, index: str | None = None) -> int:
@@ -82,13 +100,28 @@ def build(cluster: Cluster, index: str | None = None) -> int:
     """
     built = 0
     for batch in _batches(cluster, index):
-        heads = read_heads(cluster, {head.key: head for head in map(_empty_head, _flat(batch))}.values())
-        new = []
-        for versions in batch:
+        own = [Head(versions[0].tenant, versions[0].document_id) for versions in batch]
+        wanted = {head.key: head for head in (*own, *map(_empty_head, _flat(batch)))}
+        heads = read_heads(cluster, wanted.values())
+        new: dict[str, Head] = {}
+        lists: dict[str, Head] = {}
+        for document, versions in zip(own, batch, strict=True):
             for empty, stored in _by_head(versions):
                 if not heads[empty.key].exists and (head := _built(empty, stored)) is not None:
-                    new.append(head)
-        built += sum(item.outcome == "stored" for item in write_heads(cluster, new))
+                    new[head.key] = head
+            there = new.pop(document.key, None) or heads[document.key]
+            twins = {twin for item in versions if (twin := twin_of(item.version.token))} - set(there.twins)
+            if twins:  # else nobody but searches would find them
+                there = replace(there, twins=(*there.twins, *sorted(twins)))
+            if there != heads[document.key]:
+                lists[document.key] = there
+        # neighbours last: one that has a head is taken to be listed
+        for heads_of_batch in (lists, new):
+            written = write_heads(cluster, list(heads_of_batch.values()))
+            built += sum(
+                item.head is not None and not heads[item.head.key].exists and item.head.version is not None
+                for item in written
+            )
     return built
 
 
@@ -101,10 +134,31 @@ def _compare(found: Audit, head: Head, stored: Sequence[StoredVersion]) -> None:
     strays = tuple(item.version for item in stored if item.version.token not in known)
     if strays:
         found.strays.append(replace(head, garbage=(*head.garbage, *strays)))
-    if head.version is not None:
-        ours = [item for item in stored if item.version == head.version]
-        if not any(item.complete for item in ours):
-            found.incomplete.append(name)
+
+
+def _lacking(cluster: Cluster, heads: Sequence[Head]) -> list[Head]:
+    """Those whose version in force is not there as a whole; read anew, and not those that were replaced meanwhile."""
+    if not heads:
+        return []
+    tokens = [head.version.token for head in heads if head.version is not None]
+    names = {"terms": {"field": "content_hash", "size": len(tokens)}}
+    indexes = {"indexes": {"terms": {"field": "_index", "size": _INDEXES}}}
+    body = {
+        "size": 0,
+        "query": {"bool": {"filter": [{"terms": {"content_hash": tokens}}]}},
+        "aggs": {"versions": {**names, "aggs": indexes}},
+    }
+    answer = cluster.whole(f"/{cluster.read_alias}/_search", body, timeout_s=60.0)
+    counts = {
+        (bucket["key"], item["key"]): int(item["doc_count"])
+        for bucket in answer["aggregations"]["versions"]["buckets"]
+        for item in bucket["indexes"]["buckets"]
+    }
+    short = [
+        head for head in heads if (found := head.version) and counts.get((found.token, found.index)) != found.passages
+    ]
+    now = read_heads(cluster, short)
+    return [now[head.key] for head in short if now[head.key].version == head.version]
 
 
 def _built(empty: Head, stored: Sequence[StoredVersion]) -> Head | None:

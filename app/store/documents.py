@@ -63,6 +63,7 @@ def get_document(cluster: Cluster, scope: Scope, document_id: str) -> tuple[Head
         NotFound: there is none, or none that the scope may see; callers can't tell which.
         StoreUnavailable: it is replaced over and over, or passages are missing.
     """
+    versions = set()
     for _ in range(_ATTEMPTS):
         heads = live_heads(cluster, scope, document_id)
         if not heads:
@@ -71,7 +72,10 @@ def get_document(cluster: Cluster, scope: Scope, document_id: str) -> tuple[Head
         hits = list(_scan(cluster, head, excludes=["embedding"]))
         if head.version is not None and len(hits) == head.version.passages:
             return head, [{"id": hit["_id"], **hit["_source"]} for hit in hits]
+        versions.add(head.version)
         refresh(cluster)  # replaced between the two requests, or written a moment ago
+    if len(versions) == 1:
+        raise StoreUnavailable(f"passages of document {document_id!r} are missing; run `braid heads audit`")
     raise StoreUnavailable(f"document {document_id!r} is being replaced over and over; ask again")
 
 

@@ -26,6 +26,7 @@ from app.store.rendering import HEADS_TEMPLATE
 _PAGE = 200
 """Heads in one request: some 100 kB."""
 _OPEN_PAGE = 500
+_SCROLL = "5m"
 _TIMEOUT_S = 10.0
 _CONFLICT = 409
 _RETRIED = frozenset({429, 502, 503, 504})
@@ -216,6 +217,26 @@ def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[He
     params = {"allow_partial_search_results": "false"}
     found = cluster.request("POST", f"/{cluster.heads_index}/_search", params=params, body=body, timeout_s=timeout_s)
     return (_head(hit) for hit in found["hits"]["hits"])
+
+
+def in_force(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[list[Head]]:
+    """All heads with a version in force, a page at a time. Raises StoreError."""
+    cluster.request("POST", f"/{cluster.heads_index}/_refresh", timeout_s=timeout_s)
+    body = {
+        "size": _OPEN_PAGE,
+        "query": {"match_all": {}},
+        "sort": ["_doc"],
+        "seq_no_primary_term": True,
+    }
+    params = {"scroll": _SCROLL, "allow_partial_search_results": "false"}
+    found = cluster.request("POST", f"/{cluster.heads_index}/_search", params=params, body=body, timeout_s=timeout_s)
+    try:
+        while hits := found["hits"]["hits"]:
+            yield [head for head in map(_head, hits) if head.version is not None]
+            more = {"scroll": _SCROLL, "scroll_id": found["_scroll_id"]}
+            found = cluster.request("POST", "/_search/scroll", body=more, timeout_s=timeout_s)
+    finally:
+        cluster.request("DELETE", "/_search/scroll", body={"scroll_id": [found["_scroll_id"]]}, timeout_s=timeout_s)
 
 
 def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S) -> int:

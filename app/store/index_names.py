@@ -18,7 +18,8 @@ def write_index(cluster: Cluster) -> str:
     """The physical index behind the write alias, as it was five seconds ago or later.
 
     Raises:
-        StoreNotReady: there is none, or more than one.
+        StoreNotReady: there is none, or more than one, or searches don't see it: what is written there would be lost to
+            them, and so would the version that it replaces.
         StoreUnavailable, StoreError.
     """
     (found,) = _believed(cluster, cluster.write_alias, lambda: _write_index(cluster))
@@ -32,17 +33,24 @@ def existing(cluster: Cluster, names: Collection[str]) -> frozenset[str]:
 
 
 def _write_index(cluster: Cluster) -> frozenset[str]:
+    aliases = ",".join(dict.fromkeys((cluster.write_alias, cluster.read_alias)))
     try:
-        found = cluster.request("GET", f"/_alias/{cluster.write_alias}", params={"local": "true"})
+        found = cluster.request("GET", f"/_alias/{aliases}", params={"local": "true"})
     except StoreRequestError as error:
         if error.status_code != 404:
             raise
         found = {}
-    marked = {name: item["aliases"][cluster.write_alias].get("is_write_index") for name, item in found.items()}
+    behind = {name: item["aliases"] for name, item in found.items() if cluster.write_alias in item["aliases"]}
+    marked = {name: named[cluster.write_alias].get("is_write_index") for name, named in behind.items()}
     chosen = [name for name, is_write in marked.items() if is_write] or list(marked)
     if len(chosen) != 1:
         raise StoreNotReady(
             f"alias {cluster.write_alias} names {len(chosen)} indexes to write to, not one: run `braid templates apply`"
+        )
+    if cluster.read_alias not in behind[chosen[0]]:
+        raise StoreNotReady(
+            f"alias {cluster.write_alias} leads to index {chosen[0]}, which searches don't see: add it to the alias "
+            f"{cluster.read_alias}, too (after a rollover, say)"
         )
     return frozenset(chosen)
 

@@ -9,17 +9,19 @@ from uuid import uuid4
 import pytest
 
 from app.access import Access
+from app.errors import StoreNotReady, StoreUnavailable
 from app.ingest import sweep
 from app.ingest.protocol import Steps
 from app.ingest.records import ready_document
 from app.ingest.single import change_readers, delete_document, ingest_document
 from app.ingest.sweep import Sweeper, sweep_heads
 from app.passage import passage_id
-from app.store.audit import audit, build
+from app.store.audit import audit, build, disown
 from app.store.bulk import bulk_index
 from app.store.documents import count, get_document, live_heads, read_version, refresh
 from app.store.filters import Scope
 from app.store.heads import Head, Version, find_open, forget_deleted, read_heads, write_heads
+from app.store.index_names import existing
 from tests.live.leak.world import World
 
 pytestmark = pytest.mark.live
@@ -156,26 +158,97 @@ def test_heads_of_documents_that_are_gone_for_long_are_forgotten(world: World, t
     assert [item.access for item in live_heads(world.cluster, Scope(tenant), "gone")] == [Access()]
 
 
-def test_a_head_that_can_not_be_tidied_up_keeps_no_other_from_it(world: World, tenant: str) -> None:
-    for name in ("lacking", "moved", "fine"):
-        put(world, tenant, name, "The ledger.")
-    heads = [*read_heads(world.cluster, [Head(tenant, name) for name in ("lacking", "moved", "fine")]).values()]
-    versions = [head.version for head in heads]
-    assert versions[0] is not None
-    assert versions[1] is not None
-    world.cluster.request(
-        "DELETE", f"/{versions[0].index}/_doc/{versions[0].ids(heads[0])[0]}", params={"refresh": "true"}
-    )
-    gone = replace(versions[1], token="gone", index=f"braid-passages-gone-{tenant}")
-    left = [
-        replace(heads[0], unsettled=True, access_rev=99),
-        replace(heads[1], garbage=(gone,)),
-        replace(heads[2], garbage=(replace(gone, index=versions[1].index),)),
-    ]
-    swept = sweep_heads(world.cluster, left)
-    assert {head.document_id for head in swept} == {"moved", "fine"}
-    after = read_heads(world.cluster, left)
-    assert [after[head.key].open for head in heads] == [True, False, False]
-    # an erasure of passages whose index is gone must not make that index
-    found = world.cluster.request("GET", f"/{gone.index}", params={"ignore_unavailable": "true"})
-    assert found == {}
+def test_a_head_that_cant_be_tidied_up_keeps_no_other_one_open(
+    world: World, tenant: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Passages in force are gone, so that its readers can't be settled; it is tried again after a pause."""
+    monkeypatch.setattr(sweep, "_REST_S", 0.0)
+    names = ["a", "b", "stuck", "y", "z"]
+    for name in names:
+        put(world, tenant, name, f"The ledger of {name}.")
+    wanted = [Head(tenant, name) for name in names]
+    heads = {head.document_id: head for head in read_heads(world.cluster, wanted).values()}
+    version = heads["stuck"].version
+    assert version is not None
+    gone = passage_id(tenant, "stuck", version.token, 0)
+    world.cluster.request("DELETE", f"/{version.index}/_doc/{gone}", params={"refresh": "true"})
+    dead = Version(f"{'0' * 64}~1-00000000", 1, version.index)
+    write_heads(world.cluster, [replace(head, garbage=(dead,), unsettled=True) for head in heads.values()])
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    sweeper = Sweeper(world.cluster)
+    swept = [head.document_id for head in sweeper.sweep() if head.tenant == tenant]
+    assert sorted(swept) == ["a", "b", "y", "z"]
+    assert "run `braid heads audit`" in caplog.text
+    now = {head.document_id: head for head in read_heads(world.cluster, wanted).values()}
+    assert {name for name, head in now.items() if head.open} == {"stuck"}
+    world.cluster.request("POST", "/braid-heads/_refresh")
+    sweeper.sweep()
+    (later,) = read_heads(world.cluster, [Head(tenant, "stuck")]).values()
+    assert later.rev == now["stuck"].rev  # not a second time at once
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_document_that_lacks_passages_is_written_anew_by_the_same_ingest(
+    world: World, tenant: str, left: int
+) -> None:
+    """All of them, too: then nothing but its head tells of it."""
+    text = "\n".join(f"The ledger of part {n}. {'Much more. ' * 60}" for n in range(9))
+    put(world, tenant, "d", text)
+    (head,) = live_heads(world.cluster, Scope(tenant), "d")
+    assert head.version is not None
+    for n in range(left, head.version.passages):
+        gone = passage_id(tenant, "d", head.version.token, n)
+        world.cluster.request("DELETE", f"/{head.version.index}/_doc/{gone}", params={"refresh": "true"})
+    with pytest.raises(StoreUnavailable, match="run `braid heads audit`"):
+        get_document(world.cluster, Scope(tenant), "d")
+    found = [item for item in audit(world.cluster).lacking if item.tenant == tenant]
+    assert [item.document_id for item in found] == ["d"]
+    assert disown(world.cluster, found) == 1
+    put(world, tenant, "d", text)
+    assert len(get_document(world.cluster, Scope(tenant), "d")[1]) == head.version.passages
+    assert tenant not in {name[0] for name in audit(world.cluster).incomplete}
+
+
+def test_neighbours_whose_heads_are_lost_are_listed_again(world: World, tenant: str) -> None:
+    put(world, tenant, "d", "The ledger.", acl=["hr"])
+    writer = Scope(tenant, frozenset({"user:w"}), "user:w")
+    document = ready_document({"document_id": "d", "text": "Another."}, tenant=tenant, source_id="tests")
+    encoder = world.client.application.extensions["braid"].encoder
+    ingest_document(document, settings=world.settings, cluster=world.cluster, encoder=encoder, scope=writer)
+    before = live_heads(world.cluster, Scope(tenant), "d")
+    assert [bool(head.twin) for head in before] == [False, True]
+    for head in before:
+        world.cluster.request("DELETE", f"/braid-heads/_doc/{head.key}", params={"refresh": "true"})
+    assert build(world.cluster) == 2
+    assert [head.version for head in live_heads(world.cluster, Scope(tenant), "d")] == [head.version for head in before]
+    assert get_document(world.cluster, writer, "d")[1][0]["text"] == "Another."
+
+
+def test_an_index_that_was_deleted_is_not_made_again_by_a_sweep(world: World, tenant: str) -> None:
+    put(world, tenant, "d", "The ledger.")
+    (head,) = live_heads(world.cluster, Scope(tenant), "d")
+    index = f"braid-passages-{uuid4().hex[:8]}"
+    gone = Version(f"{'0' * 64}~1-00000000", 3, index)
+    (written,) = write_heads(world.cluster, [replace(head, garbage=(gone,))])
+    assert written.head is not None
+    (swept,) = sweep_heads(world.cluster, [written.head])
+    assert not read_heads(world.cluster, [swept])[swept.key].open
+    assert existing(world.cluster, {index}) == frozenset()
+
+
+def test_nothing_is_written_where_searches_dont_see_it(world: World, tenant: str) -> None:
+    """After a rollover the write alias leads to an index that the read alias does not name."""
+    put(world, tenant, "d", "The ledger.")
+    rolled = world.cluster.request("POST", "/braid-passages-write/_rollover")
+    try:
+        world.cluster.index_names.clear()
+        with pytest.raises(StoreNotReady, match="add it to the alias braid-passages"):
+            put(world, tenant, "d", "The ledger, new.")
+        assert get_document(world.cluster, Scope(tenant), "d")[1][0]["text"] == "The ledger."
+    finally:
+        actions = [
+            {"remove_index": {"index": rolled["new_index"]}},
+            {"add": {"index": rolled["old_index"], "alias": "braid-passages-write", "is_write_index": True}},
+        ]
+        world.cluster.request("POST", "/_aliases", body={"actions": actions})
+        world.cluster.index_names.clear()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from app.deadline import Deadline
 from app.ingest.parse.document import parse_file
 from app.ingest.parse.files import check_name
 from app.ingest.parse.limits import Limits, _IngestSettings
@@ -42,22 +43,25 @@ class ParserPool:
     ) -> None:
         self.close()
 
-    def parse(self, path: Path, file: IO[bytes] | None = None) -> ParsedDocument:
+    def parse(self, path: Path, file: IO[bytes] | None = None, *, deadline: Deadline | None = None) -> ParsedDocument:
         """The parsed document. Waits for a free process; the time limit counts from when one has begun.
+
+        `deadline`: of whoever waits for it; a process is ended that works on the file then.
 
         `file`: the content, where `path` only names it: an upload needs no name on disk, which would outlive a
         killed service.
 
         Raises:
             DocumentRejected: whatever is wrong with the file, `reason` being one of docs/formats.md.
+            DeadlineExceeded: nothing is left.
             RuntimeError: the pool is closed, or no parser process can be started.
         """
         check_name(path)
         if file is not None:
             file.flush()
-        self._enter()
+        self._enter(deadline)
         try:
-            return self._parsed(path, None if file is None else file.fileno())
+            return self._parsed(path, None if file is None else file.fileno(), deadline)
         finally:
             self._leave()
 
@@ -76,9 +80,11 @@ class ParserPool:
         for worker in workers:
             worker.end()
 
-    def _enter(self) -> None:
+    def _enter(self, deadline: Deadline | None) -> None:
+        left = deadline.remaining_s("parsing") if deadline is not None else None
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._room)
+            if not self._changed.wait_for(lambda: self._closed or self._room, left) and deadline is not None:
+                raise deadline.exceeded("parsing")
             self._check_open()
             self._room -= 1
 
@@ -91,12 +97,12 @@ class ParserPool:
         if self._closed:
             raise RuntimeError("the parser pool is closed")
 
-    def _parsed(self, path: Path, file: int | None) -> ParsedDocument:
+    def _parsed(self, path: Path, file: int | None, deadline: Deadline | None) -> ParsedDocument:
         lost: WorkerLost | None = None
         for _ in range(_STARTS):
             worker = self._take(fresh=lost is not None)
             try:
-                return worker.parse(path, file)
+                return worker.parse(path, file, deadline)
             except WorkerLost as error:
                 lost = error
             finally:

@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
+from app.deadline import Deadline
 from app.errors import DocumentRejected
 from app.ingest.parse.limits import Limits
 from app.passage import ParsedDocument
@@ -70,12 +71,13 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid or 0
 
-    def parse(self, path: Path, file: int | None = None) -> ParsedDocument:
+    def parse(self, path: Path, file: int | None = None, deadline: Deadline | None = None) -> ParsedDocument:
         """The parsed document. The time limit counts from when the process has begun with it.
 
-        `file`: a descriptor of the content; without one the process opens `path`.
+        `file`: a descriptor of the content; without one the process opens `path`. `deadline`: it is ended then.
 
         Raises:
+            DeadlineExceeded: nothing is left.
             DocumentRejected: also where the process was ended for the file, or ended of itself.
             WorkerLost: give the file to another process.
         """
@@ -92,8 +94,13 @@ class Worker:
             self._connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerLost(_how(self.end())) from error
-        if not self._connection.poll(self._limits.timeout_s):
+        limit = self._limits.timeout_s
+        if not self._connection.poll(
+            limit if deadline is None else min(limit, max(0.0, deadline.at - time.monotonic()))
+        ):
             self.end()
+            if deadline is not None:
+                deadline.remaining_s("parsing")
             raise DocumentRejected(
                 f"parsing took longer than {self._limits.timeout_s:g} s: split the file, or raise "
                 f"BRAID_INGEST_PARSE_TIMEOUT_S",
@@ -149,6 +156,7 @@ def _serve(connection: Connection, parse: Parser, limits: Limits) -> None:
     """The process: files come, outcomes go, until the parent is gone or a file may have left something behind."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its parsers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the ingest process ignores it, and that is inherited
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable()  # a hostile file can have a library remark on it a million times
     at_start = _address_space()

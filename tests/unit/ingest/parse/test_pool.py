@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from app.config import Settings, load_settings
-from app.errors import DocumentRejected
+from app.deadline import Deadline
+from app.errors import DeadlineExceeded, DocumentRejected
 from app.ingest.parse import ParserPool
 from tests.unit.ingest.parse.build import raw_pdf
 from tests.unit.ingest.parse.hostile import ACTS, ENDS, HANGS, OTHERS, RAISES, SECRET, TAKES_ALL, misbehave
@@ -212,3 +213,16 @@ def test_parsers_and_uploads_end_with_a_parent_that_is_killed(tmp_path: Path) ->
             assert list(folder.iterdir()) == []
         finally:
             keeper.kill()
+
+
+def test_who_waits_no_longer_holds_no_parser(file: Callable[[str], Path]) -> None:
+    """Neither with a file that is being parsed, nor with one that waits for a process."""
+    with ParserPool(load_settings(ingest_parse_timeout_s=600.0), 1, parse=misbehave) as pool:
+        assert parses(pool, file("A good file that comes first."))
+        hostile, good = file("sleeps"), file("A good file that waits.")
+        deadline = Deadline.after(1000)
+        with ThreadPoolExecutor(2) as threads:
+            jobs = [threads.submit(pool.parse, path, deadline=deadline) for path in (hostile, good)]
+            ended = [type(job.exception(60)) for job in jobs]
+        assert ended[0] is DeadlineExceeded
+        assert parses(pool, file("A good file that comes next."))
