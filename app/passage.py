@@ -238,9 +238,19 @@ def language_tag(value: str) -> str:
 
 
 def passage_id(tenant: str, document_id: str, version: str, position: int) -> str:
-    """The id of a passage (32 hex digits): another version of a document never overwrites the passages of this one."""
-    key = "\x1f".join((tenant, document_id, version, str(position)))
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    """The id of a passage (32 hex digits): another version of a document never overwrites the passages of this one.
+
+    Its first half says which passage of which document it is, so that passages of equal scores keep their order when
+    they are written anew; its second half comes from the version. Versions of an older Braid (without ``~``) have ids
+    of one piece.
+    """
+    if "~" not in version:
+        return _digest(tenant, document_id, version, str(position))[:32]
+    return _digest(tenant, document_id, str(position))[:16] + _digest(version, str(position))[:16]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

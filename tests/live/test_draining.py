@@ -214,7 +214,10 @@ def _read_slowly(raw: socket.socket) -> None:
 
 def test_who_waits_too_long_for_a_thread_is_told_to_come_back_and_probes_are_not() -> None:
     """Else the line grows without end under more load than the service bears, and all who stand in it come too late."""
-    with running_service(SLOW, concurrency="1", queue="0", threads="1") as service, ThreadPoolExecutor(41) as pool:
+    with (
+        running_service(SLOW, concurrency="1", queue="0", threads="1", writes="1") as service,
+        ThreadPoolExecutor(41) as pool,
+    ):
 
         def ask(_: int) -> httpx2.Response:
             return httpx2.post(f"{service.url}/v1/search", params={"seconds": 3}, timeout=120, trust_env=False)
@@ -226,6 +229,6 @@ def test_who_waits_too_long_for_a_thread_is_told_to_come_back_and_probes_are_not
         assert probe.result() == "ok"
     told = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in told} == {429}
-    assert len(told) >= 20, "there are nine threads"
+    assert len(told) >= 20, "there are ten threads"
     assert {answer.headers["Retry-After"] for answer in told} == {"1"}
     assert {answer.json()["type"] for answer in told} == {"urn:braid:problem:overloaded"}
