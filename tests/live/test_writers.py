@@ -108,8 +108,9 @@ def test_a_document_that_is_hidden_while_it_is_written_is_left_alone(
 
 def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = f"{arena.name}-000001", f"{arena.name}-000002"
-    mappings = arena.cluster.request("GET", f"/{first}/_mapping")[first]["mappings"]
-    arena.cluster.request("PUT", f"/{second}", body={"mappings": mappings})
+    made = arena.cluster.request("GET", f"/{first}")[first]
+    settings = {name: made["settings"]["index"][name] for name in ("analysis", "similarity", "knn")}
+    arena.cluster.request("PUT", f"/{second}", body={"mappings": made["mappings"], "settings": settings})
 
     def move(to: str, away: str) -> None:
         actions = [
