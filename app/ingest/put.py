@@ -11,7 +11,7 @@ from app.access import Access, AccessChange
 from app.errors import OutcomeUnknown, Overtaken, StoreUnavailable
 from app.ingest.change import change_access
 from app.ingest.protocol import CONFIRMATIONS, Steps, make_nonce, with_access
-from app.ingest.targets import enrol, find_targets, hidden_target
+from app.ingest.targets import enrol, find_targets
 from app.passage import Passage, passage_id
 from app.store.filters import Scope
 from app.store.heads import Head, Version, make_token
@@ -65,6 +65,8 @@ class _Attempt:
     before: Head | None = None
     """The head that was in force until the commit."""
     committed: bool = False
+    hidden: bool = False
+    """The writer can't see what it replaces: its own neighbour, written for others."""
     refusal: str = ""
     result: PutResult | None = None
 
@@ -112,7 +114,14 @@ def put_documents(steps: Steps, scope: Scope, puts: Sequence[Put]) -> list[PutRe
     committed = [attempt.known for attempt in attempts if attempt.committed and attempt.known.open]
     steps.finish(committed)
     steps.clear(committed)
-    return [attempt.result for attempt in attempts if attempt.result is not None]
+    return [_told(attempt, attempt.result) for attempt in attempts if attempt.result is not None]
+
+
+def _told(attempt: _Attempt, result: PutResult) -> PutResult:
+    """The result; of what its writer can't see it says the same as if it had not been there."""
+    if attempt.hidden and result.status in ("updated", "unchanged"):
+        return replace(result, status="created")
+    return result
 
 
 def _intend(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
@@ -150,21 +159,17 @@ def _look_up(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
     if attempts:
         targets = find_targets(steps, scope, [attempt.put.document_id for attempt in attempts])
         for attempt in attempts:
-            put = attempt.put
-            found = targets[put.document_id].head
-            attempt.head = found or hidden_target(steps, scope, put.document_id, put.content_hash, put.access)
+            attempt.head = targets[attempt.put.document_id].head
 
 
 def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
     """Whether there is nothing to stage: the content is in force already, or only its readers change."""
     put, head = attempt.put, attempt.known
+    attempt.hidden = not head.readable(scope.principals)
     if not has_content(head, put.content_hash):
         if not put.passages:  # its writer relied on the content, and somebody replaced it meanwhile
             attempt.end("overtaken", OVERTAKEN)
         return attempt.result is not None
-    if not head.readable(scope.principals):  # the same was written before, by the same: it is not told either way
-        attempt.result = PutResult("created", len(put.passages), access=Access().changed(put.access))
-        return True
     if unchanged(head, put.content_hash, put.access):
         # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
         if head.untidy and not steps.tidy(head):
@@ -174,7 +179,8 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
     try:
-        done = change_access(steps, [head], put.access, content_hash=put.content_hash, principals=scope.principals)
+        principals = None if attempt.hidden else scope.principals
+        done = change_access(steps, [head], put.access, content_hash=put.content_hash, principals=principals)
     except Overtaken:
         attempt.end("overtaken", OVERTAKEN)
         return True

@@ -60,7 +60,7 @@ def ingest_document(
     content_hash = version_of(document, recipe(settings, encoder))
     head = find_targets(steps, scope, [document.document_id])[document.document_id].head
     passages: Sequence[Passage] = ()
-    if head is None or not has_content(head, content_hash):
+    if not has_content(head, content_hash):
         passages = to_passages(document, settings=settings, encoder=encoder, written=datetime.now(UTC))
         codec = token_codec(settings, encoder)
         slices = range(0, len(passages), _SLICE)

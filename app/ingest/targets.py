@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
-
-from app.access import AccessChange
 from app.errors import Overtaken, StoreUnavailable
 from app.ingest.protocol import Steps
 from app.store.filters import Scope
@@ -25,11 +22,12 @@ _TRIES = 20
 class Target:
     """Where a put goes, and what the caller sees of a document id.
 
-    `head` may not exist yet; None: the documents of that id, and the one that the caller wrote, are hidden from it.
+    `head` may not exist yet. It may be hidden from the caller only if it is the neighbour that the caller wrote itself,
+    for others: writing again replaces it, and must not tell that it is there.
     `live`: the documents that the caller sees, the one that is shown first.
     """
 
-    head: Head | None
+    head: Head
     live: tuple[Head, ...]
 
 
@@ -46,24 +44,13 @@ def find_targets(steps: Steps, scope: Scope, document_ids: Iterable[str]) -> dic
     return found
 
 
-def hidden_target(steps: Steps, scope: Scope, document_id: str, content_hash: str, access: AccessChange) -> Head:
-    """The head of a neighbour that its own writer can't see: the same content for the same readers has the same one."""
-    named = orjson.dumps([_subject(scope), content_hash, {name: sorted(entries) for name, entries in access.items()}])
-    return steps.read([Head(scope.tenant, document_id, twin_name(named.decode()))]).popitem()[1]
-
-
-def _target(scope: Scope, own: Head, heads: Sequence[Head], live: Sequence[Head]) -> Head | None:
+def _target(scope: Scope, own: Head, heads: Sequence[Head], live: Sequence[Head]) -> Head:
     if own.readable(scope.principals):
         return own
     if live:
         return live[0]
-    twin = twin_name(_subject(scope))
-    there = next((head for head in heads if head.twin == twin), Head(own.tenant, own.document_id, twin))
-    return there if there.readable(scope.principals) else None
-
-
-def _subject(scope: Scope) -> str:
-    return scope.subject or "\x1f".join(sorted(scope.principals or ()))
+    twin = twin_name(scope.subject or "\x1f".join(sorted(scope.principals or ())))
+    return next((head for head in heads if head.twin == twin), Head(own.tenant, own.document_id, twin))
 
 
 def enrol(steps: Steps, head: Head) -> None:

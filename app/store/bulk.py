@@ -169,7 +169,7 @@ def _write(
         if time.monotonic() >= until:
             raise StoreUnavailable(
                 f"{len(chunk)} passages could not be written for {patience_s:.0f} s ({reason}); "
-                "nothing is lost: run the same ingest again when OpenSearch is back"
+                "nothing is lost: do the same again when OpenSearch is back"
             )
         attempt += 1
         outcome.retried += len(chunk)

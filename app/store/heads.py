@@ -182,16 +182,20 @@ def _write_page(cluster: Cluster, heads: Sequence[Head], timeout_s: float) -> li
             "POST", f"/{cluster.heads_index}/_bulk", params=_PARAMS, body=body, timeout_s=timeout_s
         )
     except StoreRequestError as error:
+        if error.error_type == "index_not_found_exception":
+            raise _missing(cluster) from error
         refuse_if_blocked(error.error_type, error.status_code, error.detail)
         if error.status_code in _RETRIED:
             return [HeadWrite("unknown")] * len(heads)
         raise
     except StoreUnavailable:
         return [HeadWrite("unknown")] * len(heads)
-    return [_outcome(head, next(iter(item.values()))) for head, item in zip(raised, answer["items"], strict=True)]
+    return [
+        _outcome(cluster, head, next(iter(item.values()))) for head, item in zip(raised, answer["items"], strict=True)
+    ]
 
 
-def _outcome(head: Head, item: dict[str, Any]) -> HeadWrite:
+def _outcome(cluster: Cluster, head: Head, item: dict[str, Any]) -> HeadWrite:
     status = int(item["status"])
     if status < 300:
         stored = replace(head, seq_no=int(item["_seq_no"]), primary_term=int(item["_primary_term"]))
@@ -199,6 +203,8 @@ def _outcome(head: Head, item: dict[str, Any]) -> HeadWrite:
     if status == _CONFLICT:
         return HeadWrite("conflict")
     kind = str(item["error"].get("type"))
+    if kind == "index_not_found_exception":
+        raise _missing(cluster)
     refuse_if_blocked(kind, status, kind)
     if status in _RETRIED:
         return HeadWrite("unknown")

@@ -180,18 +180,17 @@ class Oracle:
 
     def post(self, caller: Caller, given: Version, *, named: Collection[str]) -> str:
         """The status that must come back, if the write names the lists `named`."""
-        head = self._target(caller, given, named)
+        head = self._target(caller, given)
+        hidden = not head.readable(caller)  # its own writer can't see it, and is not told that it is there
         lists = given.lists(named)
         before = head.last
         if before is not None and head.live and before.changed(_NOBODY) == given.changed(_NOBODY):
-            if not head.readable(caller):  # its own writer can't see it, and is not told that it is there
-                return "created"
             head.last = before.changed(lists)
-            return "unchanged" if head.last == before else "updated"
+            return "created" if hidden else "unchanged" if head.last == before else "updated"
         was_live, head.live = head.live, True
         kept = before if before is not None else given.changed(_OPEN)
         head.last = given.changed({**kept.lists(("acl", *RESTRICTIONS)), **lists})
-        return "updated" if was_live else "created"
+        return "updated" if was_live and not hidden else "created"
 
     def patch(
         self, caller: Caller, document_id: str, change: Mapping[str, Iterable[str]]
@@ -216,7 +215,7 @@ class Oracle:
         heads = self.heads.get((caller.tenant, document_id), [])
         return [head for head in heads if head.live and head.readable(caller)]
 
-    def _target(self, caller: Caller, given: Version, named: Collection[str]) -> Head:
+    def _target(self, caller: Caller, given: Version) -> Head:
         heads = self.heads.setdefault((caller.tenant, given.document_id), [Head()])
         if heads[0].readable(caller):
             return heads[0]
@@ -224,10 +223,6 @@ class Oracle:
             return live[0]
         subject = caller.key_id or caller.name
         own = next((head for head in heads if head.twin == subject), Head(subject))
-        if not own.readable(caller):
-            lists = tuple(sorted((name, tuple(sorted(names))) for name, names in given.lists(named).items()))
-            twin = (subject, given.changed(_NOBODY), lists)
-            own = next((head for head in heads if head.twin == twin), Head(twin))
         if own not in heads:
             heads.append(own)
         return own
