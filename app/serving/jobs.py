@@ -176,14 +176,17 @@ class Jobs:
             thread.join(5)
 
     def _begin(self) -> None:
-        """Start the threads with the first job."""
+        """Start the threads with the first job, and one that a defect ended with the next."""
         with self._changed:
-            if self._threads or self._stopping.is_set():
+            if self._stopping.is_set():
                 return
-            for work in (self._work, self._beat):
-                thread = threading.Thread(target=work, name="jobs", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            running = {thread.name for thread in self._threads}
+            for name, work in (("jobs", self._work), ("heartbeats", self._beat)):
+                if name not in running:
+                    thread = threading.Thread(target=work, name=name, daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
 
     def _work(self) -> None:
         while True:
@@ -230,11 +233,13 @@ class Jobs:
             }
         if error is not None:
             job.error = _problem(error)
-        job.release()
-        ended: IngestOutcome | BraidError | None = outcome if outcome is not None else error
-        if ended is not None:
-            job.ended(job, ended)
-        self._save([job])
+        try:
+            job.release()
+            ended: IngestOutcome | BraidError | None = outcome if outcome is not None else error
+            if ended is not None:
+                job.ended(job, ended)
+        finally:
+            self._save([job])
 
     def _beat(self) -> None:
         """Write all records that are open, or could not be written when their jobs ended."""
