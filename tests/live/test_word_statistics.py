@@ -23,7 +23,7 @@ ASKED: list[dict[str, Any]] = [
     {},
     {"rerank": False},
     {"rerank": {"weight": 0.3, "depth": 3}},
-    {"fusion": {"alpha": 0.0}, "rerank": False},
+    {"fusion": {"alpha": 0.1}, "rerank": False},  # not 0: native, equal scores have no order of their own
     {"fusion": {"alpha": 0.5}},
     {"fusion": {"learned": True}},
     {"fusion": {"learned": False, "normalization": "z_score"}},

@@ -19,7 +19,7 @@ from app.passage import Passage
 from app.store import templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
-from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
+from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster
 from app.store.documents import read_version, refresh
 from app.store.heads import Head, Version
 from app.store.rendering import FIRST_INDEX, Rendered, render
@@ -44,7 +44,8 @@ def test_apply_creates_everything_and_a_second_apply_changes_nothing(
     cluster: Cluster, capabilities: Capabilities, rendered: Rendered
 ) -> None:
     missing = {(drift.kind, drift.name) for drift in templates.diff(cluster, rendered)}
-    assert missing == {(item.kind, item.name) for item in rendered.resources} | {("alias", READ_ALIAS)}
+    made = {("alias", READ_ALIAS), ("index", HEADS_INDEX)}
+    assert missing == {(item.kind, item.name) for item in rendered.resources} | made
 
     first = templates.apply(cluster, capabilities, rendered)
     assert {change.action for change in first} == {"created"}
