@@ -56,7 +56,7 @@ def rendered(store_settings: Settings) -> Rendered:
 @pytest.fixture
 def cluster(_connected: Cluster) -> Cluster:
     """The node with nothing of Braid on it."""
-    _connected.request("DELETE", "/braid-*")
+    _connected.request("DELETE", "/braid-*", params={"expand_wildcards": "all"})
     for path in ("/_index_template/*", "/_component_template/braid-*", "/_ingest/pipeline/*", "/_search/pipeline/*"):
         try:
             _connected.request("DELETE", path)
