@@ -241,6 +241,7 @@ def export(rendered: Rendered, folder: Path) -> list[Path]:
     calls += ['cd "$(dirname "$0")"', ': "${OPENSEARCH:?the URL of the cluster}"']
     files = [(item.kind, item.name, item.path, item.body) for item in rendered.resources]
     files.append(("index", FIRST_INDEX, f"/{FIRST_INDEX}", rendered.first_index))
+    files.append(("index", HEADS_INDEX, f"/{HEADS_INDEX}", {}))  # its template has everything
     for kind, name, url, body in files:
         path = folder / kind.replace(" ", "_") / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

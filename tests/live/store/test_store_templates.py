@@ -88,9 +88,10 @@ def test_the_node_takes_the_templates_of_every_variant_and_gives_them_back_the_s
     wanted = render(store_settings, variant, 384)
     for resource in wanted.resources:
         cluster.request("PUT", resource.path, body=resource.body)
-    assert {drift.kind for drift in templates.diff(cluster, wanted)} <= {"alias", "trained model"}
+    assert {drift.kind for drift in templates.diff(cluster, wanted)} <= {"alias", "trained model", "index"}
     # an index without passages builds no graph
     cluster.request("PUT", f"/{FIRST_INDEX}", body=wanted.first_index)
+    cluster.request("PUT", f"/{HEADS_INDEX}")
     left = templates.diff(cluster, wanted)
     assert [drift.name for drift in left] == (["braid-ivfpq"] if variant == "faiss-ivfpq" else [])
 
