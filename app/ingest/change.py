@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from app.access import Access, AccessChange
 from app.errors import NotFound, OutcomeUnknown, Overtaken
-from app.ingest.protocol import CONFIRMATIONS, Steps, make_nonce
+from app.ingest.protocol import CONFIRMATIONS, Steps, fenced, make_nonce
 from app.ingest.targets import find_targets
 from app.store.filters import Scope
 from app.store.heads import Head
@@ -42,12 +42,10 @@ class _Change:
     unknown: bool = False
 
 
-def change_readers(
-    steps: Steps, scope: Scope, document_id: str, access: AccessChange, *, mend: bool = True
-) -> ChangeResult:
+def change_readers(steps: Steps, scope: Scope, document_id: str, access: AccessChange) -> ChangeResult:
     """Give a document other readers; in force on return, for all that the caller sees under that id.
 
-    The caller need not be able to read it afterwards. `mend`: also rewrite passages that an earlier change left.
+    The caller need not be able to read it afterwards.
 
     Raises:
         NotFound: there is none that the caller may see.
@@ -86,7 +84,7 @@ def change_access(
         if wanted.same(head.access or Access()) and not head.open:
             untouched[head.key] = head
             return None
-        return replace(_fenced(head), access=wanted, access_rev=head.rev + 1, unsettled=True, by=nonce)
+        return replace(fenced(head), access=wanted, access_rev=head.rev + 1, unsettled=True, by=nonce)
 
     changes = _change(steps, heads, edit)
     done = [item for item in changes if item.before is not None]
@@ -128,15 +126,10 @@ def delete_documents(
     def edit(head: Head, nonce: str) -> Head | None:
         if head.version is None or not head.readable(scope.principals) or source_id not in (None, head.source_id):
             return None
-        gone = _fenced(head)
+        gone = fenced(head)
         return replace(gone, version=None, garbage=(*gone.garbage, head.version), unsettled=False, by=nonce)
 
     return [item.before for item in _change(steps, heads, edit) if item.before is not None]
-
-
-def _fenced(head: Head) -> Head:
-    """No attempt that is under way may be committed any more: it might bring back what is changed now."""
-    return replace(head, pending=(), garbage=(*head.garbage, *head.pending))
 
 
 def _change(steps: Steps, heads: Sequence[Head], edit: Edit) -> list[_Change]:

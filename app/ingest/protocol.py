@@ -226,6 +226,11 @@ class Steps:
         raise AssertionError("retry_context returns or raises")  # pragma: no cover
 
 
+def fenced(head: Head) -> Head:
+    """The head with no attempt that may still be committed: it might bring back what is changed or erased now."""
+    return replace(head, pending=(), garbage=(*head.garbage, *head.pending))
+
+
 def with_access(passage: Passage, access: Access) -> Passage:
     """The passage with other readers."""
     return replace(passage, **{name: getattr(access, name) for name in ACCESS_FIELDS})

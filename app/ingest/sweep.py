@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from app.errors import StoreError
-from app.ingest.protocol import Steps
+from app.ingest.protocol import Steps, fenced
 from app.store.client import Cluster
 from app.store.heads import Head, find_open, forget_deleted
 
@@ -77,8 +77,8 @@ def _sweep(cluster: Cluster, heads: Sequence[Head]) -> tuple[list[Head], list[He
     """Those that were tidied up, and those that can't be."""
     steps = Steps(cluster, patience_s=5.0)
     # first the heads, so that nothing that is erased now can be committed later
-    fenced = [replace(head, pending=(), garbage=(*head.garbage, *head.pending)) for head in heads]
-    seized = [item.head for item in steps.write("seize", fenced) if item.head is not None]
+    written = steps.write("seize", [fenced(head) for head in heads])
+    seized = [item.head for item in written if item.head is not None]
     stuck = list(_finish(steps, seized))
     swept = [head for head in seized if head not in stuck]
     steps.clear(swept)

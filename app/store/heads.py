@@ -102,10 +102,6 @@ class Head:
         """Whether the document may be read, or could be if it were there."""
         return self.access is None or self.access.allows(principals)
 
-    def shows(self, token: str, principals: frozenset[str] | None) -> bool:
-        """Whether passages of the version `token` may be shown."""
-        return self.version is not None and self.version.token == token and self.readable(principals)
-
 
 def head_key(tenant: str, document_id: str, twin: str = "") -> str:
     """The `_id` of a head (64 hex digits)."""

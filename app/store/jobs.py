@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.store.client import Cluster, StoreRequestError
-from app.store.hidden import ensure_index
+from app.store.client import Cluster
+from app.store.hidden import ensure_index, get_record
 from app.store.rendering import JOBS_TEMPLATE
 
 INDEX = "braid-jobs"
@@ -28,13 +28,8 @@ def get(cluster: Cluster, job_id: str) -> dict[str, Any] | None:
         StoreUnavailable: OpenSearch is away, or did not answer within two seconds.
         StoreError: it answered with a failure.
     """
-    try:
-        found = cluster.request("GET", f"/{INDEX}/_doc/{job_id}", timeout_s=_TIMEOUT_S)
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return None
-        raise
-    source: dict[str, Any] = found["_source"]
+    found = get_record(cluster, INDEX, job_id, timeout_s=_TIMEOUT_S)
+    source: dict[str, Any] | None = found["_source"] if found is not None else None
     return source
 
 

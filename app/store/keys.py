@@ -12,7 +12,7 @@ from typing import Any
 
 from app.errors import InvalidInput
 from app.store.client import Cluster, StoreRequestError
-from app.store.hidden import ensure_index
+from app.store.hidden import ensure_index, get_record
 from app.store.rendering import KEYS_TEMPLATE
 
 INDEX = "braid-keys"
@@ -42,12 +42,9 @@ def get(cluster: Cluster, key_id: str) -> Stored | None:
         StoreUnavailable: OpenSearch is away, or did not answer within two seconds.
         StoreError: it answered with a failure.
     """
-    try:
-        found = cluster.request("GET", f"/{INDEX}/_doc/{key_id}", timeout_s=_LOOKUP_TIMEOUT_S)
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return None
-        raise
+    found = get_record(cluster, INDEX, key_id, timeout_s=_LOOKUP_TIMEOUT_S)
+    if found is None:
+        return None
     return Stored(key_id, found["_source"], int(found["_seq_no"]), int(found["_primary_term"]))
 
 

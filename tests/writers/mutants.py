@@ -66,7 +66,7 @@ def _fence() -> None:
         return replace(head, pending=others, garbage=tuple(item for item in head.garbage if item not in others))
 
     _set(put, "_committed", keep_others)
-    _set(change, "_fenced", lambda head: head)
+    _set(change, "fenced", lambda head: head)
 
 
 def _fence_before_erase() -> None:

@@ -13,8 +13,22 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
+from lxml import etree
+
 from app.errors import DocumentRejected
 from app.ingest.parse.limits import Limits, megabytes
+
+DAMAGE = (
+    etree.LxmlError,
+    zipfile.BadZipFile,
+    LookupError,
+    ValueError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+)
+"""What lxml and the libraries for Office files raise where a part is not what they take it for; each has one of its own
+beside these."""
 
 _MAX_ENTRIES = 20_000
 _MAX_RATIO = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +13,7 @@ from docx.opc.exceptions import OpcError
 from lxml import etree
 
 from app.errors import DocumentRejected
-from app.ingest.parse.archive import open_office
+from app.ingest.parse.archive import DAMAGE, open_office
 from app.ingest.parse.clean import clean, clean_code, sensible_title, title_from_name
 from app.ingest.parse.docx_text import W, is_on, shape_texts, text_boxes, text_of
 from app.ingest.parse.limits import Limits
@@ -33,16 +32,7 @@ _MONOSPACE = re.compile(r"(?i)courier|consolas|mono|menlo|lucida console|source 
 _MAX_DEPTH = 60
 _MAX_STYLES = 30
 """Styles that one is based on, one upon the other; Word's own go four deep."""
-_DAMAGE = (
-    OpcError,
-    etree.LxmlError,
-    zipfile.BadZipFile,
-    LookupError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-)
+_DAMAGE = (OpcError, *DAMAGE)
 """What python-docx and lxml raise where a part is not what they take it for."""
 _TRANSPARENT = frozenset({"sdt", "sdtContent", "customXml", "smartTag", "ins", "moveTo", "AlternateContent", "Choice"})
 

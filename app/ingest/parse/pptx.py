@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from pptx.exc import PythonPptxError
 from pptx.presentation import Presentation
 
 from app.errors import DocumentRejected
-from app.ingest.parse.archive import open_office
+from app.ingest.parse.archive import DAMAGE, open_office
 from app.ingest.parse.clean import clean, sensible_title, title_from_name
 from app.ingest.parse.docx_text import MC, is_outermost, math
 from app.ingest.parse.limits import Limits
@@ -28,16 +27,7 @@ _TITLES = frozenset({"title", "ctrTitle"})
 _FURNITURE = frozenset({"dt", "ftr", "sldNum", "hdr"})
 _MAX_POINTS = 60
 _MAX_DEPTH = 40
-_DAMAGE = (
-    PythonPptxError,
-    etree.LxmlError,
-    zipfile.BadZipFile,
-    LookupError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-)
+_DAMAGE = (PythonPptxError, *DAMAGE)
 """What python-pptx and lxml raise where a part is not what they take it for."""
 
 
