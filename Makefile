@@ -3,7 +3,10 @@
 # make llm     what --llm local needs
 # make train   what training a reranker needs (torch: several GB), into the same environment
 # make test-train   the tests of training
+# make other-major   the part of it that `make test` repeats on OpenSearch 3.6
 # make check   lint, types, import direction, unit tests, the quick part of the protocol's check: the quick loop
+# make node    an OpenSearch and a Valkey for tests, until Ctrl-C
+# make live T=tests/live/test_limits.py   some live tests, against `make node` where it runs, else a node of their own
 # make protocol     explore the whole model of the write protocol
 # make bench   the benchmarks
 # make lock    resolve the lock files anew
@@ -19,7 +22,14 @@ PORT ?= 8080
 ARGS ?=
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 setup.cfg
 
-.PHONY: help llm train test-train up test check protocol bench lock lint types unit clean prerequisites
+# processes of the tests: most of a unit test's time is its own, most of a live test's is waiting
+UNIT_JOBS ?= 4
+LIVE_JOBS ?= 3
+OTHER_RELEASE ?= 3.6
+NODE_ENV := .node.env
+T ?= tests/live
+
+.PHONY: help llm train test-train up test graphs other-major check protocol bench lock lint types unit node live clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -69,24 +79,38 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest tests/unit tests/protocol
+	$(BIN)/pytest -n $(UNIT_JOBS) --dist worksteal tests/unit tests/protocol
+
+node: prerequisites $(VENV)/.dev
+	@exec $(BIN)/python -m app.dev --env-file $(NODE_ENV)
+
+live: $(VENV)/.dev
+	@set -a; if [ -e $(NODE_ENV) ]; then . ./$(NODE_ENV); fi; exec $(BIN)/pytest $(T) $(ARGS)
 
 protocol: $(VENV)/.dev
 	$(BIN)/python -m tests.protocol
 
-check: lint types unit
+check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j3 --output-sync=target lint types unit
 
 test: prerequisites $(VENV)/.dev
 	@bash tests/browser/install-chromium.sh
-	$(BIN)/ruff format --check app reranker tests benchmarks
-	$(BIN)/ruff check app reranker tests benchmarks
-	$(BIN)/lint-imports
-	$(BIN)/mypy
+	@bash tests/install-nginx.sh
+	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m tests.protocol
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m "not graphs" tests/live tests/browser $(ARGS)
+	@$(MAKE) --no-print-directory other-major
+
+# fills every vector variant on both releases, those of FAISS where ../shared/native is; some minutes
+graphs: $(VENV)/.dev
+	$(BIN)/pytest -m graphs tests/live $(ARGS)
+
+# the tests that are marked `majors`, on the release that is not the default
+other-major: $(VENV)/.dev
+	BRAID_OPENSEARCH_VERSION=$(OTHER_RELEASE) $(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m majors tests/live $(ARGS)
 
 bench: $(VENV)/.dev
-	@for name in startup encode precision ingest quality fusion legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@for name in startup encode precision ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 lock: $(VENV)/.dev
 	$(BIN)/uv $(COMPILE) --extra local --extra evaluation -o requirements.lock

@@ -1,4 +1,4 @@
-"""Addresses with passwords in them: checked when they are read, and as people may see them."""
+"""URLs with passwords: validation, and masking for display."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 _PASSWORD = re.compile(r"://([^:@/\s]*):(?:(?!://)\S)*@")
-"""Up to the last ``@`` of each address: a password that is not quoted as it should be is one, too."""
+"""Matches up to the last ``@`` of each URL, so that a password that is not quoted correctly is included."""
 _ALONE = re.compile(r"://[^:@/\s]+@")
-"""A token in the place of a user."""
+"""A token in place of a user."""
 _BEFORE = re.compile(r"\S+@")
 
 
-def masked(url: str) -> str:
-    """`url`, or several separated by commas, with ``***`` in the place of each password.
+def mask_passwords(url: str) -> str:
+    """Replace each password by ``***`` in `url`, or in several separated by commas.
 
-    Of what is no address, all before an ``@`` is hidden.
+    In text that is not a URL, everything before an ``@`` is hidden.
     """
     if "://" not in url:
         return _BEFORE.sub("***@", url)
@@ -24,9 +24,9 @@ def masked(url: str) -> str:
 
 
 def is_address(url: str, schemes: Collection[str]) -> bool:
-    """Whether clients can read it: one of `schemes`, a host, and a number for a port where there is one."""
+    """Return whether clients can parse it: one of `schemes`, a host, and a number as the port, if any."""
     try:
         parts = urlsplit(url)
         return parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # urlsplit's words repeat what it can't read
+    except ValueError:  # urlsplit's message repeats its input
         return False

@@ -1,4 +1,4 @@
-"""Finds the data files that ship with Braid (mappings, pipelines, the embedded pom.xml): checkout or wheel."""
+"""Data files that ship with Braid (mappings, pipelines, the embedded pom.xml), in a checkout or a wheel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def asset_folder(name: str) -> Path:
-    """Folder of shipped files: ``mappings``, ``pipelines`` or ``docker/embedded``.
+    """Return the folder of shipped files: ``mappings``, ``pipelines`` or ``docker/embedded``.
 
-    In a checkout they lie beside the package; a wheel carries them in ``app/_assets``.
+    In a checkout it is beside the package; a wheel has it in ``app/_assets``.
 
     Raises:
         FileNotFoundError: the installation is incomplete.

@@ -1,8 +1,7 @@
-"""Circuit breakers: a part that is away is left alone for a moment, so that no request waits for it in vain.
+"""Circuit breakers: an unavailable part is not called for a moment, so that requests do not wait for it in vain.
 
-The states, the counting and the listeners are pybreaker's. Its own `call` holds a lock for as long as the call takes,
-which would make all requests of a process wait for each other; here the call runs outside, and only its outcome is
-told.
+Closed: calls pass, consecutive failures are counted. Open: no call passes until the rest is over. Half-open: one call,
+the trial, decides (Nygard, Release It!, 2007). No lock is held during a call.
 """
 
 from __future__ import annotations
@@ -13,32 +12,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pybreaker
-
 from app import telemetry
 
 _JITTER = 0.25
-"""A rest is longer or shorter by up to so much of it, so that workers do not come back all at once."""
-_VALUES = {pybreaker.STATE_CLOSED: 0.0, pybreaker.STATE_HALF_OPEN: 0.5, pybreaker.STATE_OPEN: 1.0}
+"""Random variation of a rest, as a share of it, so that workers do not return all at once."""
+_CLOSED, _HALF_OPEN, _OPEN = 0.0, 0.5, 1.0
+"""The states as values of the metric."""
 
 
 class BreakerOpen(Exception):
-    """The part was away a moment ago and is not asked; `retry_after_s` until it is tried again."""
+    """The part was unavailable a moment ago and is not called; the next try is in `retry_after_s` seconds."""
 
     def __init__(self, name: str, retry_after_s: float) -> None:
-        super().__init__(f"{name} was away a moment ago; it is tried again in {retry_after_s:.1f} s")
+        super().__init__(f"{name} was unavailable a moment ago; the next try is in {retry_after_s:.1f} s")
         self.retry_after_s = retry_after_s
 
 
-class _Failed(Exception):
-    """Tells pybreaker that a call failed."""
-
-
 class Trial:
-    """One call that was let through. Say how it went: `ok`, or `failed`; a call that says nothing counts for nothing.
+    """One call that passed. Report its outcome with `ok` or `failed`; a call without a report does not count.
 
-    Only failures that say the part is away count: no connection, silence for a fair time, a gateway's error. An answer
-    that refuses the request is an answer.
+    Only failures that show the part is unavailable count: no connection, silence for a fair time, a gateway's error. An
+    answer that rejects the request is an answer.
     """
 
     __slots__ = ("_outcome", "_settle", "certain")
@@ -49,68 +43,69 @@ class Trial:
         self.certain = False
 
     def ok(self) -> None:
-        """The part answered. Others may call it from now on, even if this call goes on for long."""
+        """Report that the part answered. Others may call it from now on, even if this call continues for long."""
         self._outcome = True
         if self._settle is not None:
             self._settle(True)
             self._settle = None
 
     def failed(self) -> None:
-        """The part is away."""
+        """Report that the part is unavailable."""
         self._outcome = False
 
     def gone(self) -> None:
-        """Nobody is there at all: no need to look twice."""
+        """Report that nothing listens there: the breaker opens at once."""
         self._outcome = False
         self.certain = True
 
     @property
     def outcome(self) -> bool | None:
-        """True: answered, False: away, None: nothing was learned."""
+        """True: answered; False: unavailable; None: unknown."""
         return self._outcome
 
 
 class Breaker:
-    """Opens after `failures` on end, and lets one call through when it has rested. Thread-safe; microseconds a call."""
+    """Opens after `failures` in a row, and lets one call pass after its rest. Thread-safe; costs
+    microseconds per call.
+    """
 
     def __init__(self, name: str, *, failures: int, rest_s: float, label: str | None = None) -> None:
-        """Closed at first.
+        """Create a closed breaker.
 
         Args:
-            name: for messages.
-            failures: so many on end open it.
-            rest_s: seconds for which it stays open, give or take a quarter.
-            label: of the metrics; `name` if None.
+            name: name in messages.
+            failures: number of consecutive failures that open it.
+            rest_s: seconds for which it stays open, plus or minus a quarter.
+            label: label of the metrics; None: `name`.
         """
         self.name = name
         self._rest_s = rest_s
         self._until = 0.0
         self._lock = threading.Lock()
         self._trying = False
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=failures,
-            reset_timeout=rest_s,
-            name=name,
-            listeners=[_Metrics(label or name)],
-            throw_new_error_on_trip=False,
-        )
+        self._failures = failures
+        self._failed = 0
+        self._state = _CLOSED
+        self._shown = telemetry.BREAKER_STATE.labels(label or name)
+        self._opened = telemetry.BREAKER_OPENED.labels(label or name)
+        self._shown.set(_CLOSED)
 
     @property
     def closed(self) -> bool:
-        """Whether calls go through."""
-        return self._breaker.current_state == pybreaker.STATE_CLOSED
+        """Return whether calls pass."""
+        return self._state == _CLOSED
 
     @property
     def rested(self) -> bool:
-        """Whether the next call would be let through, as any or as a trial."""
+        """Return whether the next call would pass, normally or as a trial."""
         return self.closed or (not self._trying and time.monotonic() >= self._until)
 
     @contextmanager
     def calling(self) -> Iterator[Trial]:
-        """Let a call through, and count how it went.
+        """Let a call pass and count its outcome.
 
         Raises:
-            BreakerOpen: the part was away a moment ago, or another call is finding out whether it still is.
+            BreakerOpen: the part was unavailable a moment ago, or another call is the trial.
         """
         trial = self._begin_trial()
         call = Trial(self._settle if trial else None)
@@ -125,10 +120,9 @@ class Breaker:
                 self.open()
 
     def open(self) -> None:
-        """Leave the part alone at once, however few failures there were."""
+        """Open the breaker at once, however few failures there were."""
         with self._lock:
-            self._rest()
-            self._breaker.open()
+            self._move(_OPEN)
 
     def _begin_trial(self) -> bool:
         if self.closed:
@@ -140,58 +134,30 @@ class Breaker:
             if self._trying or left > 0:
                 raise BreakerOpen(self.name, max(left, 0.1))
             self._trying = True
-            self._breaker.half_open()
+            self._move(_HALF_OPEN)
             return True
 
     def _settle(self, outcome: bool | None) -> None:
-        """What the trial found; None: nothing, so that the next call is one."""
+        """Apply the trial's outcome; None: unknown, so that the next call is a trial."""
         with self._lock:
             self._trying = False
-            if outcome is not None and self._breaker.current_state == pybreaker.STATE_HALF_OPEN:
-                self._tell(outcome)
+            if outcome is not None and self._state == _HALF_OPEN:
+                self._move(_CLOSED if outcome else _OPEN)
 
     def _count(self, outcome: bool | None) -> None:
-        if outcome is False or (outcome and self._breaker.fail_counter):
+        if outcome is False or (outcome and self._failed):
             with self._lock:
-                if self.closed:  # what began before it opened tells nothing new
-                    self._tell(outcome)
+                if not self.closed:  # calls that began before it opened carry no news
+                    return
+                self._failed = 0 if outcome else self._failed + 1
+                if self._failed >= self._failures:
+                    self._move(_OPEN)
 
-    def _tell(self, outcome: bool) -> None:
-        if outcome:
-            self._breaker.call(_nothing)
-            return
-        try:
-            self._breaker.call(_fail)
-        except _Failed:
-            if not self.closed:
-                self._rest()
-
-    def _rest(self) -> None:
-        self._until = time.monotonic() + self._rest_s * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-
-
-class _Metrics(pybreaker.CircuitBreakerListener):
-    """Shows the state, and counts the openings."""
-
-    def __init__(self, label: str) -> None:
-        self._state = telemetry.BREAKER_STATE.labels(label)
-        self._opened = telemetry.BREAKER_OPENED.labels(label)
-        self._state.set(0)
-
-    def state_change(
-        self,
-        cb: pybreaker.CircuitBreaker,
-        old_state: pybreaker.CircuitBreakerState | None,
-        new_state: pybreaker.CircuitBreakerState,
-    ) -> None:
-        self._state.set(_VALUES[new_state.name])
-        if new_state.name == pybreaker.STATE_OPEN:
+    def _move(self, state: float) -> None:
+        """Enter a state; the caller holds the lock."""
+        if state == _OPEN:
+            self._until = time.monotonic() + self._rest_s * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             self._opened.inc()
-
-
-def _nothing() -> None:
-    return
-
-
-def _fail() -> None:
-    raise _Failed
+        self._failed = 0
+        self._state = state
+        self._shown.set(state)

@@ -1,36 +1,36 @@
-"""The one exception tree of Braid, and the one table that maps it to HTTP problem documents.
+"""The exception tree of Braid, and its mapping to HTTP problem documents.
 
     BraidError
-    ├── ConfigurationError        a setting is wrong or missing (start-up; exit code 2)
-    ├── InvalidInput              the caller sent something unusable            422
+    ├── ConfigurationError        a setting is invalid or missing (start-up; exit code 2)
+    ├── InvalidInput              the request's content is invalid               422
     │   └── MalformedRequest      not JSON, not an object, wrong encoding       400
     ├── NotFound                  the named thing does not exist                404
     ├── NotAuthenticated          a key is required and none, or a wrong one    401
     ├── Forbidden                 the key or token has not the role for it      403
-    ├── SigningKeysUnavailable    the keys of tokens can't be had               503
+    ├── SigningKeysUnavailable    the tokens' keys can't be fetched             503
     ├── RequestTooSlow            the request did not arrive in time            408
     ├── PayloadTooLarge           body over the limit                           413
-    ├── UnsupportedMedia          a content type or file type we don't read     415
+    ├── UnsupportedMedia          an unsupported content type or file type      415
     ├── DocumentRejected          a file or document can't be ingested          422
-    ├── CapabilityError           the cluster can't do what was asked           501
-    ├── SwitchedOff               a setting of this service switches it off     501
+    ├── CapabilityError           the cluster lacks a feature of the request    501
+    ├── FeatureDisabled           a setting or flag disables the feature        501
     ├── StoreError                OpenSearch answered with a failure            502
     │   ├── StoreUnavailable      OpenSearch can't be reached                   503
     │   │   └── OutcomeUnknown    a write may or may not have taken effect      503
     │   └── StoreNotReady         templates/pipelines/model differ from ours    503
     │       └── StoreReadOnly     an older Braid made the index: no writes      503
-    ├── Overtaken                 another write of the document came in between 409
+    ├── WriteConflict             another write of the document interfered      409
     ├── EncoderError              the embedding model failed                    503
     ├── IngestInterrupted         the process that stored a document ended      503
     ├── RerankerError             the reranker failed                           503
     │   └── RerankerUnavailable   its server can't be reached                   503
-    ├── Overloaded                a bounded queue is full: come back later      429
-    │   └── RateLimited           the caller, or its tenant, asked too much     429
-    ├── GenerationError           the language model failed or is away          502
+    ├── Overloaded                a bounded queue is full: retry later          429
+    │   └── RateLimited           the caller or tenant exceeded its rate        429
+    ├── GenerationError           the language model failed or is unavailable   502
     ├── DeadlineExceeded          the time budget ran out                       504
     └── ProvisioningError         the embedded node, Redis server or a model can't be set up (command line)
 
-Every message names the offending value and the remedy; it reaches callers, so it never carries passage text,
+Every message names the offending value and the remedy; it reaches callers, so it never contains passage text,
 credentials or file-system paths of the server.
 """
 
@@ -43,14 +43,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One thing that is wrong with the input: where (`loc`, e.g. ``("body", "fusion", "alpha")``) and what (`msg`)."""
+    """One problem of the input: its place (`loc`, e.g. ``("body", "fusion", "alpha")``) and its description (`msg`)."""
 
     loc: tuple[str | int, ...]
     msg: str
 
 
 class BraidError(Exception):
-    """Root of everything that Braid raises on purpose."""
+    """Root of all errors that Braid raises deliberately."""
 
     status = 500
     title = "Internal error"
@@ -62,11 +62,11 @@ class BraidError(Exception):
         self.problems = tuple(problems)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # on its way between processes: by itself, an exception comes back without the keyword arguments of its class
-        return _restored, (type(self), self.args, self.__dict__)
+        # between processes, an exception would lose the keyword arguments of its class
+        return _restore, (type(self), self.args, self.__dict__)
 
 
-def _restored(kind: type[BraidError], args: tuple[Any, ...], state: dict[str, Any]) -> BraidError:
+def _restore(kind: type[BraidError], args: tuple[Any, ...], state: dict[str, Any]) -> BraidError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -109,7 +109,9 @@ class Forbidden(BraidError):
 
 
 class SigningKeysUnavailable(BraidError):
-    """The identity provider can't be asked for the key that signed a token: neither let in nor refused."""
+    """The identity provider can't be asked for the key of a token, so that the token is neither
+    accepted nor rejected.
+    """
 
     status = 503
     title = "Tokens can't be checked"
@@ -137,7 +139,7 @@ class UnsupportedMedia(BraidError):
 
 
 class DocumentRejected(BraidError):
-    """A single file or document can't be ingested; all the others go on. `reason` is a stable code for programs."""
+    """A single file or document can't be ingested; the others continue. `reason` is a stable code for programs."""
 
     status = 422
     title = "Document rejected"
@@ -149,15 +151,15 @@ class DocumentRejected(BraidError):
 
 
 class CapabilityError(BraidError):
-    """The cluster can't do what was asked: says the feature, the version found, the version needed, the remedy."""
+    """The cluster lacks a feature: the message has the feature, the version found, the version needed, the remedy."""
 
     status = 501
     title = "Not supported by this cluster"
     kind = "capability-missing"
 
 
-class SwitchedOff(BraidError):
-    """What was asked for is switched off by a setting; the message names it."""
+class FeatureDisabled(BraidError):
+    """The requested feature is disabled; the message names the setting or flag."""
 
     status = 501
     title = "Switched off in this service"
@@ -177,14 +179,14 @@ class StoreUnavailable(StoreError):
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """A write got no answer and can't be looked up: it may have taken effect. The same call again is safe."""
+    """A write was not acknowledged and can't be looked up: it may have taken effect. Repeating the call is safe."""
 
     title = "The outcome of the write is unknown"
     kind = "outcome-unknown"
 
 
-class Overtaken(BraidError):
-    """Somebody else wrote the document, or changed its readers, at the same time; this write took no effect."""
+class WriteConflict(BraidError):
+    """Another writer changed the document or its readers at the same time; this write had no effect."""
 
     status = 409
     title = "Overtaken by another write"
@@ -192,7 +194,7 @@ class Overtaken(BraidError):
 
 
 class StoreNotReady(StoreError):
-    """The cluster's templates, pipelines, vector dimension or embedding model are not this service's own."""
+    """The cluster's templates, pipelines, vector dimension or embedding model do not match this service."""
 
     status = 503
     title = "The store is not ready"
@@ -200,7 +202,7 @@ class StoreNotReady(StoreError):
 
 
 class StoreReadOnly(StoreNotReady):
-    """An index was made by an older Braid: it is searched, and not written."""
+    """An index was created by an older Braid: it is searched, but not written."""
 
     title = "The index is read-only"
     kind = "read-only-index"
@@ -213,7 +215,7 @@ class EncoderError(BraidError):
 
 
 class IngestInterrupted(BraidError):
-    """The ingest process ended in the middle of a document; the same request may be sent again."""
+    """The ingest process ended in the middle of a document; the request may be repeated."""
 
     status = 503
     title = "Ingesting was interrupted"
@@ -221,7 +223,7 @@ class IngestInterrupted(BraidError):
 
 
 class RerankerError(BraidError):
-    """The reranker failed; `kind` tells an answer's `degraded` why."""
+    """The reranker failed; `kind` is the reason in an answer's `degraded`."""
 
     status = 503
     title = "The reranker failed"
@@ -236,7 +238,7 @@ class RerankerUnavailable(RerankerError):
 
 
 class Overloaded(BraidError):
-    """A bounded queue is full; the same request may go through after `retry_after_s`."""
+    """A bounded queue is full; the same request may succeed after `retry_after_s`."""
 
     status = 429
     title = "Too many requests"
@@ -248,7 +250,7 @@ class Overloaded(BraidError):
 
 
 class RateLimited(Overloaded):
-    """The caller's or the tenant's limit is used up for now."""
+    """The limit of the caller or the tenant is exhausted for now."""
 
     kind = "rate-limited"
 
@@ -272,7 +274,7 @@ class DeadlineExceeded(BraidError):
 
 
 class ProvisioningError(BraidError):
-    """Something that `braid up` needs can't be set up on this machine; the message names the remedy."""
+    """A part of `braid up` can't be set up on this machine; the message has the remedy."""
 
     title = "Set-up failed"
     kind = "provisioning-error"

@@ -1,4 +1,4 @@
-"""What is switched on for one request, as the feature flags say; evaluated by `gateway.flags`."""
+"""Features enabled for one request, according to the feature flags; evaluated by `gateway.flags`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """One field a flag; `variants` is what the answer names: flag -> variant."""
+    """One field per flag; `variants` is part of the answer: flag -> variant."""
 
     lexical: bool = True
     vector: bool = True
@@ -24,4 +24,4 @@ class Features:
 
 
 ALL_ON = Features()
-"""The flags as they ship."""
+"""The default flags."""

@@ -1,33 +1,41 @@
-"""The data that travels from a file to the store: a parsed document, its blocks, its passages."""
+"""Data on the way from a file to the store: a parsed document, its blocks, its passages."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 
-from app.access import AccessChange
+from app.access import ACCESS_FIELDS, AccessChange
+from app.fields import Stored, stored_fields
+from app.values import Language, PageNumber
 
 PASSAGE_FORMAT = 2
-"""Raised when parsing, chunking or the stored fields change, so that unchanged files are ingested anew."""
+"""Incremented when parsing, chunking or stored fields change, so that unchanged files are ingested again."""
 
 
 class SourceType(StrEnum):
-    """Where a passage came from; the values of the `source_type` field."""
+    """Type of a passage's source; values of the `source_type` field."""
 
-    PDF = "pdf"
-    PPTX = "pptx"
-    DOCX = "docx"
-    HTML = "html"
-    MARKDOWN = "markdown"
-    TEXT = "text"
-    JSON = "json"
+    label: str
+
+    def __new__(cls, value: str, label: str) -> SourceType:
+        member = str.__new__(cls, value)
+        member._value_, member.label = value, label
+        return member
+
+    PDF = "pdf", "PDF"
+    PPTX = "pptx", "Slides"
+    DOCX = "docx", "Word"
+    HTML = "html", "HTML"
+    MARKDOWN = "markdown", "Markdown"
+    TEXT = "text", "Text"
+    JSON = "json", "JSON"
 
 
 class BlockKind(StrEnum):
@@ -41,7 +49,7 @@ class BlockKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of a document in reading order. `page` counts from 1 (slide number in slides); None where there are none.
+    """A piece of a document in reading order. `page` counts from 1 (slide number in slides), or is None without pages.
 
     `level` is the heading depth (1 = top) for headings, 0 otherwise.
     """
@@ -54,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """What a parser returns: a title, blocks in reading order, and what the file says of itself."""
+    """Result of a parser: a title, blocks in reading order, and the file's metadata."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -66,7 +74,7 @@ class ParsedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document on its way into the store: identity and access beside the parsed content."""
+    """A document to be stored: identity and access in addition to the parsed content."""
 
     document_id: str
     source_id: str
@@ -76,25 +84,26 @@ class Document:
     tenant: str = "default"
     acl: tuple[str, ...] = ("public",)
     keeps_acl: bool = False
-    """The source names no readers: `acl` is for a new document, one that is there keeps its own."""
+    """The source names no readers: `acl` is for a new document, an existing one keeps its own."""
     restrictions: AccessChange = field(default_factory=dict)
     """Those of `acl_1` ... `acl_4` that the source names."""
     timestamp: datetime | None = None
-    language: str | None = None
-    """Of its text, as `language_tag` gives it; None: not known."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Values of `EXTRA_FIELDS` that the source names."""
     whole: bool = False
-    """True for a ready passage that must be stored as one passage, whatever its length."""
+    """True for a ready passage that must be stored as a single passage, whatever its length."""
 
     @property
     def access(self) -> AccessChange:
-        """The lists of readers that the source names; a new document is everybody's in the others."""
+        """Return the access lists that the source names; for the others a new document is public."""
         return {**({} if self.keeps_acl else {"acl": self.acl}), **self.restrictions}
 
     def content_hash(self, recipe: str) -> str:
-        """Names the content: SHA-256 (hex) over everything that decides what is stored, but the readers.
+        """Return the SHA-256 (hex) of everything that determines the stored content, except the readers.
 
-        `recipe` names chunking and embedding settings.
+        `recipe` represents the settings of chunking and embedding.
         """
+        extra = dict(self.extra)
         payload = {
             "format": PASSAGE_FORMAT,
             "recipe": recipe,
@@ -106,143 +115,90 @@ class Document:
             "tags": sorted(self.tags),
             "tenant": self.tenant,
             "timestamp": self.timestamp,
-            "language": self.language,
+            "language": extra.pop("language", None),
             "whole": self.whole,
         }
+        if extra:  # documents without any keep the hash that they are stored with
+            payload["extra"] = extra
         return hashlib.sha256(orjson.dumps(payload)).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """One retrievable unit; the fields are those of the index (`mappings/component_templates/braid-fields.json`).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassageContent:
+    """Fields of a passage that searches read; `Passage` has the others."""
 
-    `content_hash` names the version that the passage belongs to (`ingest.protocol`); it and `id` are given when the
+    id: Annotated[str, Stored("keyword", "Id of the passage", per_passage=True, in_source=False)]
+    document_id: Annotated[str, Stored("keyword", "Document", filter="any of", returned=True, writable=True)]
+    title: Annotated[str, Stored("text", "Title", returned=True, writable=True)]
+    section_heading: Annotated[str, Stored("text", "Heading of the section", returned=True, per_passage=True)]
+    text: Annotated[str, Stored("text", "Text", returned=True, writable=True, per_passage=True)]
+    source_id: Annotated[str, Stored("keyword", "Source", filter="any of", returned=True, writable=True)]
+    source_type: Annotated[str, Stored("keyword", "Type", filter="any of", returned=True, choices=SourceType)]
+    uri: Annotated[str, Stored("keyword", "Address", returned=True, writable=True)]
+    topic_tags: Annotated[tuple[str, ...], Stored("keyword", "Tag", filter="any of", returned=True, writable=True)]
+    language: Annotated[
+        str | None,
+        Stored("keyword", "Language", filter="any of", returned=True, writable=True, value=Language),
+    ] = None
+    page: Annotated[int | None, Stored("integer", "Page where it begins", returned=True, per_passage=True)]
+    pages: Annotated[
+        tuple[int, ...],
+        Stored("integer", "Page", filter="any of", returned=True, per_passage=True, value=PageNumber),
+    ] = ()
+    """All pages that it is on, ascending."""
+    position: Annotated[int, Stored("integer", "Place in the document, from 0", internal=True, per_passage=True)]
+    timestamp: Annotated[str | None, Stored("date", "Date", filter="range", returned=True, writable=True)]
+    """Time of the content; ISO 8601."""
+    content_hash: Annotated[str, Stored("keyword", "Version of the document", internal=True)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage(PassageContent):
+    """One retrievable unit. `FIELDS` is made of the annotations and matches `component_templates/braid-fields.json`.
+
+    `content_hash` is the version of the passage's document (`ingest.protocol`); it and `id` are assigned when the
     passage is written.
     """
 
-    id: str
-    document_id: str
-    source_id: str
-    source_type: SourceType
-    uri: str
-    title: str
-    section_heading: str
-    text: str
-    page: int | None
-    position: int
-    token_count: int
-    timestamp: datetime
-    topic_tags: tuple[str, ...]
-    tenant: str
-    acl: tuple[str, ...]
-    content_hash: str
-    embedding_model: str
-    embedding: Sequence[float] | None = field(default=None, repr=False)
-    token_vectors: bytes | None = field(default=None, repr=False)
+    token_count: Annotated[int, Stored("integer", "Tokens of the text", per_passage=True)]
+    tenant: Annotated[str, Stored("keyword", "Tenant")]
+    acl: Annotated[tuple[str, ...], Stored("keyword", "Readers", writable=True)]
+    acl_1: Annotated[tuple[str, ...], Stored("keyword", "Restriction 1", writable=True)] = ()
+    acl_2: Annotated[tuple[str, ...], Stored("keyword", "Restriction 2", writable=True)] = ()
+    acl_3: Annotated[tuple[str, ...], Stored("keyword", "Restriction 3", writable=True)] = ()
+    acl_4: Annotated[tuple[str, ...], Stored("keyword", "Restriction 4", writable=True)] = ()
+    embedding_model: Annotated[str, Stored("keyword", "Model of the vector")]
+    embedding: Annotated[Sequence[float] | None, Stored("knn_vector", "Vector", per_passage=True, in_source=False)] = (
+        field(default=None, repr=False)
+    )
+    token_vectors: Annotated[bytes | None, Stored("binary", "Vectors of tokens", per_passage=True, in_source=False)] = (
+        field(default=None, repr=False)
+    )
     """Packed by `embedding.token_vectors`."""
-    acl_1: tuple[str, ...] = ()
-    acl_2: tuple[str, ...] = ()
-    acl_3: tuple[str, ...] = ()
-    acl_4: tuple[str, ...] = ()
-    pages: tuple[int, ...] = ()
-    """All pages that its text stands on, ascending; `page` is where it begins."""
-    language: str | None = None
 
     def embedding_text(self) -> str:
-        """The text that is embedded."""
+        """Return the text to embed."""
         return embedding_text(self.title, self.section_heading, self.text)
 
 
+_RULED = {"document_id", "title", "text", "source_id", "uri", "timestamp", "topic_tags", *ACCESS_FIELDS}
+FIELDS = stored_fields(Passage)
+"""Field name -> storage: the table for the store, the models of requests and answers, and docs/fields.md."""
+EXTRA_FIELDS = {name: stored for name, stored in FIELDS.items() if stored.writable and name not in _RULED}
+"""Fields copied from a document's write request to its passages unchanged (`Document.extra`)."""
+
+
 def embedding_text(title: str, section_heading: str, text: str) -> str:
-    """What is embedded of a passage: title, heading and text, as in the lexical leg's combined field."""
+    """Return the text of a passage to embed: title, heading and text, as in the lexical leg's combined field."""
     return " ".join(part for part in dict.fromkeys((title, section_heading, text)) if part)
 
 
-def not_blank(value: str) -> str:
-    """`value` as it is.
-
-    Raises:
-        ValueError: it is white space, or holds NUL characters (which OpenSearch refuses).
-    """
-    if not value.strip():
-        raise ValueError("must hold at least one character that is not white space")
-    if "\x00" in value:
-        raise ValueError("must not hold NUL characters")
-    return value
-
-
-def without_control_characters(value: str) -> str:
-    """`value` as it is; ids are shown in terminals, logs and URLs.
-
-    Raises:
-        ValueError: it holds control characters, or halves of characters.
-    """
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError(f"{value!r} holds control characters: leave them out")
-    return value
-
-
-MOST_READERS = 1000
-"""Entries of one access list."""
-LONGEST_READER = 261
-"""Characters: a group's 256, and those of ``user:`` before a user's."""
-
-
-def reader(value: str) -> str:
-    """One entry of an access list as it is: names are compared code point by code point, never folded or trimmed.
-
-    Raises:
-        ValueError: it is blank, too long, or holds control characters, line separators or halves of characters.
-    """
-    if len(value) > LONGEST_READER:
-        raise ValueError(f"must have at most {LONGEST_READER} characters")
-    if any(unicodedata.category(character) in ("Zl", "Zp") for character in value):
-        raise ValueError(f"{value!r} holds line separators: leave them out")
-    return without_control_characters(not_blank(value))
-
-
-def readers(values: Sequence[str]) -> tuple[str, ...]:
-    """An access list; an empty one leaves the document to the operator and to admins.
-
-    Raises:
-        ValueError: more than 1000 entries, or as `reader`.
-    """
-    if len(values) > MOST_READERS:
-        raise ValueError(f"must have at most {MOST_READERS} entries")
-    return tuple(dict.fromkeys(reader(value) for value in values))
-
-
-def restriction(values: Sequence[str]) -> tuple[str, ...]:
-    """One of the further lists that a reader must satisfy. An absent one is open, so an empty one is refused.
-
-    Raises:
-        ValueError: it is empty, or as `readers`.
-    """
-    if not values:
-        raise ValueError("is empty: name who satisfies it, or leave it out (PATCH with an empty list takes it away)")
-    return readers(values)
-
-
-LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
-
-
-def language_tag(value: str) -> str:
-    """The tag of a language (BCP 47, such as ``de`` or ``zh-Hant``) in lower case.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not re.fullmatch(LANGUAGE_PATTERN, value):
-        raise ValueError(f"{value[:40]!r} is no language tag such as en, de or zh-hant (BCP 47)")
-    return value.lower()
-
-
 def passage_id(tenant: str, document_id: str, version: str, position: int) -> str:
-    """The id of a passage (32 hex digits): another version of a document never overwrites the passages of this one.
+    """Return the id of a passage (32 hex digits); different versions of a document have different ids.
 
-    Its first half says which passage of which document it is, so that passages of equal scores keep their order when
-    they are written anew; its second half comes from the version. Versions of an older Braid (without ``~``) have ids
-    of one piece.
+    The first half identifies the passage within its document, so that passages of equal scores keep their order when
+    they are rewritten; the second half depends on the version. Versions of an older Braid (without ``~``) have ids in
+    one piece.
     """
     if "~" not in version:
         return _digest(tenant, document_id, version, str(position))[:32]
@@ -253,37 +209,20 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A passage as one leg of a search ranked it: no more than what fusing needs."""
+class Candidate(NamedTuple):
+    """A passage as ranked by one leg of a search: just what fusion needs. A tuple, because a search makes hundreds."""
 
     id: str
     document_id: str
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage as a search found it. `score` orders the results; `scores` holds what each stage gave, where known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit(PassageContent):
+    """A passage as found by a search. `score` orders the results; the others are the stages' scores, if known."""
 
-    id: str
-    document_id: str
-    title: str
-    section_heading: str
-    text: str
-    source_id: str
-    source_type: str
-    uri: str
-    page: int | None
-    position: int
-    timestamp: str | None
-    topic_tags: tuple[str, ...]
     score: float
     lexical: float | None = None
     dense: float | None = None
     fused: float | None = None
     rerank: float | None = None
-    content_hash: str = ""
-    """The version of the document that the passage belongs to."""
-    pages: tuple[int, ...] = ()
-    language: str | None = None

@@ -1,8 +1,8 @@
-"""What a query says beside its words: identifiers, quoted phrases, neighbouring words. Pure text, no cluster.
+"""Analysis of a query's text: identifiers, quoted phrases, neighbouring words. No cluster.
 
 The rules for identifiers mirror the analyzer ``braid_codes`` of the index (component template ``braid-fields``): both
-split at white space and brackets, trim punctuation at the edges, and keep what has a digit and a letter or inner mark
-(``ERR-4711``, ``v2.19.1``, ``AB-12/34``), so that such a query term equals an indexed one or none.
+split at white space and brackets, trim punctuation at the edges, and keep terms with a digit and a letter or inner mark
+(``ERR-4711``, ``v2.19.1``, ``AB-12/34``), so that such a query term equals an indexed term or none.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-MAX_TERMS = 1000
-"""OpenSearch refuses a `match` of more than 1,024 terms."""
+MAX_TERMS = 900
+"""Maximum terms: OpenSearch rejects queries of more than 1,024 clauses. The others are for identifiers and quotes."""
 _MAX_PAIRS = 16
 _MAX_CODES = 8
 _MAX_PHRASES = 4
 _MAX_CHECKED = 8
 
-# the standard tokenizer makes a term of each ideograph or kana, and of each run of other word characters
-_TERM = re.compile(r"[⺀-鿿가-힯豈-﫿\U00020000-\U0003ffff]|[^\W⺀-鿿가-힯豈-﫿\U00020000-\U0003ffff]+")
+# the standard tokenizer makes a term of each ideograph, kana or emoji, and of each run of other word characters
+_TERM = re.compile(
+    r"[☀-➿⺀-鿿가-힯豈-﫿\U0001f000-\U0001faff\U00020000-\U0003ffff]|[^\W⺀-鿿가-힯豈-﫿\U00020000-\U0003ffff]+"
+)
 _WORD = re.compile(r"\w+(?:[.'’_-]\w+)*")
 _SPLIT = re.compile(r"[\s,;|(){}\[\]<>\"'`“”„«»]+")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
@@ -38,19 +40,21 @@ ENGLISH_STOP_WORDS = frozenset(
     """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
     to was will with what which who how when where why does do did can""".split()  # noqa: SIM905 - a list of words
 )
-"""Lucene's English stop words, and the words that make a question: pairs are made of the others."""
+"""Lucene's English stop words, and question words: pairs are made of the other words."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryText:
-    """A query taken apart.
+    """An analysed query.
 
-    `text` is what the lexical leg matches (cut behind its 1,000th term if `cut`); `pairs` are words that follow each
-    other, stop words left out; `codes` are identifiers, lower-cased; `phrases` stood in quotation marks; `checked` are
-    the words whose absence from the collection may mean a typing error; `words` counts, `question` says it asks.
+    `text` is the text for the lexical leg (`terms` terms, cut after `MAX_TERMS` if `cut`); `pairs` are adjacent words
+    without stop words; `codes` are identifiers in lower case; `phrases` were in quotation marks; `checked` are the
+    words whose absence from the collection may mean a typing error; `words` is the number of words without stop words,
+    `question` is True for questions.
     """
 
     text: str
+    terms: int
     cut: bool
     pairs: tuple[str, ...]
     codes: tuple[str, ...]
@@ -61,14 +65,14 @@ class QueryText:
 
     @property
     def exact(self) -> bool:
-        """Whether it names something that must be found as it is written."""
+        """Return whether it contains something to find verbatim."""
         return bool(self.codes or self.phrases)
 
 
 def is_distinctive(code: str) -> bool:
-    """Whether an identifier can only mean one thing: ``ERR-4711``, ``v2.19.1``, ``KB5012170``, unlike ``il-6``.
+    """Return whether an identifier is unambiguous: ``ERR-4711``, ``v2.19.1``, ``KB5012170``, unlike ``il-6``.
 
-    Such a one decides the order; any other only adds to it (benchmarks/fusion.md).
+    A distinctive identifier decides the order; another only adds to the score (benchmarks/fusion.md).
     """
     marks, digits = len(_MARK.findall(code)), sum(character.isdigit() for character in code)
     letters = any(character.isalpha() for character in code)
@@ -79,27 +83,29 @@ def is_distinctive(code: str) -> bool:
 
 
 def read_query(query: str) -> QueryText:
-    """Take `query` apart; never fails, whatever it holds."""
-    text, cut = _bounded(query)
+    """Analyse `query`; never fails, whatever its content."""
+    text, terms = _limit(query)
     content = [word for word in _WORD.findall(text) if word.lower() not in ENGLISH_STOP_WORDS]
     codes = tuple(dict.fromkeys(_codes(text)))[:_MAX_CODES]
     return QueryText(
         text=text,
-        cut=cut,
+        terms=terms,
+        cut=text != query,
         pairs=tuple(f"{first} {second}" for first, second in pairwise(content[: _MAX_PAIRS + 1])),
         codes=codes,
         phrases=tuple(phrase.strip() for phrase in _QUOTED.findall(text) if phrase.strip())[:_MAX_PHRASES],
-        checked=_checked(content, codes),
+        checked=_words_to_check(content, codes),
         words=len(content),
         question=bool(_QUESTION.match(text.strip())) or text.rstrip().endswith("?"),
     )
 
 
-def _bounded(query: str) -> tuple[str, bool]:
+def _limit(query: str) -> tuple[str, int]:
+    count = 0
     for count, term in enumerate(_TERM.finditer(query), start=1):
         if count > MAX_TERMS:
-            return query[: term.start()], True
-    return query, False
+            return query[: term.start()], MAX_TERMS
+    return query, count
 
 
 def _codes(text: str) -> list[str]:
@@ -111,8 +117,8 @@ def _codes(text: str) -> list[str]:
     return found
 
 
-def _checked(content: list[str], codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Words long enough to be corrected; none for long queries, which other words carry."""
+def _words_to_check(content: list[str], codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return words long enough for correction; none for long queries, which their other words carry."""
     if len(content) > _MAX_CHECKED:
         return ()
     known = " ".join(codes)

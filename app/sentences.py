@@ -1,4 +1,4 @@
-"""Where sentences end: the `sentencex` library (Wikimedia), with what papers and manuals need on top."""
+"""Sentence boundaries: the `sentencex` library (Wikimedia), extended for papers and manuals."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from itertools import pairwise
 import sentencex
 
 _WINDOW = 5_000
-"""Characters a call: the library's time grows with the square of what it gets (10 min for 1 MB of short sentences)."""
+"""Characters per call: the library's time grows with the square of its input (10 min for 1 MB of short sentences)."""
 
 _NOT_THE_END = re.compile(
     r"(?:\b(?:figs?|eqs?|eqns?|secs?|sects?|refs?|tabs?|chs?|chap|app|approx|ca|cf|resp|incl|nos?|vols?|pp?|et al|al|"
     r"e\.g|i\.e|viz|vs|ed|eds|dept|min|max|avg|std|temp)\.|^\s*\(?(?:\d{1,3}|[a-zA-Z])[.)])\s*$",
     re.IGNORECASE,
 )
-"""The end of a sentence is not after these; nor after the number that opens a list item."""
+"""Abbreviations and list numbers that do not end a sentence."""
 _FULL_STOP_AFTER_ALL = re.compile(r"\b(?:et al|al|min|max|no|app|ed)\.\s*$", re.IGNORECASE)
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def sentence_spans(text: str) -> list[tuple[int, int, bool]]:
-    """Sentences of `text` as (start, end, begins a paragraph), without the white space around them.
+    """Return the sentences of `text` as (start, end, begins a paragraph), without surrounding white space.
 
-    Blank lines end paragraphs. Every character that is not white space lies in exactly one span.
+    Blank lines end paragraphs. Every character that is not white space is in exactly one span.
     """
     spans: list[tuple[int, int, bool]] = []
     begin = 0
@@ -48,7 +48,7 @@ def _paragraph(text: str, begin: int, end: int) -> list[tuple[int, int]]:
                 spans[-1] = (spans[-1][0], stop)
             else:
                 spans.append((start, stop))
-        if at != b:  # the library returned other text than it was given: trust our own window
+        if at != b:  # the library returned other text than its input: use our own window
             spans = [span for span in spans if span[1] <= a]
             spans.append((a, b))
     return [(x, y) for x, y in (_trim(text, x, y) for x, y in spans) if x < y]
@@ -59,12 +59,12 @@ def _continues(text: str, previous: tuple[int, int], start: int) -> bool:
     if not _NOT_THE_END.search(tail):
         return False
     following = text[start : start + 1]
-    # "et al. Foo", "at most 5 min. Then": an ordinary word that also ends sentences, before a capital
+    # "et al. Foo", "at most 5 min. Then": an ordinary word that can also end sentences, before a capital
     return not (_FULL_STOP_AFTER_ALL.search(tail) and following.isupper())
 
 
 def _windows(text: str, begin: int, end: int) -> list[tuple[int, int]]:
-    """Stretches of at most `_WINDOW` characters, cut at a line end or after a space where there is one."""
+    """Return stretches of at most `_WINDOW` characters, cut at a line end or after a space if possible."""
     cuts = [begin]
     while end - cuts[-1] > _WINDOW:
         limit = cuts[-1] + _WINDOW

@@ -1,6 +1,7 @@
-"""What `braid tune` finds out and a service searches by: one frozen value, kept with its history on the cluster.
+"""A tuning: the result of `braid tune`, with which a service searches; a frozen value stored with its history in the
+cluster.
 
-A tuning is data: JSON in, JSON out, nothing executable. `store.tunings` reads and writes it; `search` obeys it.
+A tuning is data: JSON in, JSON out, nothing executable. `store.tunings` reads and writes it; `search` applies it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ class _Value(BaseModel):
 
 
 class Boosts(_Value):
-    """What a match counts in the lexical leg beside BM25 over the whole passage (weight 1).
+    """Weights of matches in the lexical leg, in addition to BM25 over the whole passage (weight 1).
 
-    `phrase` is that of two query words that follow each other in the passage (sequential dependence: Metzler and Croft,
-    SIGIR 2005), `codes` that of an identifier as it is written, `quoted` that of a phrase in quotation marks.
-    Measured on five collections: benchmarks/fusion.md.
+    `phrase` is for two adjacent query words that are adjacent in the passage (sequential dependence: Metzler and Croft,
+    SIGIR 2005), `codes` for a verbatim identifier, `quoted` for a phrase in quotation marks. Measured on five
+    collections: benchmarks/fusion.md.
     """
 
     title: Boost = 0.1
@@ -42,7 +43,7 @@ class Bm25(_Value):
 
 
 class WeightModel(_Value):
-    """A logistic model of the dense share: sigmoid of a weighted sum of standardised features, and how sure it is.
+    """A logistic model of the dense share: sigmoid of a weighted sum of standardised features, and its uncertainty.
 
     `covariance` is that of `coefficients` (the intercept last) over bootstrap samples; `features` names the columns.
     """
@@ -70,7 +71,7 @@ class WeightModel(_Value):
 
 
 class RerankTuning(_Value):
-    """The reranker's share in the final score and how many candidates it takes, as measured for one reranker."""
+    """The reranker's share in the final score and its number of candidates, as measured for one reranker."""
 
     reranker: str
     weight: Share
@@ -78,7 +79,7 @@ class RerankTuning(_Value):
 
 
 class Tuning(_Value):
-    """Everything about fusion that is measured rather than guessed. `version` 0 is what Braid ships."""
+    """All measured settings of fusion. `version` 0 is the shipped tuning."""
 
     version: Annotated[int, Field(ge=0)] = 0
     alpha: Share = 0.4
@@ -87,15 +88,15 @@ class Tuning(_Value):
     boosts: Boosts = Boosts()
     bm25: Bm25 = Bm25()
     weight_model: WeightModel | None = None
-    """None: the shipped model, where the embedding model is the one that it was trained for."""
+    """None: the shipped model, if it was trained for this embedding model."""
     learned: bool = True
-    """Whether the weight of each query is predicted; False where the fixed one was measured to be better."""
+    """Whether the weight of each query is predicted; False if the fixed weight was measured to be better."""
     native_alpha: Share = 0.4
-    """The best dense share for min-max over the cluster's own pipeline, which every client may name."""
+    """The best dense share for min-max with the cluster's own pipeline, which every client may use."""
     rerank: RerankTuning | None = None
-    """None, or of another reranker than the service's: the reranker's own."""
+    """None, or for another reranker than the service's: the reranker's own values."""
     about: dict[str, Any] = {}
-    """Data, date, figures: what the choice rests on."""
+    """Data, date and figures that the choice is based on."""
 
 
 SHIPPED = Tuning()

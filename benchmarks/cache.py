@@ -23,20 +23,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
-from app.cache.question import read_question
-from app.cache.responses import ResponseCache
-from app.cache.same_question import differs
+from app.cache.normal_form import differs, normal_form
+from app.cache.response_cache import ResponseCache
 from app.cache.vectors import VectorCache
 from app.config import load_settings
 from app.deadline import Deadline
-from app.embedded.valkey import start_valkey
+from app.dev.valkey import start_valkey
 from app.embedding.encoder import Encoder, load_encoder
 from app.features import ALL_ON
 from app.search.cached_models import QueryVectors
 from app.search.request import SearchRequest
-from app.serving.near import Asking, NearAnswers
+from app.serving.near import NearAnswers
+from app.serving.reads import ReadCall
 from app.store.filters import Scope
 from benchmarks import cache_mutations, harness
 
@@ -141,19 +141,8 @@ def one_word_apart(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Could the model's contextual vectors tell a synonym from an opposite? Pairs that differ in one word only."""
     scores: dict[bool, list[float]] = {True: [], False: []}
     for pair in pairs:
-        one, other = read_question(pair.a), read_question(pair.b)
-        if (
-            one is None
-            or other is None
-            or (one.kind, one.past, len(one.words))
-            != (
-                other.kind,
-                other.past,
-                len(other.words),
-            )
-        ):
-            continue
-        if sum(x != y for x, y in zip(one.words, other.words, strict=True)) == 1 and len(one.words) > 1:
+        one, other = normal_form(pair.a) or (), normal_form(pair.b) or ()
+        if len(one) == len(other) > 1 and sum(x != y for x, y in zip(one, other, strict=True)) == 1:
             scores[pair.same].append(least_match(encoder, pair.a, pair.b))
     same, other_scores = np.array(scores[True]), np.array(scores[False])
     above = (same[:, None] > other_scores[None, :]).mean() if same.size and other_scores.size else float("nan")
@@ -208,7 +197,7 @@ def squad(encoder: Encoder, threshold: float, show: bool) -> dict[str, Any]:
 def near_answers(encoder: Encoder, url: str, threshold: float) -> Iterator[NearAnswers]:
     """The real thing on a real Valkey; vectors that were made before come from the process."""
     settings = load_settings(redis_url=url, keys_secret=secrets.token_hex(32))
-    connection, codec = RedisConnection(settings), EntryCodec(settings)
+    connection, codec = RedisConnection(settings.redis), EntryCodec(settings.access)
     vectors = QueryVectors(encoder, None, VectorCache(connection, codec, entries=10_000, ttl_s=600))
     try:
         yield NearAnswers(ResponseCache(connection, codec, 600), vectors, None, threshold)
@@ -216,9 +205,9 @@ def near_answers(encoder: Encoder, url: str, threshold: float) -> Iterator[NearA
         connection.close()
 
 
-def asking(query: str) -> Asking:
+def near_query(query: str) -> ReadCall[SearchRequest]:
     request = SearchRequest.model_validate({"query": query})
-    return Asking(request, Scope("bench"), ALL_ON, Deadline.after(10_000))
+    return ReadCall(request, Scope("bench"), ALL_ON, Deadline.after(10_000))
 
 
 def cost(encoder: Encoder, url: str, threshold: float) -> dict[str, Any]:
@@ -234,14 +223,14 @@ def cost(encoder: Encoder, url: str, threshold: float) -> dict[str, Any]:
     with near_answers(encoder, url, threshold) as near:
         for number in range(KEPT):
             started = time.perf_counter()
-            near.add(bucket, asking(texts[number]), f"answer-{number}")
+            near.add(bucket, near_query(texts[number]), f"answer-{number}")
             times["add"].append(1000 * (time.perf_counter() - started))
         for number in range(LOOK_UPS):
             hit = number % 2 == 0
             place = number // 2 % KEPT if hit else (KEPT + number) % len(texts)
             # a text that was not embedded before, as a caller's is
             text = f"  {texts[place]}{' ' * (number // len(texts))}{'?' * (number % 5)}" if hit else texts[place]
-            question = asking(text)
+            question = near_query(text)
             started, worked = time.perf_counter(), time.thread_time()
             found = near.find(bucket, question)
             times["hit" if found else "miss"].append(1000 * (time.perf_counter() - started))
@@ -262,16 +251,16 @@ def bucket_run(encoder: Encoder, url: str, threshold: float) -> dict[str, Any]:
     with near_answers(encoder, url, threshold) as near:
         paraphrases, adversarial = secrets.token_hex(8), secrets.token_hex(8)
         for group, texts in groups.items():
-            near.add(paraphrases, asking(texts[0]), group)
+            near.add(paraphrases, near_query(texts[0]), group)
         for group, texts in groups.items():
             for text in texts[1:]:
-                found = near.find(paraphrases, asking(text))
+                found = near.find(paraphrases, near_query(text))
                 figures["paraphrase: " + ("miss" if not found else "right" if found == group else "wrong")] += 1
         cached = dict.fromkeys(row["a"] for row in others)
         for text in cached:
-            near.add(adversarial, asking(text), text)
+            near.add(adversarial, near_query(text), text)
         for text in dict.fromkeys(row["b"] for row in others if row["b"] not in cached):
-            found = near.find(adversarial, asking(text))
+            found = near.find(adversarial, near_query(text))
             figures["adversarial: " + ("served, wrong" if found else "not served")] += 1
     return dict(sorted(figures.items()))
 
@@ -279,7 +268,7 @@ def bucket_run(encoder: Encoder, url: str, threshold: float) -> dict[str, Any]:
 def main() -> None:
     settings = load_settings()
     encoder = load_encoder(settings)
-    threshold = settings.near_cache_threshold
+    threshold = settings.cache.near_cache_threshold
     sets = own_sets(encoder)
     figures: dict[str, Any] = {
         "model": encoder.name,
@@ -291,7 +280,7 @@ def main() -> None:
     if (harness.SETS / "squad2dev").is_dir():
         figures["real queries with one change"] = cache_mutations.run("--show" in sys.argv)
         figures["squad2dev in one bucket"] = squad(encoder, threshold, "--show" in sys.argv)
-    with tempfile.TemporaryDirectory() as folder, start_valkey(settings, data_dir=Path(folder)) as server:
+    with tempfile.TemporaryDirectory() as folder, start_valkey(data_dir=Path(folder)) as server:
         figures["held-out in one bucket"] = bucket_run(encoder, server.url, threshold)
         figures["milliseconds of a look-up"] = cost(encoder, server.url, threshold)
     harness.write_result("cache", "benchmarks/cache.md", figures)

@@ -10,9 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from app.cache.question import is_content, read_question
-from app.cache.question_words import WORDS
-from app.cache.same_question import differs
+from app.cache.normal_form import differs, normal_form
 from benchmarks import harness
 
 FILES = (
@@ -44,6 +42,16 @@ PREPOSITIONS = [
     "between",
     "through",
 ]
+SMALL = frozenset(
+    """a an the who whom whose when where why is are am was were do does did can could may might must should shall will
+    would have has had and or to in at on by from with without for as than versus vs not no between of into onto out off
+    over under above below before after during since until till within against about through across per like but if
+    unless because while so that this these those there which what how i you he she it we they me him them his her their
+    my your our its all any some every each both either neither none only also even just more most less least few fewer
+    many much several same other another such very too never always ever now then up down again once here be been being
+    exactly actually really basically simply um uh erm umm uhm hmm""".split()  # noqa: SIM905 - 200 words
+)
+"""Words that hold a sentence together: leaving one out may not change what is asked."""
 ASKING = ["who", "what", "when", "where", "why", "how"]
 
 
@@ -55,7 +63,7 @@ def queries() -> list[str]:
         if path.is_file():
             with gzip.open(path, "rt", encoding="utf-8") as lines:
                 texts.update((json.loads(line)["text"], None) for line in lines)
-    return [text for text in texts if read_question(text)]
+    return [text for text in texts if normal_form(text)]
 
 
 def bare(word: str) -> str:
@@ -64,11 +72,7 @@ def bare(word: str) -> str:
 
 def content_places(words: list[str]) -> list[int]:
     """Where a word stands that must not be changed or left out."""
-    return [
-        place
-        for place, word in enumerate(words)
-        if any(map(str.isalnum, word)) and is_content(bare(word)) and bare(word) not in WORDS.dropped
-    ]
+    return [place for place, word in enumerate(words) if any(map(str.isalnum, word)) and bare(word) not in SMALL]
 
 
 def mutations(text: str, vocabulary: list[str], chance: random.Random) -> Iterator[tuple[str, str]]:
@@ -105,8 +109,7 @@ def mutations(text: str, vocabulary: list[str], chance: random.Random) -> Iterat
 def run(show: bool) -> dict[str, Any]:
     """How many changed queries of each kind the gate takes for the query that they were made of."""
     texts = queries()
-    vocabulary = sorted({w for text in texts for w in re.findall(r"[a-z]{3,}", text.lower()) if is_content(w)})
-    vocabulary = [word for word in vocabulary if word not in WORDS.dropped]
+    vocabulary = sorted({w for text in texts for w in re.findall(r"[a-z]{3,}", text.lower()) if w not in SMALL})
     chance = random.Random(5)
     made: Counter[str] = Counter()
     passed: Counter[str] = Counter()

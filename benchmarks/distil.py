@@ -27,16 +27,16 @@ import numpy as np
 sys.path.insert(0, str(harness.ROOT))
 
 from app.config import load_settings
-from app.embedded.models import ensure_model
 from app.embedding.encoder import load_encoder
 from app.passage import Candidate as Leg
+from app.provision.models import ensure_model
 from app.search.fusion import fuse_linear
 from reranker.cross_encoder import CrossEncoder
 from reranker.evaluate import fit_settings
-from reranker.fitting import Judged, curve, judged
+from reranker.fitting import JudgedQuery, curve, judged_query
 from reranker.measures import ideal_dcg, min_max, mrr, ndcg
 from reranker.model_folder import load_settings as model_settings
-from reranker.rankings import Candidate, Ranking, read_rankings, with_labels, write_rankings
+from reranker.rankings import Candidate, Ranking, add_labels, read_rankings, write_rankings
 from reranker.train.late_interaction import LateInteraction
 
 TAUGHT = {"squad2dev": 1200, "scifact": 650, "awsdocs": 450}
@@ -57,7 +57,7 @@ def candidates(name: str, work: Path) -> list[Ranking]:
     texts, qrels = harness.queries(name)
     if not path.is_file():
         write_rankings(path, make_candidates(name, texts))
-    return with_labels(read_rankings(path), qrels)
+    return add_labels(read_rankings(path), qrels)
 
 
 def make_candidates(name: str, texts: dict[str, str]) -> Iterator[Ranking]:
@@ -88,7 +88,7 @@ def late_scores(name: str, rankings: list[Ranking], work: Path) -> dict[str, lis
     if path.is_file():
         found: dict[str, list[float]] = json.loads(path.read_text())
         return found
-    model = LateInteraction(ensure_model("all-MiniLM-L6-v2", "fp32", load_settings()))
+    model = LateInteraction(ensure_model("all-MiniLM-L6-v2", "fp32", load_settings().machine))
     found = {r.query_id: model.scores(r.query, [c.text for c in r.candidates[:30]]).tolist() for r in rankings}
     path.write_text(json.dumps(found))
     return found
@@ -129,7 +129,7 @@ def train(work: Path, out: Path, minutes: float) -> None:
         ]
     rankings += list(sentences(rankings))
     write_rankings(work / "train.jsonl", rankings)
-    student = ensure_model("all-MiniLM-L6-v2", "fp32", load_settings())
+    student = ensure_model("all-MiniLM-L6-v2", "fp32", load_settings().machine)
     run_distil(
         rankings, None, out, teacher="builtin", student=student, layers="0,1,2", epochs=6, minutes=minutes,
         depth=TRAINED_DEPTH, max_tokens=128, learning_rate=1e-4, batch=6, passages=3, seed=1, threads=2,
@@ -142,7 +142,7 @@ def measure(work: Path, folder: Path) -> dict[str, Any]:
     model = CrossEncoder(folder, threads=2)
     settings = model_settings(folder)
     found: dict[str, Any] = {}
-    scored: dict[str, list[Judged]] = {}
+    scored: dict[str, list[JudgedQuery]] = {}
     pairs, seconds = 0, 0.0
     for name in (*TAUGHT, *UNSEEN):
         *_, rankings = parts(name, work)
@@ -175,7 +175,7 @@ def measure(work: Path, folder: Path) -> dict[str, Any]:
             }
             for way, scores in ways.items():
                 rows.setdefault(way, []).append((ndcg(scores, grades, ideal), mrr(scores, grades)))
-            scored[name].append(judged(ranking.query_id, fused, logits, grades, ideal))
+            scored[name].append(judged_query(ranking.query_id, fused, logits, grades, ideal))
         found[name] = {
             "queries": len(rankings),
             "seen": name in TAUGHT,

@@ -19,14 +19,16 @@ from app.deadline import Deadline
 from app.evaluation.comparison import compare, holm
 from app.evaluation.dataset import load_set
 from app.evaluation.measures import measure
-from app.local.assets import open_store
 from app.querytext import read_query
 from app.search.plan import leads
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
 from app.search.rerankers import load_reranker
-from app.search.retrieval import Retrieval, Run
+from app.search.retrieval import Retrieval
 from app.search.service import SearchResult, SearchService
+from app.search.stages import SearchCall
+from app.search.trace import Trace
+from app.serving.opening import open_store
 from app.store.filters import Scope, clauses
 from app.tuning import SHIPPED
 
@@ -52,7 +54,7 @@ def look(service: SearchService, retrieval: Retrieval, query: str, tenant: str) 
     text = query[:MAX_QUERY_CHARACTERS]
     whole = service.search(SearchRequest(query=text, timeout_ms=60_000), Scope(tenant))
     alone = service.search(SearchRequest(query=text, mode="lexical", timeout_ms=60_000), Scope(tenant))
-    run = Run(
+    call = SearchCall(
         request=SearchRequest(query=text),
         query=read_query(text),
         tuning=SHIPPED,
@@ -60,7 +62,7 @@ def look(service: SearchService, retrieval: Retrieval, query: str, tenant: str) 
         filters=clauses(Scope(tenant)),
         depth=SHIPPED.candidates,
     )
-    scores = tuple(item.score for item in retrieval.lexical(run).candidates)
+    scores = tuple(item.score for item in retrieval.lexical(call, Trace()).candidates)
     return Row(documents(whole), documents(alone), whole.timings["total_ms"], alone.timings["total_ms"], scores)
 
 
@@ -134,8 +136,8 @@ def main() -> None:
             retrieval = Retrieval(index.cluster, workers)
             chosen = sampled(list(judged.queries), PART)
             for query in chosen[:20]:  # warm
-                look(service, retrieval, judged.queries[query], settings.tenant)
-            rows = {query: look(service, retrieval, judged.queries[query], settings.tenant) for query in chosen}
+                look(service, retrieval, judged.queries[query], settings.access.tenant)
+            rows = {query: look(service, retrieval, judged.queries[query], settings.access.tenant) for query in chosen}
             figures[name] = figures_of(rows, judged.qrels)
             if arguments.rows is not None:
                 kept = {query: asdict(row) for query, row in rows.items()}

@@ -20,8 +20,8 @@ from proxy import FaultyProxy
 
 sys.path.insert(0, str(harness.ROOT))
 from app.config import load_settings
-from app.embedded.node import EmbeddedCluster, start_cluster
-from app.embedded.valkey import start_valkey
+from app.dev.node import EmbeddedCluster, start_cluster
+from app.dev.valkey import start_valkey
 from tests.reranker_model import write_cross_encoder
 
 LLM = "benchmark-llm"
@@ -127,13 +127,13 @@ class Parts:
     def _opensearch(self) -> tuple[int, int]:
         for node in self._nodes:
             node.stop()
-        node = start_cluster(self.settings, data_dir=self._folder / "node", heap_mb=512)
+        node = start_cluster(self.settings.machine, data_dir=self._folder / "node", heap_mb=512)
         self._stack.callback(node.stop)
         self._nodes.append(node)
         return node.pids[0], node.ports[0]
 
     def _redis(self) -> tuple[int, int]:
-        server = start_valkey(self.settings, data_dir=self._folder / "valkey")
+        server = start_valkey(data_dir=self._folder / "valkey")
         self._stack.callback(server.stop)
         return server.pid, server.port
 

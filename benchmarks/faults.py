@@ -26,7 +26,7 @@ from proxy import FaultyProxy, http_answer
 from trickle import BUDGET_MS, KINDS, PER_SECOND, Seen, Trickle
 
 sys.path.insert(0, str(harness.ROOT))
-from app.embedded.node import EmbeddedCluster, start_cluster
+from app.dev.node import EmbeddedCluster, start_cluster
 
 FAULT_S = 4.0
 KNOWN, PASSAGES = 8, 120
@@ -312,7 +312,7 @@ def main() -> None:
             with harness.braid_up(*filled, env={**env, "BRAID_WORKERS": "2"}, data=folder / "up") as up:
                 asyncio.run(workers(up["url"], up["pid"], parts, questions, report))
         if "three" in arguments.stages:
-            cluster = stack.enter_context(start_cluster(parts.settings, data_dir=folder / "three", nodes=3))
+            cluster = stack.enter_context(start_cluster(parts.settings.machine, data_dir=folder / "three", nodes=3))
             proxies = [stack.enter_context(FaultyProxy(port)) for port in cluster.ports]
             env["BRAID_OPENSEARCH_URL"] = ",".join(f"http://127.0.0.1:{proxy.port}" for proxy in proxies)
             with harness.braid_up(*filled, env={**env, "BRAID_REPLICAS": "2"}, data=folder / "up3") as up:

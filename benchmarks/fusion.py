@@ -22,14 +22,14 @@ from app.config import load_settings
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.comparison import compare
 from app.evaluation.dataset import JudgedSet, load_set
-from app.evaluation.learning import GRID, Examples, best_fixed, fit, shares_of, together, value_at
+from app.evaluation.learning import GRID, Examples, best_fixed, fit, join, shares_of, value_at
 from app.evaluation.measures import measure
 from app.evaluation.objective import Objective, examples
-from app.evaluation.ranking import prepare_all, rrf_ranking, single_rankings
-from app.evaluation.where import query_vectors
-from app.local.assets import open_store
+from app.evaluation.ranking import normalize_all, rrf_ranking, single_rankings
+from app.evaluation.target import EvaluationTarget, query_vectors
 from app.querytext import ENGLISH_STOP_WORDS
 from app.search.weighting import FEATURES, Weight, features, learned_weight
+from app.serving.opening import open_store
 from app.store.client import Cluster
 from app.tuning import SHIPPED, Boosts, WeightModel
 
@@ -88,7 +88,7 @@ def mismatched(cluster: Cluster, queries: Mapping[str, str]) -> dict[str, str]:
 def columns(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> dict[str, float]:
     """NDCG@10 (x 100) of each leg, of linear over the dense share, and of RRF."""
     objective = Objective(judged.qrels, "NDCG@10")
-    means = objective.curves(prepare_all(legs, "min_max")).mean(axis=0)
+    means = objective.curves(normalize_all(legs, "min_max")).mean(axis=0)
     found = {
         "BM25": objective.values({query: single_rankings(item)[0] for query, item in legs.items()}).mean(),
         "dense": objective.values({query: single_rankings(item)[1] for query, item in legs.items()}).mean(),
@@ -102,7 +102,7 @@ def learned_rankings(
     legs: Mapping[str, QueryLegs], model: WeightModel, fixed: float
 ) -> tuple[dict[str, list[str]], float]:
     """Rankings at predicted weights, as the service makes them, and the share of queries that had a prediction."""
-    prepared = prepare_all(legs, "min_max")
+    prepared = normalize_all(legs, "min_max")
     weights = {
         query: learned_weight(model, Weight(fixed, "default", ""), item.query, item.lexical, item.dense)
         for query, item in legs.items()
@@ -147,9 +147,10 @@ def main() -> None:
             judged[name] = load_set(folder_of(name, scratch_folder))
             scratch = harness.indexed(judged[name], store)
             vectors = query_vectors(judged[name].queries, store.encoder)
+            where = EvaluationTarget(scratch.cluster, settings.access.tenant, store.encoder, settings, 1)
             for tuning in (PLAIN, SHIPPED):
                 found = collect(
-                    judged[name].queries, vectors, cluster=scratch.cluster, tenant=settings.tenant, tuning=tuning,
+                    judged[name].queries, vectors, where, tuning,
                     depth=DEPTH, load=Load(workers=2), dense_from=legs.get(name),
                 )  # fmt: skip
                 assert not found.failed, found.failed
@@ -158,9 +159,8 @@ def main() -> None:
                     plain[name] = columns(judged[name], found.legs)
             own_words = mismatched(scratch.cluster, judged[name].queries)
             found = collect(
-                own_words, vectors, cluster=scratch.cluster, tenant=settings.tenant, tuning=SHIPPED,
-                depth=DEPTH, load=Load(workers=2), dense_from=legs[name],
-            )  # fmt: skip
+                own_words, vectors, where, SHIPPED, depth=DEPTH, load=Load(workers=2), dense_from=legs[name]
+            )
             mismatch[name] = {q: replace(item, query=legs[name][q].query) for q, item in found.legs.items()}
             print(name, len(legs[name]), f"{time.perf_counter() - began:.0f} s", flush=True)
     data = {name: examples_of(judged[name], legs[name]) for name in arguments.sets}
@@ -188,15 +188,15 @@ def examples_of(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> Examples:
     """Features and NDCG@10 curves of the queries that have legs."""
     objective = Objective({query: judged.qrels[query] for query in legs}, "NDCG@10")
     values = {query: features(item.query, item.lexical, item.dense) for query, item in legs.items()}
-    return examples(values, objective, objective.curves(prepare_all(legs, "min_max")))
+    return examples(values, objective, objective.curves(normalize_all(legs, "min_max")))
 
 
 def train(
     names: Sequence[str], data: Mapping[str, Examples], harder: Mapping[str, Examples], about: dict[str, Any]
 ) -> WeightModel:
     """The general model: each set weighs 1, the same queries in words of their own 0.5."""
-    parts = [together([data[name] for name in names])]
-    more = together([harder[name] for name in names])
+    parts = [join([data[name] for name in names])]
+    more = join([harder[name] for name in names])
     parts.append(Examples(more.features, more.curves, more.weights * MISMATCH_WEIGHT))
     whole = Examples(*(np.concatenate(columns) for columns in zip(*(astuple(part) for part in parts), strict=True)))
     return fit(
@@ -215,11 +215,11 @@ def report(
 ) -> dict[str, Any]:
     """One set: what a fixed weight gives, and what a model gives that never saw the set."""
     rest = [other for other in sets if other != name]
-    others = together([data[other] for other in rest])
+    others = join([data[other] for other in rest])
     model = train(rest, data, harder, {})
     fixed = best_fixed(others)
     here = columns(judged[name], legs[name])
-    prepared = prepare_all(legs[name], "min_max")
+    prepared = normalize_all(legs[name], "min_max")
     rankings, used = learned_rankings(legs[name], model, fixed)
     learned = measure(judged[name].qrels, rankings)
     at_fixed = measure(judged[name].qrels, {query: item.ranking(fixed) for query, item in prepared.items()})

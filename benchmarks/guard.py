@@ -13,8 +13,8 @@ import harness
 import psutil
 
 from app.config import load_settings
-from app.embedded.guard import USER
-from app.embedded.node import EmbeddedCluster, start_cluster
+from app.dev.guard import USER
+from app.dev.node import EmbeddedCluster, start_cluster
 
 SECRET = "0123456789abcdef" * 4
 KNOWN = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{SECRET}".encode()).decode()}
@@ -66,7 +66,7 @@ def main() -> None:
     with harness.open_folder() as folder, ExitStack() as stack:
 
         def start(name: str, secret: str | None) -> Node:
-            cluster = start_cluster(settings, data_dir=folder / name, heap_mb=512, secret=secret)
+            cluster = start_cluster(settings.machine, data_dir=folder / name, heap_mb=512, secret=secret)
             return Node(stack.enter_context(cluster), KNOWN if secret else {})
 
         plain, guarded = start("plain", None), start("guarded", SECRET)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # most scripts need none of these
     from app.evaluation.dataset import JudgedSet
-    from app.evaluation.scratch import Scratch
-    from app.local.assets import Store
+    from app.evaluation.scratch import ScratchIndex
+    from app.serving.opening import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -39,17 +39,20 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def braid_up(*arguments: str, env: dict[str, str] | None = None, data: Path | None = None) -> Iterator[dict[str, Any]]:
+def braid_up(
+    *arguments: str, env: dict[str, str] | None = None, data: Path | None = None, root: Path = ROOT
+) -> Iterator[dict[str, Any]]:
     """A `braid up` of its own on free ports, its data in a temporary folder; yields its line of addresses.
 
-    Those of OpenSearch and Redis come with user and password in them.
+    Those of OpenSearch and Redis come with user and password in them. `root` is the worktree that runs.
     """
-    from app.local import state
+    from app.dev import state
 
     with open_folder() as scratch:
         folder = data or scratch / "data"
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(folder), "--json", *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **(env or {})})
+        environment = {**os.environ, **(env or {}), "PYTHONPATH": str(root)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root, env=environment)
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
@@ -132,10 +135,10 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def indexed(judged: JudgedSet, store: Store) -> Scratch:
+def indexed(judged: JudgedSet, store: Store) -> ScratchIndex:
     """The index of a judged set, its rows as passages; made where there is none."""
     from app.evaluation.scratch import prepare
-    from app.ingest.progress import Silent
+    from app.ingest.progress import IngestProgress
 
     return prepare(
         judged,
@@ -144,5 +147,5 @@ def indexed(judged: JudgedSet, store: Store) -> Scratch:
         rendered=store.rendered,
         encoder=store.encoder,
         whole=True,
-        progress=Silent(),
+        progress=IngestProgress(),
     )

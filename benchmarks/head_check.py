@@ -14,11 +14,11 @@ import psutil
 from search_overhead import corpus_of
 
 from app.config import load_settings
-from app.local.assets import open_store
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.rerankers import load_reranker
 from app.search.service import SearchService
+from app.serving.opening import open_store
 from app.store.filters import Scope
 from app.store.head_check import HeadCheck
 

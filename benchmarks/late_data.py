@@ -21,11 +21,11 @@ from app.config import load_settings
 from app.embedding.encoder import Encoder
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.dataset import JudgedSet, load_set
-from app.evaluation.learning import best_fixed, fit, together
-from app.evaluation.run import query_vectors
-from app.local.assets import open_store
+from app.evaluation.learning import best_fixed, fit, join
+from app.evaluation.target import EvaluationTarget, query_vectors
 from app.search.fusion import fuse_linear
 from app.search.weighting import Weight, learned_weight
+from app.serving.opening import open_store
 from app.tuning import SHIPPED
 
 MODEL = "all-MiniLM-L6-v2"
@@ -91,7 +91,9 @@ def prepare_sets(names: Sequence[str], folder: Path) -> dict[str, LateSet]:
     encoder: Encoder | None = None
     for name in names:
         if not (folder / f"{name}.tokens.npz").is_file():
-            encoder = encoder or Encoder(load_settings().cache_dir / "models" / MODEL, name=MODEL, provider="cpu")
+            encoder = encoder or Encoder(
+                load_settings().machine.cache_dir / "models" / MODEL, name=MODEL, provider="cpu"
+            )
             _encode(name, encoder, folder)
     return {name: _read(name, folder) for name in names}
 
@@ -106,16 +108,16 @@ def _collect(names: Sequence[str], folder: Path) -> None:
         for name in names:
             judged[name] = load_set(harness.SETS / name)
             scratch = harness.indexed(judged[name], store)
-            found = collect(
-                judged[name].queries, query_vectors(judged[name].queries, store.encoder), cluster=scratch.cluster,
-                tenant=settings.tenant, tuning=SHIPPED, depth=DEPTH, load=Load(workers=2),
-            )  # fmt: skip
+            where = EvaluationTarget(scratch.cluster, settings.access.tenant, store.encoder, settings, 1)
+            queries = judged[name].queries
+            vectors = query_vectors(queries, store.encoder)
+            found = collect(queries, vectors, where, SHIPPED, depth=DEPTH, load=Load(workers=2))
             assert not found.failed, found.failed
             legs[name] = found.legs
             print(name, len(found.legs), "queries collected", flush=True)
     data = {name: fusion.examples_of(judged[name], legs[name]) for name in names}
     for name in names:
-        rest = together([data[other] for other in names if other != name] or [data[name]])
+        rest = join([data[other] for other in names if other != name] or [data[name]])
         model = fit(rest, embedding_model=MODEL, normalization="min_max", penalty=fusion.PENALTY)
         _write_candidates(name, judged[name], legs[name], model, best_fixed(rest), folder)
 

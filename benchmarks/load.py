@@ -11,16 +11,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import gevent.lock
 import harness
 from load_client import REPEATED, SEED, Caller, Machine, Sample, Stream, figures, fresh_queries, spread
 
-from app.gateway.flag_file import SHIPPED
+sys.path.insert(0, str(harness.ROOT))
+
+from app.gateway.flag_file import shipped
+from tests.nginx import behind_nginx, nginx_program
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 CACHES = ("response_cache", "near_cache", "embedding_cache", "rerank_cache")
@@ -47,9 +51,9 @@ def write_corpus(path: Path, size: int) -> int:
 
 def write_flags(path: Path, caches: bool) -> None:
     """The shipped flags with all caches on or off; the service reads them within seconds."""
-    flags = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    flags = json.loads(shipped().dump())
     for name in CACHES:
-        flags["flags"][name]["defaultVariant"] = "on" if caches else "off"
+        flags["flags"][name]["default"] = caches
     aside = path.with_suffix(".new")
     aside.write_text(json.dumps(flags), encoding="utf-8")
     aside.chmod(0o644)
@@ -263,6 +267,16 @@ def kept(wanted: bool) -> dict[str, Any]:
     return {name: row for name, row in rows.items() if isinstance(row, dict) and "by_status" in row}
 
 
+@contextmanager
+def chain(up: Mapping[str, Any], direct: bool) -> Iterator[Mapping[str, Any]]:
+    """Put nginx before the service where there is one, with room for all the load that one address makes."""
+    if direct or nginx_program() is None:
+        yield up
+        return
+    with behind_nginx(urlsplit(up["url"]).port or 80, limit_conn="address 4000") as proxy:
+        yield {**up, "url": proxy.url}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=2500)
@@ -273,11 +287,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="the sustainable requests a second, where the matrix is left out")
     parser.add_argument("--add", action="store_true", help="keep the rows of other parts in the result file")
     parser.add_argument("--try-out", action="store_true", help="leave the result file as it is")
+    parser.add_argument("--direct", action="store_true", help="without nginx in front, even where it is installed")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is then ended
     parts, seconds = arguments.parts, arguments.seconds
     began = time.perf_counter()
-    results: dict[str, Any] = kept(arguments.add)
+    results: dict[str, Any] = kept(arguments.add) | {"nginx": not arguments.direct and nginx_program() is not None}
     results["load_average_before"] = [round(x, 1) for x in os.getloadavg()]
 
     def note(name: str, found: Any) -> None:
@@ -289,10 +304,10 @@ def main() -> None:
         corpus, flags, data = folder / "corpus.jsonl", folder / "flags.json", arguments.data or folder / "data"
         results["passages"] = write_corpus(corpus, arguments.passages)
         write_flags(flags, True)
-        env = {"BRAID_FLAGS_FILE": str(flags)}
+        env = {"BRAID_FLAGS_FILE": str(flags), "BRAID_TRUSTED_PROXIES": "127.0.0.1"}
         filling = [] if (data / "opensearch").is_dir() else [str(corpus), "--whole"]
-        with harness.braid_up(*filling, env=env, data=data) as up:
-            load = Load(up, stream, flags)
+        with harness.braid_up(*filling, env=env, data=data) as up, ExitStack() as stack:
+            load = Load(stack.enter_context(chain(up, arguments.direct)), stream, flags)
             sustained = arguments.rate or 0.0
             if "matrix" in parts:
                 sustained = matrix(load, seconds, note)
@@ -307,8 +322,8 @@ def main() -> None:
             place = load.place
         if "ingest" in parts:
             env["BRAID_CACHE_STALENESS_MS"] = str(STALE_MS)
-            with harness.braid_up(env=env, data=data) as up:
-                load = Load(up, stream, flags)
+            with harness.braid_up(env=env, data=data) as up, ExitStack() as stack:
+                load = Load(stack.enter_context(chain(up, arguments.direct)), stream, flags)
                 load.place = place
                 while_ingesting(load, 3 * seconds, f"stale for {STALE_MS} ms at most", note)
     results["load_average_after"] = [round(x, 1) for x in os.getloadavg()]

@@ -112,7 +112,7 @@ class Machine:
 
     def __init__(self, pid: int) -> None:
         self._up = psutil.Process(pid)
-        self._begun = self._now()
+        self._begun = self.spent()
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for process in self._up.children(recursive=True):
@@ -134,7 +134,8 @@ class Machine:
                 continue
         return {kind: round(size / 2**20, 1) for kind, size in sorted(sizes.items()) if kind != "other"}
 
-    def _now(self) -> dict[str, float]:
+    def spent(self) -> dict[str, float]:
+        """Seconds of processor by part so far; `clock` is the time of day."""
         times = psutil.cpu_times()
         used = {"clock": time.monotonic(), "busy": sum(times[:3]) + sum(times[5:8]), "client": time.process_time()}
         for kind, process in self._processes():
@@ -147,7 +148,7 @@ class Machine:
 
     def cores(self) -> dict[str, float]:
         """Cores in use since the last call, by part."""
-        before, self._begun = self._begun, self._now()
+        before, self._begun = self._begun, self.spent()
         passed = self._begun["clock"] - before["clock"]
         used = {kind: (self._begun[kind] - before.get(kind, 0.0)) / passed for kind in self._begun if kind != "clock"}
         busy = used.pop("busy")

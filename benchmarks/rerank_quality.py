@@ -19,13 +19,13 @@ from app.evaluation.check import shares_in_service
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.comparison import compare
 from app.evaluation.dataset import JudgedSet, load_set, sample_queries
-from app.evaluation.measures import Measured, measure
-from app.evaluation.ranking import prepare_all
+from app.evaluation.measures import Measurement, measure
+from app.evaluation.ranking import normalize_all
 from app.evaluation.reranked import RerankedQuery, rerank_all
-from app.evaluation.where import Where, query_vectors
-from app.local.assets import open_store
-from app.search.rerankers import TextReranker, load_reranker
-from app.search.reranking import decisive
+from app.evaluation.target import EvaluationTarget, query_vectors
+from app.search.rerankers import load_reranker
+from app.search.reranking import Reranker, is_decisive
+from app.serving.opening import open_store
 from app.tuning import SHIPPED
 
 DEPTHS = (20, 50)
@@ -34,7 +34,7 @@ NAMES = ("NDCG@10", "MRR@10")
 LOAD = Load(workers=2)
 
 
-def gain(before: Measured, after: Measured) -> dict[str, Any]:
+def gain(before: Measurement, after: Measurement) -> dict[str, Any]:
     """Means x 100, the difference in NDCG@10 with its 95 % interval and p, and how many queries won and lost."""
     found = compare(before, after, "NDCG@10", names=("fused", "reranked"), permutations=1999)
     return {
@@ -54,7 +54,7 @@ def skipping(
     """By lead of the best candidate: the share of queries that it spares the reranker, and NDCG@10 then."""
     figures = {}
     for margin in MARGINS:
-        spared = {query for query, item in found.items() if decisive(item.candidates, margin)}
+        spared = {query for query, item in found.items() if is_decisive(item.candidates, margin)}
         mixed = {query: fused[query] if query in spared else reranked[query] for query in reranked}
         value = measure(judged.qrels, mixed).means["NDCG@10"]
         figures[f"{margin:g}"] = {"spared": round(len(spared) / len(reranked), 3), "NDCG@10": round(100 * value, 2)}
@@ -62,11 +62,15 @@ def skipping(
 
 
 def one_set(
-    judged: JudgedSet, where: Where, legs: Mapping[str, QueryLegs], rerankers: Sequence[TextReranker], most: int
+    judged: JudgedSet,
+    where: EvaluationTarget,
+    legs: Mapping[str, QueryLegs],
+    rerankers: Sequence[Reranker],
+    most: int,
 ) -> dict[str, Any]:
     """Figures of one set: of late interaction over all queries, of cross-encoders over a sample of `most`."""
     shares = shares_in_service(SHIPPED, where, legs)
-    fused = {query: item.ranking(shares[query]) for query, item in prepare_all(legs, SHIPPED.normalization).items()}
+    fused = {query: item.ranking(shares[query]) for query, item in normalize_all(legs, SHIPPED.normalization).items()}
     figures: dict[str, Any] = {"queries": len(judged.queries), "fused": means(measure(judged.qrels, fused))}
     for reranker in rerankers:
         part = sample_queries(judged, most) if reranker.calibrated else judged
@@ -101,13 +105,13 @@ def one_set(
 
 
 def rankings(
-    found: Mapping[str, RerankedQuery], reranker: TextReranker, depth: int, weight: float | None = None
+    found: Mapping[str, RerankedQuery], reranker: Reranker, depth: int, weight: float | None = None
 ) -> dict[str, list[str]]:
     share = reranker.weight if weight is None else weight
     return {query: item.ranking(share, depth, calibrated=reranker.calibrated) for query, item in found.items()}
 
 
-def means(measured: Measured) -> dict[str, float]:
+def means(measured: Measurement) -> dict[str, float]:
     return {name: round(100 * measured.means[name], 2) for name in NAMES}
 
 
@@ -159,13 +163,12 @@ def main() -> None:
         for name in arguments.sets:
             judged = load_set(fusion.folder_of(name, scratch))
             index = harness.indexed(judged, store)
-            where = Where(index.cluster, settings.tenant, store.encoder, settings, 1)
+            where = EvaluationTarget(index.cluster, settings.access.tenant, store.encoder, settings, 1)
             found = collect(
                 judged.queries,
                 query_vectors(judged.queries, store.encoder),
-                cluster=index.cluster,
-                tenant=settings.tenant,
-                tuning=SHIPPED,
+                where,
+                SHIPPED,
                 depth=SHIPPED.candidates,
                 load=LOAD,
             )

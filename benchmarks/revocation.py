@@ -165,8 +165,8 @@ def main() -> None:
     }
     figures: dict[str, Any] = {"rounds": asked.rounds, "connections_a_kind": asked.connections, "workers": 2}
     with harness.braid_up(env=environment) as up:
-        cluster = Cluster(load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET))
-        ring = KeyRing(load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET), cluster)
+        cluster = Cluster(load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET).opensearch)
+        ring = KeyRing(load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET).access, cluster)
         operator = httpx2.Client(
             base_url=up["url"], headers={"Authorization": f"Bearer {OPERATOR}"}, timeout=60, trust_env=False
         )

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -173,6 +173,7 @@ class Watch:
         statuses: Counter[str] = Counter()
         degraded: Counter[str] = Counter()
         searches: list[float] = []
+        stages: dict[str, list[float]] = defaultdict(list)
         probes: list[float] = []
         memory: list[dict[str, float]] = []
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -183,7 +184,10 @@ class Watch:
             searches.append((time.perf_counter() - due) * 1000)
             statuses[str(answer.status_code)] += 1
             if answer.status_code == 200:
-                degraded.update(item["stage"] for item in answer.json()["degraded"])
+                found = answer.json()
+                degraded.update(item["stage"] for item in found["degraded"])
+                for stage, ms in found["timings"].items():
+                    stages[stage].append(ms)
 
         def probe(due: float) -> None:
             with httpx2.Client(base_url=self.url, timeout=60, trust_env=False) as prober:
@@ -220,6 +224,7 @@ class Watch:
             "searches": dict(sorted(statuses.items())),
             "degraded": dict(degraded),
             "search_ms": spread(searches),
+            "stage_ms": {stage: spread(times) for stage, times in sorted(stages.items())},
             "healthz_ms": spread(probes),
             "healthz_over_100_ms": sum(ms > 100 for ms in probes),
             "memory_mib": {kind: max(item[kind] for item in memory) for kind in memory[0]},
@@ -294,8 +299,8 @@ def with_service(
     env = {"BRAID_KEYS_SECRET": SECRET, "BRAID_API_KEY": OPERATOR}
     with harness.braid_up(str(corpus), "--whole", env=env) as up:
         settings = load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET)
-        cluster = Cluster(settings)
-        ring = KeyRing(settings, cluster)
+        cluster = Cluster(settings.opensearch)
+        ring = KeyRing(settings.access, cluster)
         roles = {"search": ["search"], "json": ["ingest"], "small": ["ingest"], "files": ["ingest"]}
         keys = {name: ring.create(name=name, tenant="default", roles=role)[1] for name, role in roles.items()}
         cluster.close()

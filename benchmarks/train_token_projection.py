@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def load_tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(load_settings().cache_dir / "models" / late_data.MODEL / "tokenizer.json"))
+    return Tokenizer.from_file(str(load_settings().machine.cache_dir / "models" / late_data.MODEL / "tokenizer.json"))
 
 
 if __name__ == "__main__":

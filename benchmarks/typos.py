@@ -14,10 +14,12 @@ from app.deadline import Deadline
 from app.evaluation.dataset import load_set, sample_queries
 from app.evaluation.objective import Objective
 from app.evaluation.ranking import documents_of
-from app.local.assets import open_store
 from app.querytext import read_query
 from app.search.request import SearchRequest
-from app.search.retrieval import Retrieval, Run
+from app.search.retrieval import Retrieval
+from app.search.stages import SearchCall
+from app.search.trace import Trace
+from app.serving.opening import open_store
 from app.store.client import Cluster
 from app.store.filters import Scope, clauses
 from app.tuning import SHIPPED
@@ -47,7 +49,7 @@ def misspelt(text: str, source: random.Random) -> str:
 def rank(retrieval: Retrieval, text: str, *, correct: bool) -> tuple[list[str], bool]:
     """Documents as the lexical leg orders them, and whether a word was corrected."""
     query = read_query(text)
-    run = Run(
+    call = SearchCall(
         request=SearchRequest(query=text),
         query=query if correct else replace(query, checked=()),
         tuning=SHIPPED,
@@ -55,7 +57,8 @@ def rank(retrieval: Retrieval, text: str, *, correct: bool) -> tuple[list[str], 
         filters=clauses(Scope("default")),
         depth=100,
     )
-    return documents_of(retrieval.lexical(run).candidates), bool(run.corrected)
+    found = retrieval.lexical(call, Trace())
+    return documents_of(found.candidates), bool(found.corrected)
 
 
 def figures_of(cluster: Cluster, judged: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import psutil
 sys.path.insert(0, str(harness.ROOT))
 
 from app.config import load_settings
-from app.embedded.node import start_cluster
+from app.dev.node import start_cluster
 
 BEFORE = "fa93137"
 SIZES = {"1 passage": 4, "14 passages": 340}
@@ -149,7 +149,7 @@ def main() -> None:
     asked = parser.parse_args()
     with ExitStack() as stack:
         folder = stack.enter_context(harness.open_folder())
-        node = stack.enter_context(start_cluster(load_settings(), data_dir=folder / "node"))
+        node = stack.enter_context(start_cluster(load_settings().machine, data_dir=folder / "node"))
         sides = {
             "before": Side(stack.enter_context(checkout(BEFORE)), node.url, "costs-before"),
             "now": Side(harness.ROOT, node.url, "costs-now"),

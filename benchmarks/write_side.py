@@ -20,7 +20,7 @@ from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
 from app.store.client import Cluster
 from app.store.filters import Scope
-from app.store.rendering import composed, render
+from app.store.rendering import compose, render
 
 DIMENSION = 384
 _WORDS = Path(__file__).resolve().parent.parent / "tests" / "writers" / "encoder.py"
@@ -45,7 +45,7 @@ class _Side:
         spec.loader.exec_module(words)
         self.encoder = words.WordEncoder(DIMENSION)
         self.settings = load_settings(opensearch_url=url)
-        self.whole = _Counting(self.settings)
+        self.whole = _Counting(self.settings.opensearch)
         self.name = name
         try:
             self.heads: Any = importlib.import_module("app.store.heads")
@@ -57,7 +57,7 @@ class _Side:
     def fresh(self, number: int) -> None:
         """An empty index."""
         self.cluster = self.whole.within(f"{self.name}-{number}")
-        body = composed(render(self.settings, "faiss-exact", DIMENSION))
+        body = compose(render(self.settings, "faiss-exact", DIMENSION))
         del body["settings"]["index"]["default_pipeline"]
         alias = {f"{self.name}-{number}": {"is_write_index": True}}
         self.cluster.request("PUT", f"/{self.name}-{number}-000001", body={**body, "aliases": alias})

@@ -17,7 +17,7 @@ import harness
 sys.path.insert(0, str(harness.ROOT))
 
 from app.config import load_settings
-from app.embedded.node import start_cluster
+from app.dev.node import start_cluster
 from tests.writers.arena import Arena
 from tests.writers.mutants import SAFEGUARDS
 from tests.writers.oracle import Violation
@@ -127,7 +127,7 @@ def main() -> int:
         url = asked.opensearch_url
         if url is None:
             folder = stack.enter_context(harness.open_folder())
-            url = stack.enter_context(start_cluster(load_settings(), data_dir=folder)).url
+            url = stack.enter_context(start_cluster(load_settings().machine, data_dir=folder)).url
         figures: dict[str, Any] = {"seed": asked.seed, **({} if asked.rounds else kept())}
         if asked.rounds:
             figures["proof"] = proof(url, plans(asked.rounds, asked.seed), asked.workers)

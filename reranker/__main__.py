@@ -27,8 +27,8 @@ CONFIGURATION_EXIT = 2
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with one worker of many threads; the worker loads the model, since a session does not survive a fork.
 
-    SIGTERM drains: nothing new is accepted, requests under way are answered (for up to `drain_s`), then it ends.
-    A worker that dies is started again by gunicorn.
+    SIGTERM drains: the server accepts nothing new and answers the requests under way, for up to `drain_s` seconds.
+    gunicorn restarts a worker that dies.
     """
 
     def __init__(self, settings: ServerSettings, *, as_json: bool) -> None:
@@ -62,8 +62,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         try:
             model = CrossEncoder(settings.model, threads=settings.threads, provider=settings.provider)
         except ConfigurationError as error:
-            # the one error that gunicorn takes for a reason to end, rather than to start a worker again and again
-            raise AppImportError(f"the reranker can't start: {error.detail}") from error
+            # the one error that makes gunicorn stop instead of restarting the worker again and again
+            raise AppImportError(f"the reranker cannot start: {error.detail}") from error
         batcher = MicroBatcher(model, gather_ms=settings.gather_ms, max_pairs=settings.max_queue_pairs)
         return create_app(settings, model, batcher)
 
@@ -78,18 +78,18 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 def _close(_server: object, worker: Any) -> None:
     app = getattr(worker, "wsgi", None)
-    if isinstance(app, Flask):  # a worker that could not start has none
+    if isinstance(app, Flask):  # a worker that failed to start has no app
         app.extensions["reranker"].close()
 
 
 def serve(settings: ServerSettings, *, as_json: bool = False) -> None:
-    """Serve until a signal ends it. Ends the process: code 2 when the model can't be served."""
+    """Serve until a signal arrives. Ends the process; the exit code is 2 if the model can't be loaded."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     here = os.getpid()
     try:
         Server(settings, as_json=as_json).run()
     except SystemExit as ended:
-        # a worker passes here too; from it gunicorn must get its own code
+        # a worker passes here, too; gunicorn needs the worker's own code
         if os.getpid() == here and ended.code in {Arbiter.APP_LOAD_ERROR, Arbiter.WORKER_BOOT_ERROR}:
             sys.exit(CONFIGURATION_EXIT)
         raise
@@ -98,9 +98,9 @@ def serve(settings: ServerSettings, *, as_json: bool = False) -> None:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--model", type=click.Path(path_type=Path), help="The cross-encoder's folder.")
 @click.option("--host", help="Address to listen on; anything but loopback needs BRAID_RERANKER_KEY.")
-@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one. Default 8090.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one. Default 8090.")
 @click.option("--provider", help="auto, cpu, openvino, cuda or tensorrt.")
-@click.option("--threads", type=click.IntRange(0), help="Of one inference; 0: one per core.")
+@click.option("--threads", type=click.IntRange(0), help="Threads per inference; 0: one per core.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON when ready.")
 def main(as_json: bool, **options: object) -> None:
     """Score (query, document) pairs over HTTP: POST /v1/rerank (Cohere, Jina), /rerank (text-embeddings-inference).
@@ -110,7 +110,7 @@ def main(as_json: bool, **options: object) -> None:
     try:
         serve(load_settings(**options), as_json=as_json)
     except RerankerError as error:
-        click.echo(f"the reranker can't start: {error.detail}", err=True)
+        click.echo(f"the reranker cannot start: {error.detail}", err=True)
         sys.exit(CONFIGURATION_EXIT)
 
 

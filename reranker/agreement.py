@@ -1,8 +1,7 @@
-"""Two forms of one model, fp32 and int8, on the same candidates: do they rank alike, and which is faster?"""
+"""Comparison of two forms of one model (fp32 and int8) on the same candidates: agreement and speed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reranker.evaluate import grades_of, score_rankings
 from reranker.fitting import final_scores
-from reranker.measures import DEPTH, ideal_dcg, min_max, ndcg
-from reranker.model_folder import ModelSettings, load_settings
+from reranker.measures import DEPTH, min_max, ndcg
+from reranker.model_folder import load_settings
 from reranker.rankings import Qrels, Ranking
 
 Scores = npt.NDArray[np.float64]
@@ -21,56 +21,51 @@ Scores = npt.NDArray[np.float64]
 def compare(
     one: Path, other: Path, rankings: Sequence[Ranking], qrels: Qrels, *, depth: int, threads: int = 0
 ) -> dict[str, Any]:
-    """How the model in `other` differs from the one in `one`, over the first `depth` candidates of each query.
+    """Compare the model in `other` with the one in `one` over the first `depth` candidates of each query.
 
     Returns:
-        The share of the first ten that both have, and of queries with the very same ten, by the model alone and by the
-        final score; NDCG@10 of both (alone) where queries are judged; milliseconds per pair.
+        Share of common results in the first ten and share of queries with the same ten, by the model alone and by the
+        final score; NDCG@10 of both (model alone) where queries are judged; milliseconds per pair.
 
     Raises:
         ModelFolderError, InferenceError.
     """
-    (left, left_ms), (right, right_ms) = (_logits(folder, rankings, depth, threads) for folder in (one, other))
+    from reranker.cross_encoder import CrossEncoder
+
+    rankings = [ranking.first(depth) for ranking in rankings]
+    (left, left_ms), (right, right_ms) = (
+        score_rankings(CrossEncoder(folder, threads=threads), rankings) for folder in (one, other)
+    )
     settings = load_settings(one)
-    judged = [
-        (a, b, np.array([qrels[r.query_id].get(c.id, 0) for c in r.candidates[:depth]], np.float64), ideal)
-        for a, b, r in zip(left, right, rankings, strict=True)
-        if (ideal := ideal_dcg(qrels.get(r.query_id, {}).values()))
-    ]
-    before = float(np.mean([ndcg(a, grades, ideal) for a, _, grades, ideal in judged])) if judged else None
-    after = float(np.mean([ndcg(b, grades, ideal) for _, b, grades, ideal in judged])) if judged else None
+    graded = [grades_of(ranking, qrels) for ranking in rankings]
+
+    def quality(logits: Sequence[Scores]) -> float | None:
+        found = [ndcg(scores, *grades) for scores, grades in zip(logits, graded, strict=True) if grades[1]]
+        return float(np.mean(found)) if found else None
+
+    def final(logits: Sequence[Scores]) -> list[Scores]:
+        fused = (min_max(np.array(ranking.scores, np.float64)) for ranking in rankings)
+        return [
+            final_scores(first, settings.probability(scores), settings.weight)
+            for first, scores in zip(fused, logits, strict=True)
+        ]
+
     return {
         "queries": len(rankings),
         "candidates": depth,
-        "alone": _alike(left, right),
-        "final score": _alike(
-            [_final(a, r, settings, depth) for a, r in zip(left, rankings, strict=True)],
-            [_final(b, r, settings, depth) for b, r in zip(right, rankings, strict=True)],
-        ),
-        "NDCG@10": {"judged queries": len(judged), "of the first": before, "of the second": after},
+        "alone": _top_ten_overlap(left, right),
+        "final score": _top_ten_overlap(final(left), final(right)),
+        "NDCG@10": {
+            "judged queries": sum(ideal > 0 for _, ideal in graded),
+            "of the first": quality(left),
+            "of the second": quality(right),
+        },
         "ms per pair": {"of the first": round(left_ms, 3), "of the second": round(right_ms, 3)},
         "largest difference of logits": max(float(np.abs(a - b).max()) for a, b in zip(left, right, strict=True)),
     }
 
 
-def _logits(folder: Path, rankings: Sequence[Ranking], depth: int, threads: int) -> tuple[list[Scores], float]:
-    from reranker.cross_encoder import CrossEncoder
-
-    model = CrossEncoder(folder, threads=threads)
-    began = time.perf_counter()
-    found = [
-        np.asarray(model.score(ranking.query, [item.text for item in ranking.candidates[:depth]]).logits, np.float64)
-        for ranking in rankings
-    ]
-    return found, 1000 * (time.perf_counter() - began) / max(1, sum(map(len, found)))
-
-
-def _final(logits: Scores, ranking: Ranking, settings: ModelSettings, depth: int) -> Scores:
-    fused = min_max(np.array([item.score for item in ranking.candidates[:depth]], np.float64))
-    return final_scores(fused, settings.probability(logits), settings.weight)
-
-
-def _alike(left: Sequence[Scores], right: Sequence[Scores]) -> dict[str, float]:
+def _top_ten_overlap(left: Sequence[Scores], right: Sequence[Scores]) -> dict[str, float]:
     shares = []
     for a, b in zip(left, right, strict=True):
         first = [set(np.argsort(-scores, kind="stable")[:DEPTH].tolist()) for scores in (a, b)]

@@ -1,4 +1,4 @@
-"""From a logit to a probability of relevance, so that thresholds mean something."""
+"""Calibration: maps a logit to a probability of relevance, so that thresholds have a meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONFIG = ConfigDict(extra="forbid")
 
 
 def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + e^-x), without overflow."""
+    """Return 1 / (1 + e^-x), without overflow."""
     small = np.exp(-np.abs(x))
     result: Floats = np.where(x >= 0, 1.0, small) / (1.0 + small)
     return result
@@ -29,20 +29,21 @@ def _ascending(values: tuple[float, ...]) -> bool:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Platt:
-    """p = sigmoid(a * logit + b): J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999."""
+    """Platt scaling, p = sigmoid(a * logit + b): J. Platt, "Probabilistic Outputs for Support
+    Vector Machines", 1999."""
 
     a: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     b: Finite
     method: Literal["platt"] = "platt"
 
     def probability(self, logits: npt.NDArray[np.floating]) -> Floats:
-        """Of each logit, shape (n,)."""
+        """Return the probability of each logit, shape (n,)."""
         return sigmoid(self.a * np.asarray(logits, np.float64) + self.b)
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Isotonic:
-    """Piecewise linear through (x, y), flat beyond both ends.
+    """Isotonic calibration: piecewise linear through (x, y), flat beyond both ends.
 
     B. Zadrozny, C. Elkan, "Transforming Classifier Scores into Accurate Multiclass Probability Estimates", 2002.
     """
@@ -54,13 +55,13 @@ class Isotonic:
     @model_validator(mode="after")
     def _consistent(self) -> Isotonic:
         if len(self.x) != len(self.y):
-            raise ValueError(f"x has {len(self.x)} values and y {len(self.y)}: they are pairs")
+            raise ValueError(f"x has {len(self.x)} values and y {len(self.y)}: they must be pairs")
         if not _ascending(self.x) or not _ascending(self.y):
             raise ValueError("x and y must both ascend")
         return self
 
     def probability(self, logits: npt.NDArray[np.floating]) -> Floats:
-        """Of each logit, shape (n,)."""
+        """Return the probability of each logit, shape (n,)."""
         values: Floats = np.interp(np.asarray(logits, np.float64), self.x, self.y)
         return values
 
@@ -70,7 +71,7 @@ Calibration = Annotated[Platt | Isotonic, Field(discriminator="method")]
 
 @dataclass(frozen=True, config=_CONFIG)
 class Bound:
-    """How probable a passage can be at most, given its min-max normalised fused score: piecewise linear."""
+    """Upper bound of a passage's probability as a piecewise linear function of its min-max normalised fused score."""
 
     fused: Annotated[tuple[Share, ...], Field(min_length=1)]
     p: Annotated[tuple[Share, ...], Field(min_length=1)]
@@ -78,12 +79,12 @@ class Bound:
     @model_validator(mode="after")
     def _consistent(self) -> Bound:
         if len(self.fused) != len(self.p):
-            raise ValueError(f"fused has {len(self.fused)} values and p {len(self.p)}: they are pairs")
+            raise ValueError(f"fused has {len(self.fused)} values and p {len(self.p)}: they must be pairs")
         if not _ascending(self.fused):
             raise ValueError("fused must ascend")
         return self
 
     def probability(self, fused: npt.NDArray[np.floating]) -> Floats:
-        """The upper bound at each fused score, shape (n,)."""
+        """Return the upper bound at each fused score, shape (n,)."""
         values: Floats = np.interp(np.asarray(fused, np.float64), self.fused, self.p)
         return values

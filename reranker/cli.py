@@ -1,4 +1,4 @@
-"""The command line: `braid-reranker`. Thin: each command parses its arguments and calls one function."""
+"""The command line `braid-reranker`: each command parses its arguments and calls one function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path)
 
 
 def main() -> None:
-    """Entry point: errors of ours are one clear line and an exit code, never a traceback."""
+    """Run the command line; an error of ours is printed as one line with an exit code, never as a traceback."""
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -35,16 +35,16 @@ def main() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Make, shrink, teach and measure cross-encoders for Braid: see docs/reranker.md. No hub is ever asked."""
+    """Export, quantise, distil and evaluate cross-encoders for Braid: see docs/reranker.md. Nothing is downloaded."""
 
 
 @cli.command()
 @click.argument("source", type=_FOLDER)
 @click.argument("target", type=_FOLDER)
 @click.option("--max-tokens", type=click.IntRange(16, 8192), default=256, show_default=True, help="Of a pair.")
-@click.option("--name", help="Of the model; default: the name of SOURCE.")
+@click.option("--name", help="Name of the model; default: the name of SOURCE.")
 def export(source: Path, target: Path, max_tokens: int, name: str | None) -> None:
-    """A Hugging Face folder on disk (sequence classification, one label) -> a model folder that Braid serves."""
+    """Export a Hugging Face folder on disk (sequence classification, one label) to a model folder that Braid serves."""
     require_torch()
     from reranker.train.export import export as run
 
@@ -56,20 +56,20 @@ def export(source: Path, target: Path, max_tokens: int, name: str | None) -> Non
 @click.argument("source", type=_FOLDER)
 @click.argument("target", type=_FOLDER)
 @click.option("--on", "judged", type=_FILE, help="Candidates (JSON Lines) or a BEIR folder: compare both models on it.")
-@click.option("--qrels", type=_FILE, help="Judgements of them.")
+@click.option("--qrels", type=_FILE, help="Judgements of the candidates.")
 @click.option("--depth", type=click.IntRange(2), default=20, show_default=True, help="Candidates to rerank.")
 @click.option("--queries", "most", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of one inference; 0: one per core.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Threads per inference; 0: one per core.")
 def quantize(
     source: Path, target: Path, judged: Path | None, qrels: Path | None, depth: int, most: int, threads: int
 ) -> None:
-    """The model folder SOURCE in int8 -> TARGET; with --on, both are compared: the same first ten, NDCG@10, speed."""
+    """Quantise the model folder SOURCE to int8 in TARGET; with --on, compare both: same first ten, NDCG@10, speed."""
     from reranker.quantize import quantize_int8
 
     quantize_int8(source, target)
     click.echo(f"{target}: written")
     if judged is None:
-        click.echo("not compared: name a set with --on to see whether int8 ranks as fp32 does")
+        click.echo("not compared: pass --on with a judged set to compare the rankings of int8 and fp32")
         return
     from reranker.agreement import compare
 
@@ -85,8 +85,8 @@ def quantize(
 @click.option("--queries", "most", type=click.IntRange(1), help="At most so many.")
 @click.option("--calibration", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the two halves.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of one inference; 0: one per core.")
-@click.option("--write", is_flag=True, help="Leave weight, calibration and bound in the folder's reranker.json.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Threads per inference; 0: one per core.")
+@click.option("--write", is_flag=True, help="Write weight, calibration and bound to the folder's reranker.json.")
 @click.option("--json", "as_json", is_flag=True)
 def evaluate(
     model: Path,
@@ -100,7 +100,7 @@ def evaluate(
     write: bool,
     as_json: bool,
 ) -> None:
-    """Measure a model folder on SET: candidates as JSON Lines, or a folder in BEIR's form (BM25 makes candidates).
+    """Measure a model folder on SET: candidates as JSON Lines, or a folder in BEIR format (BM25 makes candidates).
 
     NDCG@10 and MRR@10 before and after; weight, calibration and bound are fitted on one half of the queries and
     reported on the other.
@@ -134,30 +134,34 @@ def evaluate(
     "--teacher", default="builtin", show_default=True, help="builtin, labels, a folder, or a rerank server's URL."
 )
 @click.option("--student", type=_FOLDER, required=True, help="An encoder in ONNX (fp32), or any Hugging Face folder.")
-@click.option("--layers", default="0,1,2", show_default=True, help="Of the student to keep; 'all'.")
+@click.option("--layers", default="0,1,2", show_default=True, help="Layers of the student to keep, or 'all'.")
 @click.option(
-    "--encoder", "encoders", type=_FOLDER, multiple=True, help="Of the builtin teacher; default: the student."
+    "--encoder", "encoders", type=_FOLDER, multiple=True, help="Encoder of the builtin teacher; default: the student."
 )
 @click.option("--qrels", type=_FILE, help="Judgements, if there are any; default: the candidates' labels.")
-@click.option("--data", default="", help="Where the data is from, and its licence: for the card.")
+@click.option("--data", default="", help="Origin and licence of the data, for the model card.")
 @click.option("--name", help="Of the model.")
 @click.option("--epochs", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--minutes", type=click.FloatRange(0.1), help="Training ends by then, its rate falling to 0.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.1), help="Time limit of training; the learning rate falls to 0 by then."
+)
 @click.option("--candidates", "depth", type=click.IntRange(4), default=30, show_default=True, help="Of each query.")
 @click.option("--max-tokens", type=click.IntRange(16, 512), default=192, show_default=True, help="Of a pair.")
 @click.option("--learning-rate", type=click.FloatRange(1e-7, 1e-2), default=1e-4, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Queries a step.")
-@click.option("--passages", type=click.IntRange(2), default=4, show_default=True, help="Of each query in a step.")
+@click.option(
+    "--passages", type=click.IntRange(2), default=4, show_default=True, help="Passages of each query in a step."
+)
 @click.option("--calibration", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=max(1, os.cpu_count() or 1), help="Default: all cores.")
 @click.option("--fp32", is_flag=True, help="Serve fp32: do not quantise.")
 @click.option("--fresh", is_flag=True, help="Forget teacher scores and checkpoints of an earlier run.")
 def distil(candidates: Path, out: Path, **options: Any) -> None:
-    """Teach a small cross-encoder: CANDIDATES (JSON Lines; `braid distil` mines them) -> the model folder OUT.
+    """Distil a small cross-encoder from CANDIDATES (JSON Lines; `braid distil` mines them) into the model folder OUT.
 
-    No labels are needed. A run that broke off goes on where it was with the same command. The teacher's key, where a
-    server wants one, is BRAID_RERANKER_KEY.
+    No labels are needed. To resume an interrupted run, repeat the command. If the teacher is a server that needs a key,
+    set BRAID_RERANKER_KEY.
     """
     from reranker.rankings import read_qrels, read_rankings
 
@@ -189,15 +193,15 @@ def run_distil(
     fp32: bool = False,
     fresh: bool = False,
 ) -> None:
-    """What `braid-reranker distil` and `braid distil` share: shows progress, prints the card's findings.
+    """Distil with progress on the terminal and print the card's findings; `braid distil` calls this, too.
 
     Raises:
         RerankerError: as `reranker.train.distil.distil`.
     """
     require_torch()
-    from reranker.train.distil import Bars, Options
+    from reranker.train.distil import Options, ProgressCallbacks
     from reranker.train.distil import distil as run
-    from reranker.train.loop import Plan, bf16_pays
+    from reranker.train.loop import Plan, has_native_bf16
     from reranker.train.teachers import teacher_of
 
     plan = Plan(
@@ -207,7 +211,7 @@ def run_distil(
         learning_rate=learning_rate,
         max_tokens=max_tokens,
         seed=seed,
-        bf16=bf16_pays(),
+        bf16=has_native_bf16(),
         threads=threads,
         minutes=minutes,
     )
@@ -230,20 +234,20 @@ def run_distil(
         threads=threads,
         max_tokens=max_tokens,
     )
-    from reranker.train.progress import Shown
+    from reranker.train.progress import ProgressDisplay
 
-    with Shown() as shown:
-        card = run(rankings, qrels, opened, options, say=shown.say, bars=Bars(shown.teacher, shown.steps))
+    with ProgressDisplay() as shown:
+        card = run(rankings, qrels, opened, options, say=shown.say, bars=ProgressCallbacks(shown.teacher, shown.steps))
     for line in card.summary():
         click.echo(line)
     click.echo(f"{out}: the model, its card is {out / 'MODEL_CARD.md'}")
 
 
 def load_judged(path: Path, qrels: Path | None, *, depth: int) -> tuple[Any, Any]:
-    """Candidates and judgements from JSON Lines or from a folder in BEIR's form.
+    """Load candidates and judgements from JSON Lines or from a folder in BEIR format.
 
     Raises:
-        DataError, ConfigurationError: it is neither, or nothing is judged.
+        DataError, ConfigurationError: the path is neither, or nothing is judged.
     """
     from reranker import beir
     from reranker.rankings import DataError, qrels_of, read_qrels, read_rankings
@@ -253,13 +257,13 @@ def load_judged(path: Path, qrels: Path | None, *, depth: int) -> tuple[Any, Any
     rankings = read_rankings(path)
     judged = read_qrels(qrels) if qrels else qrels_of(rankings)
     if not judged:
-        raise DataError(f"{path}: no candidate has a label; name judgements with --qrels")
+        raise DataError(f"{path}: no candidate has a label; pass judgements with --qrels")
     return rankings, judged
 
 
 def require_torch() -> None:
-    """Raise ConfigurationError, with the remedy, where the extra `train` is not installed."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from those that compute
+    """Raise ConfigurationError with the remedy if the extra `train` is not installed."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads take cores from those that compute
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -275,7 +279,7 @@ def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"--layers {text}: expected are numbers from 0 such as 0,1,2, or all") from error
+        raise click.BadParameter(f"--layers {text}: expected layer numbers from 0, such as 0,1,2, or all") from error
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -9,14 +9,14 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reranker.errors import ConfigurationError
-from reranker.loopback import is_loopback
-from reranker.session import WantedProvider
+from reranker.runtime.loopback import is_loopback
+from reranker.runtime.session import WantedProvider
 
 PREFIX = "BRAID_RERANKER_"
 
 
 class ServerSettings(BaseSettings):
-    """What `python -m reranker` runs by."""
+    """Settings of `python -m reranker`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -24,47 +24,47 @@ class ServerSettings(BaseSettings):
     """The cross-encoder's folder."""
     provider: WantedProvider = "auto"
     threads: int = Field(0, ge=0)
-    """Of one inference; 0: one per core that the process may use."""
+    """Threads of one inference; 0 means one per core that the process may use."""
 
     host: str = "127.0.0.1"
     port: int = Field(8090, ge=0, le=65535)
-    """0 takes a free one."""
+    """0 picks a free port."""
     http_threads: int = Field(128, ge=1, le=1024)
-    """Requests held at once; one that waits for its scores holds a thread."""
+    """Requests held at once; a request that waits for its scores holds a thread."""
     key: SecretStr | None = None
     """Callers send it as ``Authorization: Bearer <key>``."""
 
     max_documents: int = Field(1000, ge=1)
-    """Of one request."""
+    """Maximum number of documents in one request."""
     max_queue_pairs: int = Field(4096, ge=1)
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     gather_ms: float = Field(2.0, ge=0, le=1000)
-    """How long a batch that is not full waits for other requests."""
+    """Milliseconds that a batch that is not full waits for other requests."""
     timeout_ms: int = Field(10_000, ge=1, le=600_000)
-    """Of a request that names none; no request may name more than ten times as much."""
+    """Timeout of a request that names none; a request may ask for at most ten times as much."""
     drain_s: int = Field(30, ge=0, le=600)
-    """After SIGTERM: how long requests under way may take."""
+    """Seconds that requests under way may take after SIGTERM."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ServerSettings:
         if self.key is None and not is_loopback(self.host):
             raise ValueError(
-                f"{PREFIX}HOST={self.host!r} can be reached from other machines, and no key protects the reranker: "
+                f"{PREFIX}HOST={self.host!r} is reachable from other machines without a key: "
                 f"set {PREFIX}KEY, or listen on 127.0.0.1"
             )
         if self.max_queue_pairs < self.max_documents:
             raise ValueError(
                 f"{PREFIX}MAX_QUEUE_PAIRS={self.max_queue_pairs} is less than {PREFIX}MAX_DOCUMENTS="
-                f"{self.max_documents}: a full request would never find room"
+                f"{self.max_documents}: raise it, since the largest request would never fit"
             )
         return self
 
 
 def load_settings(**overrides: object) -> ServerSettings:
-    """Parse the environment, with `overrides` (field names; None: not given) in front of it.
+    """Parse the environment; `overrides` (field names; None means not given) take precedence.
 
     Raises:
-        ConfigurationError: naming each variable that is wrong, its value unless it is secret, and why.
+        ConfigurationError: names each invalid variable, its value unless it is secret, and the reason.
     """
     try:
         return ServerSettings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
@@ -78,5 +78,5 @@ def _explain(problem: ErrorDetails) -> str:
         return message
     name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
     if problem["type"] == "missing":
-        return f"{name} is not set: name the folder of a cross-encoder" if name == f"{PREFIX}MODEL" else message
+        return f"{name} is not set: set it to the folder of a cross-encoder" if name == f"{PREFIX}MODEL" else message
     return f"{name}: {message}" if name == f"{PREFIX}KEY" else f"{name}={problem['input']!r}: {message}"

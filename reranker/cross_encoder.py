@@ -1,4 +1,4 @@
-"""A cross-encoder: how relevant each document is to a query. By ONNX Runtime and `tokenizers`; no torch."""
+"""Cross-encoder: scores the relevance of documents to a query, with ONNX Runtime and `tokenizers`, without torch."""
 
 from __future__ import annotations
 
@@ -13,60 +13,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reranker.batching import plan_batches
 from reranker.errors import InferenceError, ModelFolderError
 from reranker.model_folder import MODEL_FILE, load_settings
-from reranker.session import ON_GPU, RUNTIME_ERRORS, WantedProvider, first_line, open_session, run
-from reranker.tokenizing import Pair, PairTokenizer, Tokenized
+from reranker.runtime.batching import plan_batches
+from reranker.runtime.session import ON_GPU, RUNTIME_ERRORS, WantedProvider, first_line, open_session, run
+from reranker.runtime.tokenizing import Pair, PairTokenizer, TokenizedPairs
 
 Logits = npt.NDArray[np.float32]
 
 TOKENS_PER_THREAD = 512
-"""Padded tokens of a batch per CPU thread: larger ones are no faster, and new work joins only between batches."""
+"""Padded tokens of a batch per CPU thread: larger batches are no faster, and new work joins only between batches."""
 TOKENS_ON_GPU = 16_384
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _INPUT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-_EXPECTED = (
-    "expected the inputs input_ids, attention_mask and, if it has them, token_type_ids, all int64 or int32, and "
-)
+_EXPECTED = "expected the inputs input_ids, attention_mask and optionally token_type_ids, all int64 or int32, and "
 _EXPECTED += "one output of logits, (n, 1)"
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What scoring one query's documents gave, and where the time went (milliseconds)."""
+class ScoringResult:
+    """Scores of one query's documents and the time spent on them (milliseconds)."""
 
     logits: Logits
-    """Shape (n,), in the order of the documents; `ModelSettings.probability` makes probabilities of them."""
+    """Shape (n,), in the order of the documents; `ModelSettings.probability` turns them into probabilities."""
     truncated: int
-    """Documents of which something was cut."""
+    """Number of documents that were cut."""
     tokenize_ms: float
     compute_ms: float
     queue_ms: float = 0.0
-    """Waited for other callers' work; 0 without a scheduler."""
+    """Time spent waiting for other callers' work; 0 without a scheduler."""
     tokens: int = 0
-    """Of all pairs, special tokens included, padding not."""
+    """Tokens of all pairs, including special tokens, excluding padding."""
     query_truncated: bool = False
 
 
 class CrossEncoder:
     """A cross-encoder model. Safe to share between threads; load it after a fork, never before.
 
-    One batch runs at a time, on all threads: batches of several callers side by side would only slow each other down.
+    Only one batch runs at a time, on all threads: concurrent batches would slow each other down.
     """
 
     def __init__(self, folder: Path, *, threads: int = 0, provider: WantedProvider = "auto") -> None:
-        """Load the model of `folder` and try it once.
+        """Load the model of `folder` and run it once as a test.
 
         Args:
             folder: see `reranker.model_folder`.
-            threads: of one inference; 0: one per core that this process may use.
-            provider: where to run; ``auto`` takes the best there is.
+            threads: threads of one inference; 0 means one per core that this process may use.
+            provider: execution provider; ``auto`` picks the best one available.
 
         Raises:
-            ModelFolderError: a file is missing, corrupt, or not of a cross-encoder; says what was expected.
-            ConfigurationError: the provider can't be used here.
+            ModelFolderError: a file is missing, corrupt, or not of a cross-encoder; the message says what was expected.
+            ConfigurationError: the provider is not usable on this machine.
         """
         self.settings = load_settings(folder)
         self.name = self.settings.name
@@ -85,16 +83,16 @@ class CrossEncoder:
         self._inputs = _input_types(self._session)
         self._output = _logits_output(self._session)
         self._turn = threading.Lock()
-        self.tokens_per_second = self._try_out()
-        """As measured once at start: what a scheduler begins to reckon with."""
+        self.tokens_per_second = self._self_test()
+        """Throughput measured once at start; the scheduler's initial estimate."""
 
-    def score(self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None) -> Scored:
+    def score(self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None) -> ScoringResult:
         """Score `documents` against `query`.
 
         Args:
-            query: cut to half of the model's places.
-            documents: any number, any length; cut to what the query leaves.
-            max_document_tokens: cut documents to this, where it is less.
+            query: cut to half of the model's positions.
+            documents: any number of any length; cut to the positions that the query leaves.
+            max_document_tokens: a lower limit for documents, if any.
 
         Raises:
             InferenceError: the model failed or gave something other than finite numbers.
@@ -104,7 +102,7 @@ class CrossEncoder:
         began = time.perf_counter()
         for batch in plan_batches([len(pair) for pair in found.pairs], self.batch_tokens):
             logits[batch] = self.infer([found.pairs[i] for i in batch])
-        return Scored(
+        return ScoringResult(
             logits,
             found.truncated,
             found.milliseconds,
@@ -113,12 +111,14 @@ class CrossEncoder:
             query_truncated=found.query_truncated,
         )
 
-    def tokenize(self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None) -> Tokenized:
-        """The pairs that `infer` takes; equal to encoding each pair by itself."""
+    def tokenize(
+        self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None
+    ) -> TokenizedPairs:
+        """Return the pairs that `infer` takes; equal to encoding each pair separately."""
         return self._tokenizer.encode(query, documents, max_document_tokens=max_document_tokens)
 
     def infer(self, pairs: Sequence[Pair]) -> Logits:
-        """Logits, shape (n,), of one batch, padded to its longest pair.
+        """Return the logits, shape (n,), of one batch, padded to its longest pair.
 
         Raises:
             InferenceError: as `score`.
@@ -130,15 +130,15 @@ class CrossEncoder:
         except RUNTIME_ERRORS as error:
             raise InferenceError(
                 f"ONNX Runtime failed on {len(pairs)} pairs of up to {max(map(len, pairs))} tokens "
-                f"({type(error).__name__}): see the log, and check memory and the model's files"
+                f"({type(error).__name__}): see the log; check free memory and the model's files"
             ) from error
         if output.size != len(pairs):
             raise InferenceError(
-                f"the model gave an output of shape {output.shape} for {len(pairs)} pairs: {_EXPECTED}"
+                f"the model returned an output of shape {output.shape} for {len(pairs)} pairs: {_EXPECTED}"
             )
         logits: Logits = output.reshape(len(pairs)).astype(np.float32)
         if not np.isfinite(logits).all():
-            raise InferenceError("the reranker's model gave a score that is not finite: check its files")
+            raise InferenceError("the reranker's model returned a score that is not finite: check its files")
         return logits
 
     def _feed(self, pairs: Sequence[Pair]) -> dict[str, npt.NDArray[Any]]:
@@ -152,12 +152,12 @@ class CrossEncoder:
         values = dict(zip(_INPUTS, (ids, mask, types), strict=True))
         return {name: values[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
 
-    def _try_out(self) -> float:
-        """Run a full batch of the longest pairs: proves `max_tokens` and the output, and gives tokens per second."""
+    def _self_test(self) -> float:
+        """Run a full batch of the longest pairs to check `max_tokens` and the output; return tokens per second."""
         count = min(8, max(1, self.batch_tokens // self.max_tokens))
         pairs = self.tokenize("query", ["token " * self.max_tokens] * count).pairs
         try:
-            self.infer(pairs)  # the first one also warms the session up
+            self.infer(pairs)  # the first run also warms up the session
             began = time.perf_counter()
             self.infer(pairs)
         except InferenceError as error:
@@ -170,7 +170,7 @@ class CrossEncoder:
 
 
 def _input_types(session: Any) -> dict[str, npt.DTypeLike]:
-    """Name -> numpy type of the model's inputs; ModelFolderError for one that we can't fill."""
+    """Return name -> numpy type of the model's inputs; raise ModelFolderError for an unknown input."""
     found = {node.name: node.type for node in session.get_inputs()}
     strange = [name for name, kind in found.items() if name not in _INPUTS or kind not in _INPUT_TYPES]
     missing = [name for name in ("input_ids", "attention_mask") if name not in found]
@@ -181,7 +181,7 @@ def _input_types(session: Any) -> dict[str, npt.DTypeLike]:
 
 
 def _logits_output(session: Any) -> str:
-    """The output to read: ``logits``, or the only one there is."""
+    """Return the name of the output to read: ``logits``, or the only output."""
     outputs = {node.name: node.shape for node in session.get_outputs()}
     name = "logits" if "logits" in outputs else next(iter(outputs))
     shape = outputs[name]

@@ -1,21 +1,21 @@
-"""What the reranker raises on purpose.
+"""Errors that the reranker raises deliberately.
 
     RerankerError
-    ├── ConfigurationError   a setting is wrong, or what it asks for is not installed (start-up; exit code 2)
+    ├── ConfigurationError   a setting is invalid, or needs something not installed (start-up; exit code 2)
     │   └── ModelFolderError the model's folder is missing, corrupt or of the wrong kind
-    ├── InferenceError       the model failed on these texts, or its scheduler has ended
-    ├── Overloaded           the answer could not come in time: ask again after `retry_after_s`
-    ├── DeadlinePassed       the time was up before all pairs were scored
-    └── TextTooLong          a text does not fit, and the caller wants none cut
+    ├── InferenceError       the model failed on these texts, or its scheduler has stopped
+    ├── Overloaded           no answer is possible in time: retry after `retry_after_s`
+    ├── DeadlinePassed       the time ran out before all pairs were scored
+    └── TextTooLong          a text does not fit, and the caller forbids truncation
 
-Every message names the offending value and the remedy, and carries no text of a query or document.
+Every message names the offending value and the remedy, and contains no text of a query or document.
 """
 
 from __future__ import annotations
 
 
 class RerankerError(Exception):
-    """Root of the reranker's errors; `detail` is one sentence for whoever reads it."""
+    """Root of the reranker's errors; `detail` is one sentence for the reader."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -23,19 +23,19 @@ class RerankerError(Exception):
 
 
 class ConfigurationError(RerankerError):
-    """A setting can't be followed on this machine."""
+    """A setting is not usable on this machine."""
 
 
 class ModelFolderError(ConfigurationError):
-    """The model's folder can't be used: says what was expected and what was found."""
+    """The model's folder is unusable; the message says what was expected and what was found."""
 
 
 class InferenceError(RerankerError):
-    """The model failed, or gave something other than finite numbers."""
+    """The model failed or returned something other than finite numbers."""
 
 
 class Overloaded(RerankerError):
-    """The queue is full, or too long for the caller's patience. Nothing was computed."""
+    """The queue is full, or too long for the caller's timeout. Nothing was computed."""
 
     def __init__(self, detail: str, *, retry_after_s: float) -> None:
         super().__init__(detail)
@@ -43,8 +43,8 @@ class Overloaded(RerankerError):
 
 
 class DeadlinePassed(RerankerError):
-    """The caller's time was up; what was left was not computed."""
+    """The caller's time ran out; the remaining pairs were not computed."""
 
 
 class TextTooLong(RerankerError):
-    """The query or a document is longer than the model takes, and the caller asked for no truncation."""
+    """The query or a document is longer than the model's limit, and the caller forbids truncation."""

@@ -1,4 +1,4 @@
-"""`braid-reranker evaluate`: what a model gains over the first stage, at which weight, and what its scores mean.
+"""Evaluation of a reranker (`braid-reranker evaluate`): gain over the first stage, best weight, calibration.
 
 Calibration, bound and weight are fitted on one half of the judged queries and reported on the other half.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reranker.fitting import (
-    Judged,
+    JudgedQuery,
     Method,
-    NothingJudged,
     Point,
+    TooFewJudgements,
     best_weight,
     brier,
     calibration_error,
@@ -27,28 +27,23 @@ from reranker.fitting import (
     fit_bound,
     fit_isotonic,
     fit_platt,
-    judged,
+    judged_query,
 )
 from reranker.measures import ideal_dcg
 from reranker.model_folder import ModelSettings, load_settings, write_settings
 from reranker.rankings import DataError, Qrels, Ranking
 
+if TYPE_CHECKING:
+    from reranker.cross_encoder import CrossEncoder
+
 Scores = npt.NDArray[np.float64]
-_FEW = 10
-"""Judged queries below which nothing is fitted."""
-
-
-class Model(Protocol):
-    """The part of `CrossEncoder` that measuring needs."""
-
-    def score(self, query: str, documents: Sequence[str]) -> Any:
-        """With ``logits``, (n,)."""
-        ...
+_MIN_QUERIES = 10
+"""Minimum number of judged queries for fitting."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """What half of the queries gave, and how the other half fares with it."""
+class FitReport:
+    """Settings fitted on one half of the queries, and the figures of the other half."""
 
     settings: ModelSettings
     queries_fitted: int
@@ -56,13 +51,13 @@ class Fitted:
     before: Point
     after: Point
     curve: tuple[Point, ...]
-    """Of the reported half."""
+    """Figures of the reported half at each weight."""
     calibration_error: float
     brier: float
     base_rate: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the report as a JSON-serialisable dict."""
         return {
             "weight": self.settings.weight,
             "queries fitted": self.queries_fitted,
@@ -79,14 +74,36 @@ class Fitted:
         }
 
 
+def score_rankings(model: CrossEncoder, rankings: Iterable[Ranking]) -> tuple[list[Scores], float]:
+    """Return the logits of each query's candidates, (n,), and milliseconds per pair. Raises InferenceError."""
+    found, seconds = [], 0.0
+    for ranking in rankings:
+        began = time.perf_counter()
+        logits = model.score(ranking.query, ranking.texts).logits
+        seconds += time.perf_counter() - began
+        found.append(np.asarray(logits, np.float64))
+    return found, 1000.0 * seconds / max(1, sum(map(len, found)))
+
+
+def grades_of(ranking: Ranking, qrels: Qrels) -> tuple[Scores, float]:
+    """Return the grades of a query's candidates, (n,), and its ideal DCG: 0 if nothing is judged relevant."""
+    grades = qrels.get(ranking.query_id, {})
+    return np.array([grades.get(item.id, 0) for item in ranking.candidates], np.float64), ideal_dcg(grades.values())
+
+
+def judge(ranking: Ranking, logits: Scores, grades: Scores, ideal: float) -> JudgedQuery:
+    """Return a scored query with its grades."""
+    return judged_query(ranking.query_id, np.array(ranking.scores, np.float64), logits, grades, ideal)
+
+
 def score_all(
-    model: Model,
+    model: CrossEncoder,
     rankings: Sequence[Ranking],
     qrels: Qrels,
     *,
     depth: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> tuple[list[Judged], float]:
+) -> tuple[list[JudgedQuery], float]:
     """Score the first `depth` candidates of every judged query.
 
     Returns:
@@ -96,52 +113,41 @@ def score_all(
         DataError: no query of the candidates is judged.
         InferenceError: the model failed.
     """
-    found: list[Judged] = []
-    pairs, seconds = 0, 0.0
-    for ranking in rankings:
-        grades = qrels.get(ranking.query_id, {})
-        ideal = ideal_dcg(grades.values())
-        if ideal:
-            candidates = ranking.candidates[:depth]
-            began = time.perf_counter()
-            logits = model.score(ranking.query, [item.text for item in candidates]).logits
-            seconds += time.perf_counter() - began
-            pairs += len(candidates)
-            found.append(
-                judged(
-                    ranking.query_id,
-                    np.array([item.score for item in candidates], np.float64),
-                    np.asarray(logits, np.float64),
-                    np.array([grades.get(item.id, 0) for item in candidates], np.float64),
-                    ideal,
-                )
-            )
-        progress(1)
-    if not found:
+    graded = [(ranking.first(depth), *grades_of(ranking.first(depth), qrels)) for ranking in rankings]
+    judged = [item for item in graded if item[2]]
+    if not judged:
         mine = rankings[0].query_id if rankings else ""
         theirs = next(iter(qrels), "")
         raise DataError(
             f"none of the {len(rankings)} queries has a judgement above 0: the candidates name such as {mine!r}, "
             f"the judgements such as {theirs!r}; the ids must be the same"
         )
-    return found, 1000.0 * seconds / max(1, pairs)
+    progress(len(rankings) - len(judged))
+
+    def reported() -> Iterator[Ranking]:
+        for ranking, _, _ in judged:
+            yield ranking
+            progress(1)
+
+    logits, ms = score_rankings(model, reported())
+    return [judge(item[0], mine, *item[1:]) for item, mine in zip(judged, logits, strict=True)], ms
 
 
-def fit(queries: Sequence[Judged], settings: ModelSettings, *, method: Method, seed: int = 0) -> Fitted:
+def fit(queries: Sequence[JudgedQuery], settings: ModelSettings, *, method: Method, seed: int = 0) -> FitReport:
     """Fit on half of the queries (by the hash of their ids and `seed`), report on the other half.
 
     Raises:
-        NothingJudged: too few judged queries, or candidates that are all relevant, or none.
+    TooFewJudgements: there are too few judged queries, or all candidates are relevant, or none.
     """
-    if len(queries) < _FEW:
-        raise NothingJudged(f"{len(queries)} judged queries: at least {_FEW} are needed to fit on half of them")
+    if len(queries) < _MIN_QUERIES:
+        raise TooFewJudgements(f"{len(queries)} judged queries, at least {_MIN_QUERIES} are needed: judge more queries")
     ordered = sorted(queries, key=lambda item: hashlib.blake2b(f"{seed}\0{item.query_id}".encode()).digest())
     first, second = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
     fitted = fit_settings(first, settings, method=method)
     points = curve(second, fitted)
     (after,) = curve(second, fitted, np.array([fitted.weight]))
-    probability, relevant = _flat(second, fitted)
-    return Fitted(
+    probability, relevant = _concatenate(second, fitted)
+    return FitReport(
         fitted,
         len(first),
         len(second),
@@ -154,8 +160,8 @@ def fit(queries: Sequence[Judged], settings: ModelSettings, *, method: Method, s
     )
 
 
-def fit_settings(queries: Sequence[Judged], settings: ModelSettings, *, method: Method) -> ModelSettings:
-    """`settings` with calibration, bound and weight as these queries have them. Raises NothingJudged."""
+def fit_settings(queries: Sequence[JudgedQuery], settings: ModelSettings, *, method: Method) -> ModelSettings:
+    """Return `settings` with calibration, bound and weight fitted on these queries. Raises TooFewJudgements."""
     logits = np.concatenate([item.logits for item in queries])
     relevant = np.concatenate([item.grades >= 1 for item in queries])
     calibration = fit_platt(logits, relevant) if method == "platt" else fit_isotonic(logits, relevant)
@@ -176,11 +182,11 @@ def evaluate(
     write: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
-    """Measure the model in `folder`; with `write`, leave what was fitted in its ``reranker.json``.
+    """Measure the model in `folder`; with `write`, save the fitted settings in its ``reranker.json``.
 
     Raises:
-        ModelFolderError: the folder can't be used.
-        DataError, NothingJudged: as `score_all` and `fit`.
+        ModelFolderError: the folder is unusable.
+        DataError, TooFewJudgements: as `score_all` and `fit`.
     """
     from reranker.cross_encoder import CrossEncoder
 
@@ -208,6 +214,6 @@ def evaluate(
     }
 
 
-def _flat(queries: Sequence[Judged], settings: ModelSettings) -> tuple[Scores, npt.NDArray[np.bool_]]:
+def _concatenate(queries: Sequence[JudgedQuery], settings: ModelSettings) -> tuple[Scores, npt.NDArray[np.bool_]]:
     probability = settings.probability(np.concatenate([item.logits for item in queries]))
     return probability, np.concatenate([item.grades >= 1 for item in queries])

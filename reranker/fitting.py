@@ -1,4 +1,4 @@
-"""Fits what is written into `reranker.json`: calibration, bound and weight, from scored and judged candidates."""
+"""Fitting of calibration, bound and weight of `reranker.json` from scored and judged candidates."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Method = Literal["platt", "isotonic"]
 
 WEIGHTS: Scores = np.round(np.linspace(0.0, 1.0, 21), 2)
 BOUND_SHARE = 0.995
-"""Of candidates like this one that lie under the bound."""
+"""Share of candidates with a similar fused score whose probability lies below the bound."""
 _BINS = 10
 _KNOTS = 64
-_NEAR = 0.0005
-"""NDCG that is no reason to move the weight further from what is least: the smaller weight is the safer one."""
+_NDCG_TOLERANCE = 0.0005
+"""NDCG difference to ignore: among weights this close to the best, the smallest one is the safest."""
 
 
-class NothingJudged(RerankerError):
-    """There are no judgements, or only of one kind, so nothing can be fitted."""
+class TooFewJudgements(RerankerError):
+    """There are no judgements, or only of one class, so that nothing can be fitted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The candidates of a query: fused scores min-max scaled, the model's logits, grades, (n,) each.
+class JudgedQuery:
+    """One query's candidates, (n,) each: min-max normalised fused scores, the model's logits, grades.
 
-    `ideal` is the best DCG@10 that the judgements allow (of all judged documents, found or not).
+    `ideal` is the best DCG@10 that the judgements allow (over all judged documents, found or not).
     """
 
     query_id: str
@@ -46,7 +46,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The means over queries at one weight."""
+    """Mean figures over queries at one weight."""
 
     weight: float
     ndcg: float
@@ -54,13 +54,13 @@ class Point:
 
 
 def final_scores(fused: Scores, probability: Scores, weight: float) -> Scores:
-    """The final score of each candidate, (n,): the share `weight` of the reranker's probability, the rest fused."""
+    """Return the final scores, (n,): `weight` times the reranker's probability plus the rest of the fused score."""
     found: Scores = (1.0 - weight) * fused + weight * probability
     return found
 
 
-def curve(judged_queries: Sequence[Judged], settings: ModelSettings, weights: Scores = WEIGHTS) -> list[Point]:
-    """NDCG@10 and MRR@10 at each weight; weight 0 is the first stage, weight 1 the reranker alone."""
+def curve(judged_queries: Sequence[JudgedQuery], settings: ModelSettings, weights: Scores = WEIGHTS) -> list[Point]:
+    """Return NDCG@10 and MRR@10 at each weight; weight 0 is the first stage, weight 1 the reranker alone."""
     probabilities = [settings.probability(item.logits) for item in judged_queries]
     points = []
     for weight in weights.tolist():
@@ -74,16 +74,16 @@ def curve(judged_queries: Sequence[Judged], settings: ModelSettings, weights: Sc
 
 
 def best_weight(points: Sequence[Point]) -> float:
-    """The smallest weight whose NDCG@10 is as good as the best, to within half a thousandth."""
+    """Return the smallest weight whose NDCG@10 is within half a thousandth of the best."""
     best = max(point.ndcg for point in points)
-    return next(point.weight for point in points if point.ndcg >= best - _NEAR)
+    return next(point.weight for point in points if point.ndcg >= best - _NDCG_TOLERANCE)
 
 
 def fit_platt(logits: Scores, relevant: npt.NDArray[np.bool_]) -> Platt:
-    """Slope and intercept of the greatest likelihood, towards Platt's smoothed targets; the slope stays above 0.
+    """Fit slope and intercept by maximum likelihood with Platt's smoothed targets; the slope stays above 0.
 
     Raises:
-        NothingJudged: all are relevant, or none.
+        TooFewJudgements: all candidates are relevant, or none.
     """
     from scipy.optimize import minimize
 
@@ -107,17 +107,17 @@ def fit_platt(logits: Scores, relevant: npt.NDArray[np.bool_]) -> Platt:
 
 
 def fit_isotonic(logits: Scores, relevant: npt.NDArray[np.bool_]) -> Isotonic:
-    """The rising step function nearest to the labels, as at most `_KNOTS` points of a piecewise linear one.
+    """Fit isotonic regression to the labels, reduced to at most `_KNOTS` points of a piecewise linear function.
 
     Raises:
-        NothingJudged: all are relevant, or none.
+        TooFewJudgements: all candidates are relevant, or none.
     """
     from scipy.optimize import isotonic_regression
 
     _check(int(relevant.sum()), int((~relevant).sum()))
     order = np.argsort(logits, kind="stable")
     x, fitted = logits[order], isotonic_regression(relevant[order].astype(np.float64)).x
-    # a block of equal values is one point, at the mean of its logits
+    # a block of equal values becomes one point at the mean of its logits
     blocks = np.split(np.arange(len(x)), np.flatnonzero(np.diff(fitted) > 0) + 1)
     points = [(float(x[block].mean()), float(fitted[block[0]])) for block in blocks]
     if len(points) > _KNOTS:
@@ -126,7 +126,7 @@ def fit_isotonic(logits: Scores, relevant: npt.NDArray[np.bool_]) -> Isotonic:
 
 
 def fit_bound(fused: Scores, probability: Scores) -> Bound:
-    """How probable a candidate can be at most, given its fused score, in `_BINS` parts of equally many candidates.
+    """Fit the upper bound of probability by fused score, in `_BINS` bins of equally many candidates.
 
     Each knot takes the larger of its own and its neighbours' quantiles, so that the line lies above both.
     """
@@ -146,7 +146,7 @@ def fit_bound(fused: Scores, probability: Scores) -> Bound:
 
 
 def calibration_error(probability: Scores, relevant: npt.NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error over `bins` parts of equally many candidates, 0..1 (0: what it says is what is so)."""
+    """Return the expected calibration error over `bins` bins of equally many candidates, 0..1; 0 is perfect."""
     parts = np.array_split(np.argsort(probability, kind="stable"), bins)
     gaps = [
         (len(part), abs(float(probability[part].mean()) - float(relevant[part].mean()))) for part in parts if len(part)
@@ -155,17 +155,18 @@ def calibration_error(probability: Scores, relevant: npt.NDArray[np.bool_], bins
 
 
 def brier(probability: Scores, relevant: npt.NDArray[np.bool_]) -> float:
-    """Mean squared distance of the probability from the truth, 0..1."""
+    """Return the Brier score: mean squared error of the probability, 0..1."""
     return float(np.mean((probability - relevant) ** 2))
 
 
-def judged(query_id: str, first_stage: Scores, logits: Scores, grades: Scores, ideal: float) -> Judged:
-    """A query's candidates with the first stage's scores brought to 0..1."""
-    return Judged(query_id, min_max(first_stage), np.asarray(logits, np.float64), grades, ideal)
+def judged_query(query_id: str, first_stage: Scores, logits: Scores, grades: Scores, ideal: float) -> JudgedQuery:
+    """Return a query's candidates with the first stage's scores normalised to 0..1."""
+    return JudgedQuery(query_id, min_max(first_stage), np.asarray(logits, np.float64), grades, ideal)
 
 
 def _check(positive: int, negative: int) -> None:
     if not positive or not negative:
-        raise NothingJudged(
-            f"{positive} relevant and {negative} other candidates: a calibration needs both; give judgements (--qrels)"
+        raise TooFewJudgements(
+            f"{positive} relevant and {negative} other candidates: a calibration needs both: pass judgements with "
+            "--qrels"
         )

@@ -1,6 +1,6 @@
-"""The folder of a cross-encoder: which files it holds, and what `reranker.json` says of the model.
+"""The model folder of a cross-encoder: its files, and the settings in `reranker.json`.
 
-model.onnx       input_ids, attention_mask and, if it has them, token_type_ids; one output of logits, (n, 1)
+model.onnx       input_ids, attention_mask and optionally token_type_ids; one output of logits, (n, 1)
 tokenizer.json   of the `tokenizers` library
 config.json      Hugging Face's
 reranker.json    ours; optional
@@ -34,11 +34,11 @@ Precision = Literal["fp32", "int8", "fp16"]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ModelSettings:
-    """What is known of a model beside its weights."""
+    """Settings of a model."""
 
     name: Annotated[str, Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=8)] = DEFAULT_MAX_TOKENS
-    """Of a pair, special tokens included."""
+    """Maximum tokens of a pair, including special tokens."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the reranker in the final score."""
     precision: Precision = "fp32"
@@ -46,13 +46,14 @@ class ModelSettings:
     bound: Bound | None = None
 
     def probability(self, logits: npt.NDArray[np.floating]) -> Floats:
-        """Probability of relevance of each logit, shape (n,): calibrated, or the plain sigmoid."""
+        """Return the probability of relevance of each logit, shape (n,): calibrated, or the plain sigmoid."""
         if self.calibration is None:
             return sigmoid(np.asarray(logits, np.float64))
         return self.calibration.probability(logits)
 
     def upper_bound(self, fused: npt.NDArray[np.floating]) -> Floats:
-        """The highest probability to expect at each normalised fused score, shape (n,); 1 where none was calibrated."""
+        """Return the highest expected probability at each normalised fused score, shape (n,); 1
+        without a fitted bound."""
         if self.bound is None:
             return np.ones(np.asarray(fused).shape, np.float64)
         return self.bound.probability(fused)
@@ -62,17 +63,18 @@ _ADAPTER = TypeAdapter(ModelSettings)
 
 
 def load_settings(folder: Path) -> ModelSettings:
-    """What `folder` says of its model; without a ``reranker.json`` the defaults, cut to what ``config.json`` allows.
+    """Read the settings of `folder`; without ``reranker.json`` the defaults, limited to what ``config.json`` allows.
 
     Raises:
-        ModelFolderError: a needed file is missing, or one of the JSON files is wrong; says where.
+        ModelFolderError: a required file is missing, or a JSON file is invalid; the message says where.
     """
     _check_files(folder)
     config = read_config(folder)
     labels = config.get("num_labels", len(config.get("id2label") or {0: ""}))
     if labels != 1:
         raise ModelFolderError(
-            f"{CONFIG_FILE} in {folder} says num_labels {labels}: a reranker gives one score a pair, so export a model "
+            f"{CONFIG_FILE} in {folder} says num_labels {labels}: a reranker returns one score per pair, so export a "
+            "model "
             f"that was trained with num_labels 1"
         )
     places = config.get("max_position_embeddings")
@@ -86,14 +88,14 @@ def load_settings(folder: Path) -> ModelSettings:
         raise ModelFolderError(f"{SETTINGS_FILE} in {folder} is unusable: {_first_problem(error)}") from error
     if isinstance(places, int) and found.max_tokens > places:
         raise ModelFolderError(
-            f"{SETTINGS_FILE} in {folder} says max_tokens {found.max_tokens}, but the model has places for {places} "
+            f"{SETTINGS_FILE} in {folder} says max_tokens {found.max_tokens}, but the model has {places} positions "
             f"(max_position_embeddings): lower it"
         )
     return found
 
 
 def write_settings(folder: Path, settings: ModelSettings) -> None:
-    """Write `settings` as ``reranker.json`` of `folder`, whole or not at all."""
+    """Write `settings` to ``reranker.json`` of `folder` atomically."""
     text = json.dumps(_ADAPTER.dump_python(settings, mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     fresh = folder / f".{SETTINGS_FILE}.{os.getpid()}"
     try:
@@ -104,24 +106,24 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` as an object.
+    """Read ``config.json`` as an object.
 
     Raises:
-        ModelFolderError: it can't be read, or is no JSON object.
+        ModelFolderError: the file is unreadable or not a JSON object.
     """
     try:
         found = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"{CONFIG_FILE} in {folder} is unusable: {error}") from error
     if not isinstance(found, dict):
-        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is no JSON object")
+        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is not a JSON object")
     return found
 
 
 def _check_files(folder: Path) -> None:
     needed = (MODEL_FILE, TOKENIZER_FILE, CONFIG_FILE)
     if not folder.is_dir():
-        raise ModelFolderError(f"there is no folder {folder}: name one with {', '.join(needed)}")
+        raise ModelFolderError(f"there is no folder {folder}: expected one with {', '.join(needed)}")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise ModelFolderError(

@@ -1,4 +1,4 @@
-"""Every error of the server leaves as an RFC 9457 problem document."""
+"""Error responses: every error of the server becomes an RFC 9457 problem document."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _SHOWN = 120
 
 
 class InvalidInput(RerankerError):
-    """The caller sent something unusable."""
+    """The request's content is invalid."""
 
 
 class MalformedRequest(RerankerError):
-    """Not JSON."""
+    """The body is not JSON."""
 
 
 class UnsupportedMedia(RerankerError):
-    """Not declared as JSON."""
+    """The body is not declared as JSON."""
 
 
 class NotAuthenticated(RerankerError):
-    """No key, or a wrong one."""
+    """The key is missing or wrong."""
 
 
 _KINDS: dict[type[RerankerError], tuple[int, str, str]] = {
@@ -45,16 +45,16 @@ _KINDS: dict[type[RerankerError], tuple[int, str, str]] = {
 
 
 def from_validation(error: ValidationError) -> RerankerError:
-    """Pydantic's first finding, with its place and value, as an error of ours."""
+    """Return Pydantic's first finding, with its place and value, as one of our errors."""
     found = error.errors(include_url=False)
     first = found[0]
     if first["type"] == "json_invalid":
         return MalformedRequest(f"the body is not valid JSON: {first['msg']}")
-    # the names of a union's branches are ours, not the caller's
+    # the names of a union's branches are internal
     where = ".".join(str(part) for part in first["loc"] if part not in {"str", "Document"})
     message = first["msg"].removeprefix("Value error, ")
     if first["loc"] and first["loc"][-1] in {"str", "Document"}:
-        message = 'expected is a text, or {"text": a text}'
+        message = 'expected a string, or {"text": a string}'
     if first["type"] != "missing":
         message += f" (got {shorten(first['input'])})"
     more = len({item["loc"] for item in found}) - 1
@@ -62,7 +62,7 @@ def from_validation(error: ValidationError) -> RerankerError:
 
 
 def shorten(value: object) -> str:
-    """A value as an error message shows it: its repr, cut."""
+    """Return the truncated repr of a value for an error message."""
     # the repr of a large list would itself be large
     if isinstance(value, list | dict) and len(value) > 20:
         return f"{type(value).__name__} of {len(value)}"
@@ -71,7 +71,7 @@ def shorten(value: object) -> str:
 
 
 def respond(status: int, kind: str, title: str, detail: str) -> Response:
-    """A problem document as a response."""
+    """Return a problem document as a response."""
     body = {"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": detail}
     response = Response(json.dumps(body, ensure_ascii=False), status=status, content_type="application/problem+json")
     if status == 401:
@@ -98,8 +98,8 @@ def install(app: Flask) -> None:
     def _http(error: HTTPException) -> Response:
         status = error.code or 500
         details = {
-            404: "no such address: POST /v1/rerank or /rerank; GET /healthz, /readyz, /metrics, /info",
-            405: "this address does not take that method",
+            404: "unknown path: use POST /v1/rerank or /rerank; GET /healthz, /readyz, /metrics, /info",
+            405: "this path does not support that method",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_RERANKER_MAX_BODY_BYTES): "
             f"send fewer or shorter documents",
         }
@@ -111,4 +111,4 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(500)
     def _crash(error: Exception) -> Response:
-        return respond(500, "internal-error", "Internal error", "a defect of the reranker; see its log")
+        return respond(500, "internal-error", "Internal error", "a bug in the reranker; see its log")

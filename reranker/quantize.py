@@ -1,8 +1,8 @@
-"""Smaller twins of a cross-encoder: int8 for CPUs, fp16 for GPUs. Needs the extra ``convert`` (onnx).
+"""Quantisation: smaller copies of a cross-encoder, int8 for CPUs, fp16 for GPUs. Needs the extra ``convert`` (onnx).
 
-int8: weights once, per output channel; activations while it runs, one scale a batch and tensor. The trap is that
-AVX2 and AVX-512 without VNNI multiply u8 activations by s8 weights into 16 bits, two products at a time, which
-saturates (255 * 127 * 2 > 32767) and so ruins scores silently. Two ways around it, the same on every CPU:
+int8: weights are quantised once, per output channel; activations at run time, with one scale per batch and tensor.
+AVX2 and AVX-512 without VNNI multiply u8 activations by s8 weights into 16 bits, two products at a time, which can
+saturate (255 * 127 * 2 > 32767) and then corrupts scores silently. Two ways around it, the same on every CPU:
 
 * ``reduced``: weights in 7 bits (-64..64): no sum can saturate, and the fast instructions stay. The default.
 * ``u8``: unsigned weights in all 8 bits; ONNX Runtime then widens to 16 bits first, which is slower.
@@ -40,20 +40,20 @@ def quantize_int8(
     embeddings: bool = False,
     keep_last_layers: int = 0,
 ) -> None:
-    """Write `target` (a folder that does not exist yet) as the int8 twin of the model folder `source`.
+    """Write `target` (a folder that does not exist yet) as the int8 copy of the model folder `source`.
 
-    What is not a layer's (pooler, classifier) keeps its precision: it costs no time and decides the score.
+    Nodes outside the layers (pooler, classifier) keep their precision: they cost little time and decide the score.
 
     Args:
         source: an fp32 model's folder.
-        target: appears whole or not at all; the other files of `source` come along, the calibration too.
-        weights: how saturation is avoided.
-        embeddings: quantise the word embeddings too: half the file, no faster, a little worse.
-        keep_last_layers: so many of the last layers stay as they are.
+        target: created atomically; the other files of `source` are copied, including the calibration.
+        weights: how to avoid saturation.
+        embeddings: also quantise the word embeddings: half the size, no faster, slightly worse.
+        keep_last_layers: number of last layers to leave in fp32.
 
     Raises:
         ConfigurationError: the extra is not installed, or `target` exists.
-        ModelFolderError: `source` is no fp32 model's folder, or its layers can't be told apart.
+        ModelFolderError: `source` is not an fp32 model, or its layers can't be identified.
     """
     try:
         from onnxruntime.quantization import (  # type: ignore[import-untyped,unused-ignore]
@@ -63,13 +63,14 @@ def quantize_int8(
     except ImportError as error:
         raise _missing_extra() from error
     with _twin(source, target, "int8") as (model, fresh):
-        # not every exporter names its nodes, and the list of what to quantise is of names
+        # not every exporter names its nodes, and the nodes to quantise are listed by name
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"node_{number}"
         chosen = _nodes(model, source, embeddings, keep_last_layers)
         root = logging.getLogger()
         level = root.level
-        root.setLevel(logging.ERROR)  # it advises, through the root logger, to optimise first: a session does that
+        # it logs the advice to optimise first through the root logger; a session does that anyway
+        root.setLevel(logging.ERROR)
         try:
             quantize_dynamic(
                 model,
@@ -85,13 +86,13 @@ def quantize_int8(
 
 
 def convert_fp16(source: Path, target: Path) -> None:
-    """Write `target` (a folder that does not exist yet) as the fp16 twin of the fp32 model folder `source`, for GPUs.
+    """Write `target` (a folder that does not exist yet) as the fp16 copy of the fp32 model folder `source`, for GPUs.
 
-    Weights and arithmetic become fp16; inputs and outputs keep their types. On a CPU it is slower than fp32.
+    Weights and arithmetic become fp16; inputs and outputs keep their types. It is slower than fp32 on a CPU.
 
     Raises:
         ConfigurationError: the extra is not installed, or `target` exists.
-        ModelFolderError: `source` is no fp32 model's folder.
+        ModelFolderError: `source` is not the folder of an fp32 model.
     """
     try:
         import onnx  # type: ignore[import-untyped,unused-ignore]
@@ -106,7 +107,7 @@ def convert_fp16(source: Path, target: Path) -> None:
 
 @contextmanager
 def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[Any, Path]]:
-    """The model of `source`, and a folder for its twin that becomes `target` once the block is through."""
+    """Yield the model of `source` and a temporary folder that becomes `target` at the end of the block."""
     try:
         import onnx
     except ImportError as error:
@@ -117,7 +118,7 @@ def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[An
     if settings.precision != "fp32":
         raise ModelFolderError(f"{SETTINGS_FILE} in {source} says {settings.precision}: convert from the fp32 model")
     if target.exists():
-        raise ConfigurationError(f"{target} exists: remove it to convert anew")
+        raise ConfigurationError(f"{target} exists: remove it to convert again")
     try:
         model = onnx.load(source / MODEL_FILE)
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:
@@ -128,7 +129,7 @@ def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[An
         fresh = Path(scratch) / "model"
         fresh.mkdir()
         for path in source.iterdir():
-            # weights outside model.onnx lie in files named after it
+            # external weights lie in files named after model.onnx
             if path.is_file() and not path.name.startswith((MODEL_FILE, ".")):
                 shutil.copyfile(path, fresh / path.name)
         yield model, fresh
@@ -137,7 +138,7 @@ def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[An
 
 
 def _nodes(model: Any, source: Path, embeddings: bool, keep_last_layers: int) -> list[str]:
-    """Names of the nodes to quantise: multiplications by a constant matrix, within the layers."""
+    """Return the names of the nodes to quantise: multiplications by a constant matrix within the layers."""
     constants = {tensor.name for tensor in model.graph.initializer}
     layers: dict[str, int | None] = {}
     tables: list[str] = []
@@ -152,7 +153,7 @@ def _nodes(model: Any, source: Path, embeddings: bool, keep_last_layers: int) ->
     if not layers or (keep_last_layers and not numbers):
         raise ModelFolderError(
             f"{MODEL_FILE} in {source}: {'its nodes do not say which layer they are of' if layers else 'nothing to do'}"
-            f" ({len(layers)} multiplications by weights found): export it anew, or keep no layers"
+            f" ({len(layers)} multiplications by weights found): export it again, or keep no layers"
         )
     last = max(numbers, default=0) - keep_last_layers
     chosen = [name for name, number in layers.items() if not numbers or (number is not None and number <= last)]
@@ -162,7 +163,7 @@ def _nodes(model: Any, source: Path, embeddings: bool, keep_last_layers: int) ->
 def _need_opset(model: Any, source: Path) -> None:
     opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
     if opset < _OPSET:
-        raise ModelFolderError(f"{MODEL_FILE} in {source} is of opset {opset}: export it with {_OPSET} or later")
+        raise ModelFolderError(f"{MODEL_FILE} in {source} has opset {opset}: export it with {_OPSET} or later")
 
 
 def _missing_extra() -> ConfigurationError:

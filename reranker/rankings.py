@@ -1,7 +1,7 @@
-"""What is reranked offline: queries with their candidates, as JSON Lines; and judgements in BEIR's form.
+"""Input of offline reranking: queries with candidates as JSON Lines, and judgements in BEIR format.
 
-A line is ``{"query_id", "query", "candidates": [{"id", "text", "score", "label"?}]}``: `score` is the first stage's
-(the fused one), `label` what somebody said of the candidate (above 0: relevant), where anybody did.
+A line is ``{"query_id", "query", "candidates": [{"id", "text", "score", "label"?}]}``. `score` is the fused score of
+the first stage; `label` is a judgement of the candidate (above 0: relevant) and may be absent.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SHAPE = '{"query_id": "1", "query": "...", "candidates": [{"id": "a", "text": "
 
 
 class DataError(RerankerError):
-    """A file of candidates or judgements can't be used; names the file, the line and what was expected."""
+    """A file of candidates or judgements is unusable; the message names the file, the line and the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage that the first stage found; `label` is None where nobody judged it."""
+    """A passage found by the first stage; `label` is None without a judgement."""
 
     id: str
     text: str
@@ -34,11 +34,25 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A query and its candidates, best first as the first stage has them."""
+    """A query and its candidates in the order of the first stage, best first."""
 
     query_id: str
     query: str
     candidates: tuple[Candidate, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts of the candidates."""
+        return [item.text for item in self.candidates]
+
+    @property
+    def scores(self) -> list[float]:
+        """Scores of the first stage."""
+        return [item.score for item in self.candidates]
+
+    def first(self, depth: int) -> Ranking:
+        """Return the ranking cut at `depth` candidates."""
+        return replace(self, candidates=self.candidates[:depth])
 
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -46,32 +60,32 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 
 def open_text(path: Path, mode: str = "rt") -> IO[str]:
-    """A text file, gzip-compressed where its name says so."""
+    """Open a text file, gzip-compressed if its name says so."""
     if path.suffix == ".gz":
         return cast(IO[str], gzip.open(path, mode, encoding="utf-8"))
     return cast(IO[str], path.open(mode.replace("t", ""), encoding="utf-8"))
 
 
 def read_rankings(path: Path) -> list[Ranking]:
-    """All queries of a file that have a candidate.
+    """Return all queries of a file that have a candidate.
 
     Raises:
-        DataError: no such file, a line that is none of ours, the same query twice, or no query at all.
+        DataError: the file is missing or empty, a line has another form, or a query occurs twice.
     """
     found: dict[str, Ranking] = {}
     for number, row in json_lines(path):
         ranking = _ranking(row, path, number)
         if ranking.query_id in found:
-            raise DataError(f"{path} line {number}: the query id {ranking.query_id!r} came already")
+            raise DataError(f"{path} line {number}: the query id {ranking.query_id!r} occurs twice")
         if ranking.candidates:
             found[ranking.query_id] = ranking
     if not found:
-        raise DataError(f"{path}: no query in it has candidates. Expected is, one a line: {_SHAPE}")
+        raise DataError(f"{path}: no query has candidates. Expected, one per line: {_SHAPE}")
     return list(found.values())
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
-    """Write the file, whole or not at all; how many queries there were."""
+    """Write the file atomically; return the number of queries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part") if path.suffix != ".gz" else path.with_name(f".part.{path.name}")
     count = 0
@@ -84,7 +98,7 @@ def write_rankings(path: Path, rankings: Iterable[Ranking]) -> int:
 
 
 def to_line(ranking: Ranking) -> str:
-    """The JSON of a query, with its line end."""
+    """Return the JSON of a query, including the newline."""
     candidates = [
         {"id": item.id, "text": item.text, "score": round(item.score, 6)}
         | ({} if item.label is None else {"label": item.label})
@@ -95,14 +109,16 @@ def to_line(ranking: Ranking) -> str:
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Judgements: ``query-id``, ``corpus-id``, ``score`` between white space, or TREC's four columns.
+    """Read judgements: ``query-id``, ``corpus-id``, ``score`` separated by white space, or TREC's four columns.
 
     Raises:
-        DataError: no such file, or a row of another form (a header is passed over).
+        DataError: the file is missing, or a row has another form (a header is skipped).
     """
     found: dict[str, dict[str, int]] = {}
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file of judgements (query-id, corpus-id, score between tabs)")
+        raise DataError(
+            f"{path}: the file of judgements does not exist (query-id, corpus-id, score, separated by tabs)"
+        )
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             columns = line.split("\t") if "\t" in line else line.split()
@@ -115,17 +131,17 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 if number == 1:
                     continue
                 raise DataError(
-                    f"{path} line {number}: {line.strip()[:80]!r} is no judgement; expected are query-id, corpus-id "
-                    "and a score between tabs"
+                    f"{path} line {number}: {line.strip()[:80]!r} is not a judgement; expected query-id, corpus-id "
+                    "and a score, separated by tabs"
                 ) from error
             found.setdefault(query.strip(), {})[document.strip()] = grade
     if not found:
-        raise DataError(f"{path}: it holds no judgement")
+        raise DataError(f"{path}: it contains no judgement")
     return found
 
 
 def qrels_of(rankings: Iterable[Ranking]) -> dict[str, dict[str, int]]:
-    """Judgements as the candidates' own labels have them, of the queries with at least one label."""
+    """Return the candidates' own labels as judgements, for queries with at least one label."""
     found: dict[str, dict[str, int]] = {}
     for ranking in rankings:
         judged = {item.id: round(item.label) for item in ranking.candidates if item.label is not None}
@@ -134,8 +150,8 @@ def qrels_of(rankings: Iterable[Ranking]) -> dict[str, dict[str, int]]:
     return found
 
 
-def with_labels(rankings: Iterable[Ranking], qrels: Qrels) -> list[Ranking]:
-    """The same with a label for each judged candidate."""
+def add_labels(rankings: Iterable[Ranking], qrels: Qrels) -> list[Ranking]:
+    """Return the rankings with a label for each judged candidate."""
     return [
         replace(
             ranking,
@@ -151,9 +167,9 @@ def with_labels(rankings: Iterable[Ranking], qrels: Qrels) -> list[Ranking]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers from 1 and what each line holds. Raises DataError."""
+    """Yield line numbers from 1 and the parsed content of each line. Raises DataError."""
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Expected is, one a line: {_SHAPE}")
+        raise DataError(f"{path}: the file does not exist. Expected, one per line: {_SHAPE}")
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -177,7 +193,7 @@ def _ranking(row: Any, path: Path, number: int) -> Ranking:
         )
         return Ranking(str(row["query_id"]), _text(row["query"]), candidates)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} line {number}: {error!r}. Expected is: {_SHAPE}") from error
+        raise DataError(f"{path} line {number}: {error!r}. Expected: {_SHAPE}") from error
 
 
 def _text(value: Any) -> str:

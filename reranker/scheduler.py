@@ -1,11 +1,11 @@
-"""Many callers, one model: their pairs gathered into common batches, in a bounded queue that says no in time.
+"""Micro-batching scheduler: joins the pairs of concurrent callers into batches, with a bounded queue.
 
-* Continuous: after each batch the next is put together anew from all that waits, so a newcomer joins at once.
-* Fair: a call is overtaken only by later, smaller ones, and by no more work than it brings itself; a newcomer is not
-  put in front of a call that it would make late. (Each call's turn is the work served when it came plus its own: the
-  finishing tags of self-clocked fair queueing, S. J. Golestani, INFOCOM 1994, a call being a flow of its own.)
-* Early: a call that could not be answered in its time is refused when it comes, before anything is computed. What
-  became late all the same is dropped before it is computed.
+* Continuous: each batch is composed from all waiting work, so that a new call joins at once.
+* Fair: a call is overtaken only by later, smaller calls, and by no more work than its own; a new call is never put
+  before a call that it would make late. (A call's turn is the work served at its arrival plus its own work: the
+  finishing tags of self-clocked fair queueing, S. J. Golestani, INFOCOM 1994, each call being a flow of its own.)
+* Early: a call that can't be answered in time is rejected on arrival, before anything is computed. A call that becomes
+  late anyway is dropped before it is computed.
 """
 
 from __future__ import annotations
@@ -16,57 +16,42 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from reranker import telemetry
-from reranker.batching import by_length, fits
-from reranker.cross_encoder import Logits, Scored
+from reranker.cross_encoder import CrossEncoder, Logits, ScoringResult
 from reranker.errors import DeadlinePassed, InferenceError, Overloaded, RerankerError, TextTooLong
-from reranker.tokenizing import Pair, Tokenized
+from reranker.runtime.batching import by_length, fits
+from reranker.runtime.tokenizing import Pair, TokenizedPairs
 
 log = logging.getLogger(__name__)
 
 MAX_PAIRS = 4096
 GATHER_MS = 2.0
 PADDING_SHARE = 0.25
-"""Of a batch's token budget that may be padding, for the sake of gathering."""
+"""Share of a batch's token budget that may be padding in favour of fuller batches."""
 CAUTION = 2.0
-"""Mean deviations on top of the mean time that a token takes: as V. Jacobson reckons round trips (SIGCOMM 1988)."""
+"""Mean deviations added to the mean time per token, as in V. Jacobson's round-trip estimator (SIGCOMM 1988)."""
 _GAIN = 0.2
-"""Share of the newest value in the moving averages."""
-
-
-class Model(Protocol):
-    """What the scheduler needs of a `CrossEncoder`."""
-
-    max_tokens: int
-    batch_tokens: int
-    tokens_per_second: float
-
-    def tokenize(
-        self, query: str, documents: Sequence[str], *, max_document_tokens: int | None = None
-    ) -> Tokenized: ...
-
-    def infer(self, pairs: Sequence[Pair]) -> Logits: ...
+"""Weight of the newest value in the moving averages."""
 
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """One caller's pairs. Everything but `done` is read and written under the scheduler's lock."""
+    """One caller's pairs. All fields but `done` are accessed under the scheduler's lock."""
 
     count: int
     deadline: float
     tokens: float
-    """That are still to be computed; a guess until `pairs` is there."""
+    """Tokens still to be computed; an estimate until `pairs` is set."""
     turn: float
     number: int
     pairs: list[Pair] = field(default_factory=list)
     todo: list[int] = field(default_factory=list)
-    """Indices of the pairs that no batch has taken yet, longest first."""
+    """Indices of the pairs that are in no batch yet, longest first."""
     left: int = 0
-    """Pairs without a logit."""
+    """Number of pairs without a logit."""
     logits: Logits = field(default_factory=lambda: np.empty(0, np.float32))
     queued_at: float = 0.0
     finished_at: float = 0.0
@@ -76,15 +61,15 @@ class _Call:
 
 
 class MicroBatcher:
-    """Shares one model between threads. Make it after a fork, never before; `close` it when done."""
+    """Shares one model between threads. Create it after a fork, never before; call `close` at the end."""
 
-    def __init__(self, model: Model, *, gather_ms: float = GATHER_MS, max_pairs: int = MAX_PAIRS) -> None:
-        """Start the one thread that runs the model.
+    def __init__(self, model: CrossEncoder, *, gather_ms: float = GATHER_MS, max_pairs: int = MAX_PAIRS) -> None:
+        """Start the thread that runs the model.
 
         Args:
-            model: a `CrossEncoder`; nobody else should use it meanwhile.
-            gather_ms: how long a batch that is not full waits for other callers.
-            max_pairs: that may wait.
+            model: a `CrossEncoder`, for exclusive use.
+            gather_ms: milliseconds that a batch that is not full waits for other callers.
+            max_pairs: maximum number of waiting pairs.
         """
         self._model = model
         self._gather_s = gather_ms / 1000
@@ -109,21 +94,18 @@ class MicroBatcher:
         timeout_s: float,
         max_document_tokens: int | None = None,
         truncate: bool = True,
-    ) -> Scored:
-        """Score `documents` against `query` among other callers' work.
+    ) -> ScoringResult:
+        """Score `documents` against `query`, in batches shared with other callers.
 
         Args:
-            query: as `CrossEncoder.score`.
-            documents: likewise.
-            timeout_s: how long the caller waits, tokenising included.
-            max_document_tokens: as `CrossEncoder.score`.
-            truncate: False: raise where something had to be cut.
+            timeout_s: seconds that the caller waits, including tokenising.
+            truncate: False: raise if a text had to be cut.
 
         Raises:
-            Overloaded: it would not be done in time, or too much waits already; nothing was computed.
-            DeadlinePassed: the time was up.
+            Overloaded: it can't be done in time, or the queue is full; nothing was computed.
+            DeadlinePassed: the time ran out.
             InferenceError: the model failed on these pairs, or the scheduler is closed.
-            TextTooLong: something had to be cut, and `truncate` is False.
+            TextTooLong: a text had to be cut, and `truncate` is False.
         """
         try:
             scored = self._score(query, documents, timeout_s, max_document_tokens, truncate)
@@ -141,7 +123,7 @@ class MicroBatcher:
         return scored
 
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Take nothing new, finish what waits for up to `timeout_s`, end the thread. What is left then fails."""
+        """Reject new calls, finish waiting ones for up to `timeout_s` seconds, stop the thread; the rest fail."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -153,28 +135,28 @@ class MicroBatcher:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes calls."""
+        """Return whether the scheduler accepts calls."""
         return self._thread.is_alive() and not self._closing
 
     @property
     def pending_pairs(self) -> int:
-        """Pairs that are admitted and not yet taken by a batch."""
+        """Number of admitted pairs that are in no batch yet."""
         with self._changed:
             return self._pending()
 
     @property
     def tokens_per_second(self) -> float:
-        """Throughput of late, as the scheduler reckons with it."""
+        """Recent throughput, as the scheduler's estimates use it."""
         return 1 / self._token_s
 
     @property
     def _pace(self) -> float:
-        """Seconds that a token takes, if things don't go well."""
+        """Return a cautious estimate of the seconds per token."""
         return self._token_s + CAUTION * self._deviation_s
 
     def _score(
         self, query: str, documents: Sequence[str], timeout_s: float, max_document_tokens: int | None, truncate: bool
-    ) -> Scored:
+    ) -> ScoringResult:
         deadline = time.monotonic() + timeout_s
         call = self._admit(len(documents), deadline, timeout_s)
         try:
@@ -182,14 +164,15 @@ class MicroBatcher:
             if not truncate and (found.truncated or found.query_truncated):
                 what = "the query" if found.query_truncated else f"{found.truncated} of {len(documents)} documents"
                 raise TextTooLong(
-                    f"{what} would have to be cut to fit {self._model.max_tokens} tokens a pair: shorten it, or allow "
+                    f"{what} would have to be cut to fit {self._model.max_tokens} tokens a pair: shorten the text, or "
+                    "allow "
                     f"truncation"
                 )
             if found.pairs:
                 self._enqueue(call, found)
                 call.done.wait(max(0.0, deadline - time.monotonic()))
         finally:
-            # whatever happened, nothing of this call may stay in the queue
+            # on every exit path, nothing of this call may stay in the queue
             with self._changed:
                 self._remove(call)
                 self._changed.notify_all()
@@ -197,11 +180,11 @@ class MicroBatcher:
             raise call.error
         if call.left:
             raise DeadlinePassed(
-                f"{call.count - call.left} of {call.count} pairs were scored when the {timeout_s * 1000:.0f} ms were "
-                f"up: allow more time, or send fewer documents"
+                f"{call.count - call.left} of {call.count} pairs were scored within {timeout_s * 1000:.0f} ms: "
+                f"allow more time, or send fewer documents"
             )
         waited = call.finished_at - call.queued_at - call.compute_s
-        return Scored(
+        return ScoringResult(
             call.logits,
             found.truncated,
             found.milliseconds,
@@ -214,23 +197,24 @@ class MicroBatcher:
     def _admit(self, count: int, deadline: float, timeout_s: float) -> _Call:
         with self._changed:
             if not self.alive:
-                raise InferenceError("the reranker's scheduler has ended: start it again")
+                raise InferenceError("the reranker's scheduler has stopped: restart the reranker")
             pending = self._pending()
             if self._calls and pending + count > self._max_pairs:
                 seconds = (pending + count - self._max_pairs) * self._pair_tokens * self._token_s
                 raise Overloaded(
-                    f"{pending} pairs wait, {count} more would be over the limit of {self._max_pairs}: ask again later",
+                    f"{pending} pairs are waiting, {count} more would exceed the limit of {self._max_pairs}: retry "
+                    "later",
                     retry_after_s=max(0.1, seconds),
                 )
             tokens = count * self._pair_tokens
             call = _Call(count, deadline, tokens, self._served + tokens, next(self._numbers), left=count)
-            ahead = self._place(call)
+            ahead = self._assign_turn(call)
             seconds = (ahead + tokens) * self._pace
-            # with nothing ahead it is let in whatever the estimate says: that is how a wrong one gets corrected
+            # with an empty queue it is admitted whatever the estimate says: that corrects a wrong estimate
             if ahead and seconds > deadline - time.monotonic():
                 raise Overloaded(
-                    f"{count} pairs would be done in about {seconds * 1000:.0f} ms, and the call waits for "
-                    f"{timeout_s * 1000:.0f} ms: ask again later, allow more time, or send fewer documents",
+                    f"{count} pairs would take about {seconds * 1000:.0f} ms, and the call's timeout is "
+                    f"{timeout_s * 1000:.0f} ms: retry later, allow more time, or send fewer documents",
                     retry_after_s=max(0.1, seconds - timeout_s),
                 )
             self._calls.append(call)
@@ -238,8 +222,8 @@ class MicroBatcher:
             telemetry.PENDING.set(pending + count)
             return call
 
-    def _place(self, call: _Call) -> float:
-        """Set the call's turn behind all that it would make late; returns the tokens in front of it."""
+    def _assign_turn(self, call: _Call) -> float:
+        """Set the call's turn behind all calls that it would make late; return the number of tokens ahead of it."""
         now, ahead, passed = time.monotonic(), float(self._running_tokens), 0.0
         for other in self._calls:
             passed += other.tokens
@@ -249,7 +233,7 @@ class MicroBatcher:
                 ahead = self._running_tokens + passed
         return ahead
 
-    def _enqueue(self, call: _Call, found: Tokenized) -> None:
+    def _enqueue(self, call: _Call, found: TokenizedPairs) -> None:
         lengths = [len(pair) for pair in found.pairs]
         with self._changed:
             self._pair_tokens += _GAIN * (found.tokens / len(lengths) - self._pair_tokens)
@@ -283,7 +267,7 @@ class MicroBatcher:
                 self._fail_all("the reranker's thread has ended: see the log")
 
     def _next_batch(self) -> list[tuple[_Call, int]] | None:
-        """Wait for work, and take a batch of it out of the queue; None when there will be no more."""
+        """Wait for work and take a batch out of the queue; None after `close`."""
         with self._changed:
             while not (ready := [call for call in self._calls if call.todo]):
                 if self._closing and not self._calls:
@@ -335,12 +319,12 @@ class MicroBatcher:
         try:
             logits = self._model.infer([call.pairs[index] for call, index in batch])
         except InferenceError as error:
-            self._compute_apart(batch, error)
+            self._compute_separately(batch, error)
             return
         seconds = time.monotonic() - began
         tokens = sum(len(call.pairs[index]) for call, index in batch)
         with self._changed:
-            # a batch of few tokens says little of what a full one takes
+            # a small batch says little about the time of a full one
             gain = _GAIN * min(1.0, tokens / self._model.batch_tokens)
             off = seconds / tokens - self._token_s
             self._token_s += gain * off
@@ -357,8 +341,10 @@ class MicroBatcher:
                     call.done.set()
         telemetry.PAIRS.labels("scored").inc(len(batch))
 
-    def _compute_apart(self, batch: list[tuple[_Call, int]], error: InferenceError) -> None:
-        """After a failure: each caller's pairs by themselves, so that only those learn of it whom it concerns."""
+    def _compute_separately(self, batch: list[tuple[_Call, int]], error: InferenceError) -> None:
+        """Compute each caller's pairs separately after a failure, so that the error reaches only the calls that caused
+        it.
+        """
         shares: dict[int, list[tuple[_Call, int]]] = {}
         for call, index in batch:
             shares.setdefault(call.number, []).append((call, index))

@@ -1,4 +1,4 @@
-"""Bodies of requests, in the forms that callers of Cohere, Jina and text-embeddings-inference send."""
+"""Request bodies, in the forms of Cohere, Jina and text-embeddings-inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Query = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Document(BaseModel):
-    """A document as an object; other fields than its text are not read."""
+    """A document as an object; fields other than `text` are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -23,23 +23,23 @@ class _Request(BaseModel):
 
     query: Query
     timeout_ms: Annotated[int, Field(ge=1)] | None = None
-    """Ours: how long the caller waits."""
+    """Our extension: milliseconds that the caller waits."""
 
     @field_validator("query")
     @classmethod
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("the query is blank: send some words")
+            raise ValueError("the query is blank: send a query with words")
         return value
 
     @property
     def unused(self) -> list[str]:
-        """Names of fields that were sent and are not read here."""
+        """Names of fields in the request that are ignored."""
         return sorted(self.model_extra or {})
 
 
 class RerankRequest(_Request):
-    """``POST /v1/rerank`` of Cohere and Jina."""
+    """Body of Cohere's and Jina's ``POST /v1/rerank``."""
 
     model: str | None = None
     documents: Annotated[list[str | Document], Field(min_length=1)]
@@ -49,18 +49,18 @@ class RerankRequest(_Request):
 
 
 class TeiRequest(_Request):
-    """``POST /rerank`` of text-embeddings-inference."""
+    """Body of text-embeddings-inference's ``POST /rerank``."""
 
     texts: Annotated[list[str], Field(min_length=1)]
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
-    """False: an error where something had to be cut. Not given: it is cut."""
+    """False: raise an error if a text had to be cut. None: cut it."""
     truncation_direction: str = "Right"
 
     @field_validator("truncation_direction")
     @classmethod
     def _only_right(cls, value: str) -> str:
         if value.lower() != "right":
-            raise ValueError("only 'Right' is known here: the end of a text is cut")
+            raise ValueError("only 'Right' is supported: the end of a text is cut")
         return value

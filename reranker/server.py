@@ -1,4 +1,4 @@
-"""The HTTP application: `/v1/rerank` as Cohere and Jina speak it, `/rerank` as text-embeddings-inference does."""
+"""The HTTP application: `/v1/rerank` compatible with Cohere and Jina, `/rerank` with text-embeddings-inference."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pydantic import BaseModel, ValidationError
 
 from reranker import problems, telemetry
 from reranker.config import ServerSettings
-from reranker.cross_encoder import CrossEncoder, Scored
-from reranker.loopback import is_loopback
+from reranker.cross_encoder import CrossEncoder, ScoringResult
 from reranker.problems import InvalidInput, NotAuthenticated, UnsupportedMedia
+from reranker.runtime.loopback import is_loopback
 from reranker.scheduler import MicroBatcher
 from reranker.schemas import Document, RerankRequest, TeiRequest
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _OPEN = frozenset({"healthz", "readyz"})
-"""What needs no key."""
+"""Endpoints that need no key."""
 _LONGEST = 10
-"""A request may ask for so many times the default timeout."""
+"""Largest timeout of a request, as a multiple of the default timeout."""
 
 
 def create_app(settings: ServerSettings, model: CrossEncoder, batcher: MicroBatcher) -> Flask:
-    """The WSGI application around `batcher`, which runs `model`."""
+    """Create the WSGI application around `batcher`, which runs `model`."""
     app = Flask("reranker", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["reranker"] = batcher
@@ -50,7 +50,7 @@ def create_app(settings: ServerSettings, model: CrossEncoder, batcher: MicroBatc
         seconds = time.perf_counter() - g.started
         route = request.url_rule.rule if request.url_rule else "unknown"
         telemetry.REQUEST.labels(route, str(response.status_code)).observe(seconds)
-        scored: Scored | None = g.get("scored")
+        scored: ScoringResult | None = g.get("scored")
         if scored is not None:
             _write_timings(response, scored, seconds * 1000)
         return response
@@ -61,11 +61,11 @@ def create_app(settings: ServerSettings, model: CrossEncoder, batcher: MicroBatc
 
 
 def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batcher: MicroBatcher) -> None:
-    def score(query: str, documents: Sequence[str], timeout_ms: int | None, **how: Any) -> Scored:
+    def score(query: str, documents: Sequence[str], timeout_ms: int | None, **how: Any) -> ScoringResult:
         if len(documents) > settings.max_documents:
             raise InvalidInput(
-                f"{len(documents)} documents, and the limit is {settings.max_documents} "
-                f"(BRAID_RERANKER_MAX_DOCUMENTS): send fewer, or in parts"
+                f"{len(documents)} documents are more than the limit of {settings.max_documents} "
+                f"(BRAID_RERANKER_MAX_DOCUMENTS): send fewer, or several requests"
             )
         most = settings.timeout_ms * _LONGEST
         if timeout_ms is not None and timeout_ms > most:
@@ -77,16 +77,16 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
     @app.post("/v1/rerank")
     @app.post("/v2/rerank")
     def rerank() -> Response:
-        """Cohere's and Jina's form."""
+        """Rerank in Cohere's and Jina's form."""
         body = _read(RerankRequest)
         if body.top_n is not None and body.top_n > settings.max_documents:
             raise InvalidInput(
-                f"top_n: {body.top_n} is more than one request may hold ({settings.max_documents} documents): "
-                f"leave it out to get all"
+                f"top_n: {body.top_n} is more than the limit of {settings.max_documents} documents per request: "
+                f"omit it to get all"
             )
         texts = [item.text if isinstance(item, Document) else item for item in body.documents]
         scored = score(body.query, texts, body.timeout_ms, max_document_tokens=body.max_tokens_per_doc)
-        warnings = [f"the field {name!r} is not read here" for name in body.unused]
+        warnings = [f"the field {name!r} is ignored" for name in body.unused]
         if body.top_n is not None and body.top_n > len(texts):
             warnings.append(f"top_n {body.top_n} is more than the {len(texts)} documents: all are returned")
         probabilities = model.settings.probability(scored.logits)
@@ -110,7 +110,7 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
 
     @app.post("/rerank")
     def rerank_tei() -> Response:
-        """text-embeddings-inference's form."""
+        """Rerank in text-embeddings-inference's form."""
         body = _read(TeiRequest)
         scored = score(body.query, body.texts, body.timeout_ms, truncate=body.truncate is not False)
         values = scored.logits if body.raw_scores else model.settings.probability(scored.logits)
@@ -126,7 +126,7 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
 def _add_operations(app: Flask, settings: ServerSettings, model: CrossEncoder, batcher: MicroBatcher) -> None:
     @app.get("/info")
     def info() -> Response:
-        """What answers here."""
+        """Describe the model and the limits."""
         return _json(
             {
                 "model": model.name,
@@ -145,12 +145,13 @@ def _add_operations(app: Flask, settings: ServerSettings, model: CrossEncoder, b
 
     @app.get("/healthz")
     def healthz() -> Response:
-        """Alive: 503 once the thread that runs the model has ended, so that whoever watches starts it anew."""
-        return _json({"status": "ok"}) if batcher.alive else _json({"status": "the scheduler has ended"}, 503)
+        """Report liveness: 503 once the thread that runs the model has ended, so that a supervisor
+        restarts the server."""
+        return _json({"status": "ok"}) if batcher.alive else _json({"status": "the scheduler has stopped"}, 503)
 
     @app.get("/readyz")
     def readyz() -> Response:
-        """Ready to take work: 503 while the queue is full."""
+        """Report readiness: 503 while the queue is full."""
         pending = batcher.pending_pairs
         ready = batcher.alive and pending < settings.max_queue_pairs
         body = {"ready": ready, "pending_pairs": pending, "tokens_per_second": round(batcher.tokens_per_second)}
@@ -158,14 +159,14 @@ def _add_operations(app: Flask, settings: ServerSettings, model: CrossEncoder, b
 
     @app.get("/metrics")
     def metrics() -> Response:
-        """Prometheus text."""
+        """Return the metrics as Prometheus text."""
         return Response(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
 
 
 def _read(kind: type[_Body]) -> _Body:
     if request.mimetype != "application/json":
         raise UnsupportedMedia(
-            f"Content-Type {request.mimetype!r} is not read here: send JSON as `Content-Type: application/json`"
+            f"Content-Type {request.mimetype!r} is not supported: send JSON as `Content-Type: application/json`"
         )
     try:
         return kind.model_validate_json(request.get_data(cache=False))
@@ -177,14 +178,14 @@ def _json(body: object, status: int = 200) -> Response:
     return Response(json.dumps(body, ensure_ascii=False), status=status, content_type="application/json")
 
 
-def _best_first(scored: Scored, count: int | None) -> list[int]:
-    """Indices by falling logit; equal ones in the order that they came in."""
+def _best_first(scored: ScoringResult, count: int | None) -> list[int]:
+    """Return indices by descending logit; equal ones in the order of the request."""
     order: list[int] = np.argsort(-scored.logits, kind="stable")[:count].tolist()
     return order
 
 
-def _write_timings(response: Response, scored: Scored, total_ms: float) -> None:
-    """The headers of text-embeddings-inference, whole milliseconds, and the same finer as Server-Timing."""
+def _write_timings(response: Response, scored: ScoringResult, total_ms: float) -> None:
+    """Set text-embeddings-inference's timing headers (whole milliseconds) and a more precise Server-Timing."""
     parts = {
         "queue": scored.queue_ms,
         "tokenization": scored.tokenize_ms,
@@ -199,17 +200,19 @@ def _write_timings(response: Response, scored: Scored, total_ms: float) -> None:
 
 
 def _identify(settings: ServerSettings) -> None:
-    """Raises NotAuthenticated for a missing or wrong key; without one, for what a page of another site could send."""
+    """Raise NotAuthenticated for a missing or wrong key; without a key, for what a page of another site could send."""
     if settings.key is None:
         host = request.headers.get("Host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if not is_loopback(name):
             raise NotAuthenticated(
-                f"host {host!r} is not a loopback name; without BRAID_RERANKER_KEY only this machine may ask"
+                f"host {host!r} is not a loopback name; without BRAID_RERANKER_KEY only this machine has access"
             )
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise NotAuthenticated(f"origin {origin!r} is not this service; without BRAID_RERANKER_KEY it may not ask")
+            raise NotAuthenticated(
+                f"origin {origin!r} is not this service; without BRAID_RERANKER_KEY it has no access"
+            )
         return
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     expected = settings.key.get_secret_value()

@@ -1,4 +1,4 @@
-"""Metric names of the reranker, in one documented place. No logic lives here."""
+"""Prometheus metrics of the reranker: the one table of their names, from which docs/metrics.md is made."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -10,8 +10,8 @@ COMPUTE = Histogram("reranker_compute_seconds", "The batches that one call's pai
 CALLS = Counter(
     "reranker_calls_total", "Calls of the scheduler: scored, overloaded, deadline, failed, too_long.", ["outcome"]
 )
-PAIRS = Counter("reranker_pairs_total", "Pairs: scored, or given up (too late, failed).", ["outcome"])
-TRUNCATED = Counter("reranker_truncated_documents_total", "Documents of which something was cut.")
+PAIRS = Counter("reranker_pairs_total", "Pairs: scored, or abandoned (late, failed).", ["outcome"])
+TRUNCATED = Counter("reranker_truncated_documents_total", "Documents that were cut.")
 PENDING = Gauge("reranker_pending_pairs", "Pairs admitted and not yet scored.", multiprocess_mode="livesum")
 BATCH_PAIRS = Histogram("reranker_batch_pairs", "Pairs of a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024))
 BATCH_CALLERS = Histogram(

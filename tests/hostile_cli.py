@@ -1,4 +1,4 @@
-"""`braid` with parsers that do what their files say (`tests.unit.ingest.parse.hostile`), everything else being real."""
+"""`braid` with parsers that do what their files say (`tests.unit.ingest.formats.hostile`), all else real."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 import app.ingest.run
 import app.serving.ingest_process
 from app.cli import main
-from app.ingest.parse import ParserPool
-from tests.unit.ingest.parse.hostile import misbehave
+from app.ingest.formats import ParserPool
+from tests.unit.ingest.formats.hostile import misbehave
 
 if __name__ == "__main__":
     app.ingest.run.ParserPool = partial(ParserPool, parse=misbehave)  # type: ignore[misc, assignment]

@@ -6,8 +6,8 @@ import sys
 from functools import partial
 
 import app.serving.ingest_worker
-from app.ingest.parse import ParserPool
-from tests.unit.ingest.parse.hostile import misbehave
+from app.ingest.formats import ParserPool
+from tests.unit.ingest.formats.hostile import misbehave
 
 if __name__ == "__main__":
     app.serving.ingest_worker.ParserPool = partial(ParserPool, parse=misbehave)  # type: ignore[misc, assignment]

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from app.embedded.ports import ReservedPorts
+from app.dev.ports import ReservedPorts
 
 NO_STORE = "http://127.0.0.1:9"
 """Nothing listens there: probes, embeddings and rerank answer, searches say 503."""
@@ -116,7 +116,7 @@ def running_service(module: str = "app.cli", **settings: str) -> Iterator[Servic
             )
         service = Service(process, port, log)
         try:
-            wait_for(lambda: _answers(service), "the service did not start")
+            wait_for(lambda: answers(service), "the service did not start")
             yield service
         finally:
             process.terminate()
@@ -127,7 +127,8 @@ def running_service(module: str = "app.cli", **settings: str) -> Iterator[Servic
                 process.wait()
 
 
-def _answers(service: Service) -> bool:
+def answers(service: Service) -> bool:
+    """Whether it is up."""
     assert service.process.poll() is None, service.said
     try:
         return httpx2.get(f"{service.url}/healthz", timeout=5, trust_env=False).status_code == 200

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from flask import Flask, Response, request
 
 from app.config import settings
-from app.local.server import Server
+from app.gateway.arrival import Arrivals, trusted_proxies
+from app.server import Server
 
 
 class SlowServer(Server):
@@ -51,15 +52,25 @@ class SlowServer(Server):
                 sum(range(10_000))  # holds the interpreter, as parsing a large body does
             return "done"
 
+        at_work: list[str] = []
+
         @app.post("/v1/search")
         def search() -> str:
+            at_work.append("a search")
             time.sleep(float(request.args["seconds"]))
+            at_work.pop()
             return "done"
 
         @app.get("/large")
         def large() -> Response:
             return Response(b"x" * (64 * 1024 * 1024))
 
+        app.wsgi_app = Arrivals(  # type: ignore[method-assign]
+            app.wsgi_app,
+            trusted_proxies(self.settings.server),
+            [("POST", "/v1/search")],
+            lambda: len(at_work) >= self.settings.limits.concurrency,
+        )
         return app
 
 

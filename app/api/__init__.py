@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out; no logic lives in this package."""
+"""HTTP interface: parse a request, call one use case, render its result."""

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Response
 
 from app.api import schemas
 from app.api.bodies import read_json, scope, services, write_json
+from app.api.endpoint import ApiBlueprint, Endpoint
 from app.gateway.audit import note
+from app.gateway.roles import Role
 
-blueprint = Blueprint("feedback", __name__)
+blueprint = ApiBlueprint("feedback", "search")
 
 
-@blueprint.post("/v1/feedback")
+@blueprint.declare(
+    Endpoint(
+        "POST",
+        "/v1/feedback",
+        schemas.FeedbackRequest,
+        schemas.FeedbackResponse,
+        202,
+        role=Role.FEEDBACK,
+        audit="feedback",
+        problems=(404,),
+    )
+)
 def feedback() -> Response:
-    """Store what the caller says of a result, or of an answer as a whole; stored when the answer comes."""
+    """Judge whether a result, or the answer, was relevant. Stored on response."""
     said = read_json(schemas.FeedbackRequest)
     note(query_id=said.query_id)
     given = services().labels.give(

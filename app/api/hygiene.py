@@ -1,4 +1,4 @@
-"""What every request and answer keeps to, whatever it is about."""
+"""Rules for every request and response, whatever the endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 def install_hygiene(app: Flask) -> None:
-    """Refuse compressed bodies (a small one could become a huge one), and keep answers out of shared caches."""
+    """Reject compressed bodies (a small one could become huge), and keep responses out of shared caches."""
 
     @app.before_request
     def _plain_bodies() -> None:
@@ -18,7 +18,7 @@ def install_hygiene(app: Flask) -> None:
             return
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in {"", "identity"}:
-            raise UnsupportedMedia("Content-Encoding is not read here: send the body uncompressed")
+            raise UnsupportedMedia("Content-Encoding is not supported: send the body uncompressed")
 
     @app.after_request
     def _uncached(response: Response) -> Response:

@@ -1,62 +1,52 @@
-"""``POST /v1/embeddings`` and ``GET /v1/models``, as OpenAI's."""
+"""``POST /v1/embeddings`` and ``GET /v1/models``, compatible with OpenAI."""
 
 from __future__ import annotations
 
 import base64
 
-import numpy as np
-from flask import Blueprint, Response
+from flask import Response
 
 from app.api import schemas
 from app.api.bodies import read_json, services, write_json
-from app.deadline import Deadline
-from app.errors import FieldProblem, InvalidInput
+from app.api.endpoint import ApiBlueprint, Endpoint
 from app.gateway.audit import note
+from app.gateway.roles import Role
 
-blueprint = Blueprint("models", __name__)
+blueprint = ApiBlueprint("models", "models")
 
 _CREATED = 1767225600
-"""OpenAI's clients want a time; the models have none that means anything, so it is the project's first day."""
+"""Creation time of the models: OpenAI's clients require one; ours is the project's first day."""
 
 
-@blueprint.post("/v1/embeddings")
+@blueprint.declare(
+    Endpoint(
+        "POST", "/v1/embeddings", schemas.EmbeddingsRequest, schemas.EmbeddingsResponse, role=Role.SEARCH, audit="embed"
+    )
+)
 def embeddings() -> Response:
-    """Vectors of the service's own embedding model."""
+    """Embed texts, compatible with OpenAI."""
     request = read_json(schemas.EmbeddingsRequest)
-    encoder = services().encoder
-    if request.model is not None and request.model != encoder.name:
-        message = f"model {request.model!r} is not served here; this service has {encoder.name!r}"
-        raise InvalidInput(message, problems=[FieldProblem(("body", "model"), message)])
-    if request.dimensions is not None and request.dimensions != encoder.dimension:
-        message = (
-            f"dimensions {request.dimensions} can't be had: the vectors of {encoder.name} have {encoder.dimension}"
-        )
-        raise InvalidInput(message, problems=[FieldProblem(("body", "dimensions"), message)])
     texts = [request.input] if isinstance(request.input, str) else request.input
     note(texts=len(texts))
-    encode = encoder.encode_queries if request.input_type == "query" else encoder.encode_passages
-    with services().admission.enter(Deadline.after(services().settings.timeout_ms)):
-        vectors = np.asarray(encode(texts), dtype="<f4")
+    found = services().embed.run(texts, request.input_type, model=request.model, dimensions=request.dimensions)
+    as_text = request.encoding_format == "base64"
     items = [
         schemas.EmbeddingItem(
             index=index,
-            embedding=base64.b64encode(vector.tobytes()).decode()
-            if request.encoding_format == "base64"
-            else vector.tolist(),
+            embedding=base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_text else vector.tolist(),
         )
-        for index, vector in enumerate(vectors)
+        for index, vector in enumerate(found.vectors)
     ]
-    tokens = sum(len(encoder.token_offsets(text)) for text in texts)
-    usage = schemas.Usage(prompt_tokens=tokens, total_tokens=tokens)
-    return write_json(schemas.EmbeddingsResponse(data=items, model=encoder.name, usage=usage))
+    usage = schemas.Usage(prompt_tokens=found.tokens, total_tokens=found.tokens)
+    return write_json(schemas.EmbeddingsResponse(data=items, model=found.model, usage=usage))
 
 
-@blueprint.get("/v1/models")
+@blueprint.declare(Endpoint("GET", "/v1/models", answer=schemas.ModelList, role=Role.SEARCH, audit=None))
 def models() -> Response:
-    """The embedding model, and the language model if one is connected."""
+    """List the served models."""
     found = [services().encoder.name]
-    if services().settings.llm_url is not None:
-        found.append(services().settings.llm_model)
+    if services().settings.llm.url is not None:
+        found.append(services().settings.llm.model)
     return write_json(
         schemas.ModelList(data=[schemas.ModelItem(id=name, created=_CREATED, owned_by="braid") for name in found])
     )

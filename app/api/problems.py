@@ -1,4 +1,4 @@
-"""Every error leaves as an RFC 9457 problem document, made in one place."""
+"""Error responses: every error becomes an RFC 9457 problem document, in one place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 120
 
 
 def problem(status: int, kind: str, title: str, detail: str, problems: tuple[FieldProblem, ...] = ()) -> dict[str, Any]:
-    """The body of a problem document."""
+    """Return the body of a problem document."""
     body: dict[str, Any] = {
         "type": f"urn:braid:problem:{kind}",
         "title": title,
@@ -32,7 +32,7 @@ def problem(status: int, kind: str, title: str, detail: str, problems: tuple[Fie
 
 
 def from_error(error: BraidError) -> dict[str, Any]:
-    """A Braid error as a problem document's body."""
+    """Return a Braid error as a problem document's body."""
     body = problem(error.status, error.kind, error.title, error.detail, error.problems)
     if isinstance(error, DocumentRejected):
         body["reason"] = error.reason
@@ -40,15 +40,15 @@ def from_error(error: BraidError) -> dict[str, Any]:
 
 
 def from_validation(error: ValidationError, where: str = "body") -> InvalidInput:
-    """Pydantic's findings with the place and the value of each; text that is no JSON object is a 400."""
+    """Convert Pydantic's findings, with the place and value of each; text that is not a JSON object is a 400."""
     found = error.errors(include_url=False)
     if any(item["type"] == "json_invalid" for item in found):
         return MalformedRequest(f"the {where} is not valid JSON: {found[0]['msg']}")
-    # who sends an object where a bool would do as well is told what is wrong with the object
+    # if an object was sent where a bool is also possible, the problem of the object is reported
     found = [item for item in found if item["loc"][-1:] != ("bool",) or not isinstance(item["input"], dict)]
     problems = []
     for item in found:
-        # a union's branch names are ours, not the caller's
+        # a union's branch names are internal
         loc = tuple(
             part
             for part in item["loc"]
@@ -68,13 +68,13 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
 
 
 def shorten(value: object) -> str:
-    """A value as an error message shows it: its repr, cut."""
+    """Return the truncated repr of a value for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def respond(body: dict[str, Any]) -> Response:
-    """A problem document as a response."""
+    """Return a problem document as a response."""
     response = Response(orjson.dumps(body), status=body["status"], content_type="application/problem+json")
     if body["status"] == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="braid"'
@@ -100,8 +100,8 @@ def install(app: Flask) -> None:
         status = error.code or 500
         title = error.name
         details = {
-            404: "no such address; see /docs for those that exist",
-            405: "this address does not take that method; see /docs",
+            404: "unknown path: see /docs for the existing ones",
+            405: "this path does not support that method: see /docs",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_MAX_BODY_BYTES)",
         }
         response = respond(
@@ -113,5 +113,5 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(500)
     def _crash(error: Exception) -> Response:
-        # the traceback goes to the log; the caller learns the id to ask for
-        return respond(problem(500, "internal-error", "Internal error", "a defect of the service; see its log"))
+        # the traceback goes to the log; the caller gets the id to ask for
+        return respond(problem(500, "internal-error", "Internal error", "a bug in the service; see its log"))

@@ -1,49 +1,41 @@
-"""``POST /v1/rerank``, as Cohere's and Jina's."""
+"""``POST /v1/rerank``, compatible with Cohere and Jina."""
 
 from __future__ import annotations
 
-import numpy as np
-from flask import Blueprint, Response
+from flask import Response
 
 from app.api import schemas
 from app.api.bodies import read_json, services, write_json
-from app.deadline import Deadline
-from app.errors import FieldProblem, InvalidInput, SwitchedOff
+from app.api.endpoint import ApiBlueprint, Endpoint
 from app.gateway.audit import note
+from app.gateway.roles import Role
 
-blueprint = Blueprint("rerank", __name__)
+blueprint = ApiBlueprint("rerank", "models")
 
 
-@blueprint.post("/v1/rerank")
+@blueprint.declare(
+    Endpoint(
+        "POST", "/v1/rerank", schemas.RerankDocumentsRequest, schemas.RerankResponse, role=Role.SEARCH, audit="rerank"
+    )
+)
 def rerank() -> Response:
-    """The caller's own documents by relevance to a query, best first; at equal scores in the order they came."""
+    """Rank your own documents by relevance, compatible with Cohere and Jina. Best first; ties in the order sent."""
     request = read_json(schemas.RerankDocumentsRequest)
-    deadline = Deadline.after(request.timeout_ms or services().settings.timeout_ms)
-    reranker = services().reranker
-    if reranker is None:
-        raise SwitchedOff(
-            "this service has no reranker: name a cross-encoder in BRAID_RERANKER_MODEL or BRAID_RERANKER_URL, "
-            "or take an embedding model that gives vectors for tokens"
-        )
-    if request.model is not None and request.model != reranker.name:
-        message = f"model {request.model!r} is not served here; this service has {reranker.name!r}"
-        raise InvalidInput(message, problems=[FieldProblem(("body", "model"), message)])
     texts = [item if isinstance(item, str) else item.text for item in request.documents]
     note(documents=len(texts))
-    warnings = []
-    if request.top_n is not None and request.top_n > len(texts):
-        warnings.append(f"top_n {request.top_n} is more than the {len(texts)} documents: all are returned")
-    with services().admission.enter(deadline):
-        rated = reranker.score_texts(request.query, texts, deadline)
-    order = np.argsort(-rated.scores, kind="stable")[: request.top_n]
+    ranked = services().rerank.run(
+        request.query, texts, model=request.model, top_n=request.top_n, timeout_ms=request.timeout_ms
+    )
     results = [
         schemas.RerankedDocument(
-            index=index,
-            relevance_score=float(rated.scores[index]),
-            document=schemas.RerankText(text=texts[index]) if request.return_documents else None,
+            index=place,
+            relevance_score=score,
+            document=schemas.RerankText(text=texts[place]) if request.return_documents else None,
         )
-        for index in order.tolist()
+        for place, score in ranked.ranking
     ]
     return write_json(
-        schemas.RerankResponse(model=reranker.name, results=results, truncated=rated.truncated, warnings=warnings)
+        schemas.RerankResponse(
+            model=ranked.model, results=results, truncated=ranked.truncated, warnings=list(ranked.warnings)
+        )
     )

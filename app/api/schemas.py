@@ -1,4 +1,4 @@
-"""The shapes of the answers, and of the requests that no other module owns; OpenAPI is made from these."""
+"""Models of responses, and of requests that no other module owns; OpenAPI is generated from them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.access import ACCESS_FIELDS, AccessChange
+from app.access import ACCESS_FIELDS, RESTRICTIONS, AccessChange
 from app.feedback.ids import PATTERN as QUERY_ID
-from app.passage import LONGEST_READER, MOST_READERS, reader, without_control_characters
-from app.search.request import Integer, IsoDate, Language, Query, Value
+from app.fields import with_fields
+from app.passage import EXTRA_FIELDS, FIELDS
+from app.search.request import Query
 from app.store.query_log import Label
+from app.values import (
+    LONGEST_READER,
+    MOST_READERS,
+    Identifier,
+    Integer,
+    IsoDate,
+    Value,
+    reader,
+)
 
 MAX_RERANKED_DOCUMENTS = 1000
 MAX_DOCUMENT_CHARACTERS = 4 * 1024 * 1024
@@ -18,10 +28,10 @@ Acl = Annotated[
     list[Annotated[str, AfterValidator(reader), Field(min_length=1, max_length=LONGEST_READER)]],
     Field(max_length=MOST_READERS),
 ]
-"""Who may read: groups, ``user:SUB``, ``public``, as they are; empty: the operator and admins."""
+"""Readers: groups, ``user:SUB``, ``public``, unchanged; empty: the operator and admins."""
 Restriction = Annotated[Acl, Field(min_length=1)]
-"""Names of whom a reader must have one, too."""
-Identifier = Annotated[Value, AfterValidator(without_control_characters)]
+"""Names of which a reader must also have one."""
+Tags = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)]
 
 
 class _Answer(BaseModel):
@@ -29,9 +39,9 @@ class _Answer(BaseModel):
 
 
 class Scores(_Answer):
-    """What each stage gave this passage; null where the stage did not run or its score is not known.
+    """Scores of a passage by stage; null if the stage did not run or its score is unknown.
 
-    `lexical` and `fused` depend on all passages of a shard: only admins and the operator are shown them.
+    `lexical` and `fused` depend on all passages of a shard: only admins and the operator see them.
     """
 
     lexical: float | None = None
@@ -39,32 +49,18 @@ class Scores(_Answer):
     fused: float | None = None
     rerank: float | None = None
     reranker: str | None = None
-    """Which reranker made `rerank`."""
+    """The reranker of `rerank`."""
 
 
+@with_fields({"id": (str, ...)} | {name: stored.answered for name, stored in FIELDS.items() if stored.returned})
 class ResultItem(_Answer):
-    id: str
-    document_id: str
-    title: str
-    section_heading: str
-    text: str
-    source_id: str
-    source_type: str
-    uri: str
-    page: int | None
-    pages: list[int] = []
-    """All pages that the passage stands on; `page` is where it begins."""
-    timestamp: str | None
-    topic_tags: list[str]
-    language: str | None = None
-    """Where the source names it."""
     score: float
-    """What orders the results; 1 / place where the score depends on word statistics and the caller is no admin."""
+    """Score that orders the results; 1 / place if it depends on word statistics and the caller is not an admin."""
     scores: Scores
     duplicates: list[str] = []
-    """Ids of passages that say nearly the same and were folded into this one."""
+    """Ids of near-duplicate passages that were folded into this one."""
     highlights: dict[str, list[str]] | None = None
-    """Field -> fragments with ``<mark>``, all else HTML-escaped; null where none were asked for or nothing matched."""
+    """Field -> fragments with ``<mark>``, all else HTML-escaped; null without highlighting or matches."""
 
 
 class DegradedItem(_Answer):
@@ -76,21 +72,23 @@ class SearchResponse(_Answer):
     query_id: str
     results: list[ResultItem]
     total: int
+    total_relation: Literal["eq", "gte"] = "eq"
+    """``gte``: at least `total` passages match; they are counted with ``exact_total``."""
     timings: dict[str, float]
     degraded: list[DegradedItem]
     cache: Literal["miss", "exact", "near", "off"]
-    """Where the answer came from; ``near``: it was made for a query that asks the same in other words."""
+    """Source of the answer; ``near``: it was computed for a query that asks the same in other words."""
     cache_stale_ms: float | None = None
-    """How old the answer is, where passages were added or replaced since it was made (BRAID_CACHE_STALENESS_MS)."""
+    """Age of the answer, if passages were added or replaced since it was computed (BRAID_CACHE_STALENESS_MS)."""
     index_generation: int | None
-    """Rises with every write to the tenant's passages; null where no Redis counts."""
+    """Increases with every write to the tenant's passages; null without Redis."""
     variants: dict[str, str] = {}
-    """The feature flags that this request was answered with: flag -> variant."""
+    """The feature flags of this request: flag -> variant."""
     explanation: dict[str, Any] | None = None
 
 
 class CitationItem(_Answer):
-    """`marker` is the place of the passage in `results`, from 1.
+    """Citation; `marker` is the position of the passage in `results`, from 1.
 
     `quote` is verbatim from the passage `id`: that result, or a neighbour in its document that was read with it.
     """
@@ -110,6 +108,16 @@ class AnswerResponse(SearchResponse):
     usage: dict[str, int] | None
 
 
+_WRITTEN = {
+    "acl": (Acl | None, None),
+    **dict.fromkeys(RESTRICTIONS, (Restriction | None, None)),
+    **{name: stored.written for name, stored in EXTRA_FIELDS.items()},
+}
+"""Optional fields of any document. Without `acl` it keeps its readers, and a new one is public (``public``); a reader
+must also have one of the names of each restriction, and without restrictions a document keeps its own, if any."""
+
+
+@with_fields(_WRITTEN)
 class DocumentRequest(BaseModel):
     """A ready document for ``POST /v1/documents``."""
 
@@ -121,32 +129,18 @@ class DocumentRequest(BaseModel):
     source_id: Identifier = "api"
     uri: Annotated[str, Field(max_length=2048)] = ""
     timestamp: IsoDate | None = None
-    topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
-    language: Language | None = None
-    acl: Acl | None = None
-    """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
-    acl_1: Restriction | None = None
-    """A restriction: a reader must have one of these names, too. Without it a document keeps its own, if any."""
-    acl_2: Restriction | None = None
-    acl_3: Restriction | None = None
-    acl_4: Restriction | None = None
+    topic_tags: Tags = []
 
 
+@with_fields(_WRITTEN)
 class UploadFields(BaseModel):
-    """The fields that may come with a file."""
+    """Fields that may accompany a file. Not strict, because all values in a form are text."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     document_id: Identifier
     source_id: Identifier = "upload"
-    topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
-    acl: Acl | None = None
-    """Without it a document keeps its readers, and a new one is everybody's (``public``)."""
-    acl_1: Restriction | None = None
-    """A restriction: a reader must have one of these names, too. Without it a document keeps its own, if any."""
-    acl_2: Restriction | None = None
-    acl_3: Restriction | None = None
-    acl_4: Restriction | None = None
+    topic_tags: Tags = []
 
 
 class DocumentResponse(_Answer):
@@ -157,7 +151,7 @@ class DocumentResponse(_Answer):
 
 
 class JobProblem(_Answer):
-    """Why a job failed, or was lost: the problem document that the caller would have got."""
+    """Problem document of a job that failed or was lost: the one that the caller would have received."""
 
     type: str
     title: str
@@ -166,10 +160,10 @@ class JobProblem(_Answer):
 
 
 class JobResponse(_Answer):
-    """A document that is stored while nobody waits.
+    """State of a document that is stored in the background.
 
-    `progress` counts passages that have been embedded. `lost`: the process that had the job is gone, or was stopped;
-    the same request may be sent again. `heartbeat_at` is the last sign of life of the process.
+    `progress` counts embedded passages. `lost`: the process with the job has ended; the request may be sent again.
+    `heartbeat_at` is the last sign of life of the process.
     """
 
     id: str
@@ -185,35 +179,25 @@ class JobResponse(_Answer):
     error: JobProblem | None
 
 
+@with_fields(dict.fromkeys(ACCESS_FIELDS, (Acl | None, None)))
 class ReadersRequest(BaseModel):
-    """Other lists of readers for a document that is there: one at least; those that are not named stay.
+    """New lists of readers for an existing document: at least one; lists that are not named stay unchanged.
 
-    An empty `acl` leaves the document to the operator and admins; an empty restriction is taken away.
+    With an empty `acl` only the operator and admins can read the document; an empty restriction is removed.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    acl: Acl | None = None
-    acl_1: Acl | None = None
-    acl_2: Acl | None = None
-    acl_3: Acl | None = None
-    acl_4: Acl | None = None
-
     @property
     def change(self) -> AccessChange:
-        """The lists that are named."""
+        """Return the named lists."""
         named = {name: getattr(self, name) for name in ACCESS_FIELDS}
         return {name: tuple(dict.fromkeys(entries)) for name, entries in named.items() if entries is not None}
 
 
+@with_fields({"acl": (list[str], ...)} | dict.fromkeys(RESTRICTIONS, (list[str] | None, None)))
 class _Readers(_Answer):
-    """The lists that are in force; a restriction that is not there is left out."""
-
-    acl: list[str]
-    acl_1: list[str] | None = None
-    acl_2: list[str] | None = None
-    acl_3: list[str] | None = None
-    acl_4: list[str] | None = None
+    """The current lists; a missing restriction is omitted."""
 
 
 class ReadersResponse(_Readers):
@@ -222,31 +206,22 @@ class ReadersResponse(_Readers):
     status: Literal["updated", "unchanged"]
 
 
+@with_fields(
+    {"id": (str, ...), "position": (int, ...)}
+    | {name: stored.answered for name, stored in FIELDS.items() if stored.returned and stored.per_passage}
+)
 class PassageItem(_Answer):
-    id: str
-    position: int
-    page: int | None
-    pages: list[int] = []
-    section_heading: str
-    text: str
     token_count: int
 
 
+@with_fields({name: stored.answered for name, stored in FIELDS.items() if stored.returned and not stored.per_passage})
 class StoredDocument(_Readers):
-    document_id: str
-    title: str
-    source_id: str
-    source_type: str
-    uri: str
-    timestamp: str | None
     ingested_at: str | None
-    topic_tags: list[str]
-    language: str | None = None
     passages: list[PassageItem]
 
 
 class FeedbackRequest(BaseModel):
-    """What a caller says of one result of a query, or (without `result_id`) of the query's answer as a whole."""
+    """Judgement of one result of a query, or (without `result_id`) of the query's whole answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -262,7 +237,9 @@ class FeedbackResponse(_Answer):
 
 
 class EmbeddingsRequest(BaseModel):
-    """As OpenAI's; `input` is a text or a list of texts. `input_type` says which prefix a model such as e5 gets."""
+    """Request compatible with OpenAI; `input` is a text or a list of texts. `input_type` selects the prefix of models
+    such as e5.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -284,7 +261,7 @@ class RerankText(BaseModel):
 
 
 class RerankDocumentsRequest(BaseModel):
-    """As Cohere's and Jina's; `documents` are texts, or objects with a `text`."""
+    """Request compatible with Cohere and Jina; `documents` are texts, or objects with a `text`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -306,7 +283,7 @@ class RerankedDocument(_Answer):
 
 
 class RerankResponse(_Answer):
-    """`truncated`: documents of which the model read only the beginning; null where that is not known."""
+    """Ranked documents. `truncated`: number of documents that the model read only in part; null if unknown."""
 
     model: str
     results: list[RerankedDocument]
@@ -365,7 +342,7 @@ class ProblemItem(_Answer):
 
 
 class Problem(_Answer):
-    """RFC 9457."""
+    """RFC 9457 problem document."""
 
     type: str
     title: str
@@ -373,5 +350,5 @@ class Problem(_Answer):
     detail: str
     request_id: str
     reason: str | None = None
-    """Of a document that was rejected: a stable code of docs/formats.md."""
+    """Reason of a rejected document: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []

@@ -1,7 +1,7 @@
-"""How old an entry is, by clocks that may be set: never younger than it is where this machine made it.
+"""Age of cache entries by adjustable clocks: an entry made on this machine never looks younger than it is.
 
-The time of day can be set back, and then an old entry looks young. So an entry carries the time since this machine
-started, too, which only ever runs forwards; another machine's counts for nothing here, and its time of day has to do.
+The time of day can be set back, and then an old entry looks young. So an entry also carries the time since this
+machine's boot, which only increases. For an entry of another machine only the time of day is available.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SKEW_MS = 1000.0
-"""So far in the future the time of day of another machine may be; one that is further off tells nothing."""
+"""Tolerated lead of another machine's clock; an entry further in the future has no known age."""
 
 
 def stamp() -> dict[str, Any]:
-    """The moment, as `age_ms` takes it; plain JSON."""
+    """Return the current moment for `age_ms`, as plain JSON."""
     return {"time": time.time(), "boot": _boot(), "running": time.clock_gettime(time.CLOCK_BOOTTIME)}
 
 
 def age_ms(made: object) -> float | None:
-    """Milliseconds since `made`, of `stamp`; None where clocks contradict each other, or it is no stamp."""
+    """Return milliseconds since `made` (from `stamp`); None if clocks contradict each other or it is not a stamp."""
     if not isinstance(made, dict):
         return None
     now = stamp()
@@ -39,5 +39,5 @@ def age_ms(made: object) -> float | None:
 
 @cache
 def _boot() -> str:
-    """Names this machine's run; empty where the system does not say."""
+    """Return the id of this machine's boot; empty if the system has none."""
     return _BOOT.read_text().strip() if _BOOT.is_file() else ""

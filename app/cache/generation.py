@@ -1,12 +1,12 @@
-"""The index generation: counters in Redis that every write raises, so that caches know what is old.
+"""The index generation: counters in Redis that every write increments, so that caches detect outdated entries.
 
-Two a tenant, and two for all tenants together (another tuning, an index that takes another's place). `writes` counts
-everything that changed what searches find; `revocations` what took something away from somebody: a deletion, a
-narrower ACL, an alias swap. A counter that is not there begins at the time in milliseconds, so that one that Redis lost
-(evicted, flushed) never comes back to a number that it had before. One that holds something else is replaced.
+There are two per tenant, and two for all tenants together (another tuning, a replaced index). `writes` counts
+everything that changes search results; `revocations` counts losses of access: a deletion, a narrower ACL, an alias
+swap. A missing counter starts at the time in milliseconds, so that a counter that Redis lost (evicted, flushed) never
+repeats an earlier number. A counter with an invalid value is replaced.
 
-Caches fail closed: a counter that Redis refuses to raise (it is full) is deleted, which Redis never refuses, so that
-no process finds what was cached before.
+Caches fail closed: a counter that Redis can't increment (it is full) is deleted, which always works, so that no process
+finds older entries.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import redis
 from app.cache.connection import RedisConnection
 
 _ALL = "*"
-"""No tenant's name can be this."""
+"""Key of all tenants; not a valid tenant name."""
 _KINDS = ("index-generation", "revocations")
 _DIGITS = 15
-"""Times in milliseconds have 13; more would not fit into the integers of every client (2**53)."""
+"""Times in milliseconds have 13 digits; more would not fit into every client's integers (2**53)."""
 _REPLACE = f"""
 local value = redis.pcall('get', KEYS[1])
 if type(value) ~= 'string' or #value > {_DIGITS} or not string.match(value, '^%d+$') then
   redis.call('set', KEYS[1], ARGV[1])
 end"""
-"""Unless another process has replaced it meanwhile."""
+"""Script that replaces an invalid counter, unless another process has replaced it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The counters as one request saw them; both only ever rise."""
+    """The counters as one request saw them; both only increase."""
 
     writes: int
     revocations: int
@@ -46,53 +46,57 @@ def _keys(tenant: str) -> list[str]:
 
 
 class IndexGeneration:
-    """Reads and raises the counters. Redis being away is not an error: the generation is then unknown (None)."""
+    """Reads and increments the counters. If Redis is unavailable the generation is unknown (None), which is not an
+    error.
+    """
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._owed: dict[str, bool] = {}
-        """Tenants whose generation could not be raised, and whether it was a revocation."""
+        self._pending: dict[str, bool] = {}
+        """Tenants whose increment is pending, and whether it is a revocation."""
 
     def current(self, tenant: str) -> Generation | None:
-        """The generation now; None when Redis is away or not configured, or misses a write of this process."""
-        if self._owed and not self._settle(tenant):
+        """Return the current generation; None if Redis is unavailable, not configured, or lacks a write of this
+        process.
+        """
+        if self._pending and not self._flush_pending(tenant):
             return None
         return self._connection.ask(lambda client: _read(client, tenant), None)
 
     def advance(self, tenant: str, *, revoking: bool) -> Generation | None:
-        """Raise it after a write became visible; None when Redis is away (it is raised later then) or not configured.
+        """Increment after a write became visible; None if Redis is unavailable (retried later) or not configured.
 
         Args:
-            tenant: whose passages were written.
-            revoking: whether somebody may find less than before: passages were deleted, or have fewer readers.
+            tenant: tenant of the written passages.
+            revoking: True if somebody may find less: passages were deleted, or have fewer readers.
         """
-        raised = self._raised(tenant, revoking)
+        raised = self._increment(tenant, revoking)
         if raised is None and self._connection.configured:
             with self._lock:
-                self._owed[tenant] = self._owed.get(tenant, False) or revoking
+                self._pending[tenant] = self._pending.get(tenant, False) or revoking
         return raised
 
     def advance_all(self) -> None:
-        """Raise it for all tenants: what is searched, or how, became another."""
-        self._connection.ask(lambda client: _raise(client, _ALL, True), None)
+        """Increment for all tenants: the searched index or the ranking changed."""
+        self._connection.ask(lambda client: _increment_keys(client, _ALL, True), None)
 
-    def _raised(self, tenant: str, revoking: bool) -> Generation | None:
-        raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+    def _increment(self, tenant: str, revoking: bool) -> Generation | None:
+        raised = self._connection.ask(lambda client: _increment_keys(client, tenant, revoking), None)
         if raised is None and self._connection.ask(lambda client: [client.delete(*_keys(tenant))], None):
-            raised = self._connection.ask(lambda client: _raise(client, tenant, revoking), None)
+            raised = self._connection.ask(lambda client: _increment_keys(client, tenant, revoking), None)
         return raised
 
-    def _settle(self, tenant: str) -> bool:
-        """Raise what could not be raised before; whether nothing is owed now."""
+    def _flush_pending(self, tenant: str) -> bool:
+        """Retry pending increments; return whether none is pending."""
         with self._lock:
-            revoking = self._owed.get(tenant)
+            revoking = self._pending.get(tenant)
         if revoking is None:
             return True
-        if self._raised(tenant, revoking) is None:
+        if self._increment(tenant, revoking) is None:
             return False
         with self._lock:
-            self._owed.pop(tenant, None)
+            self._pending.pop(tenant, None)
         return True
 
 
@@ -110,7 +114,7 @@ def _read(client: redis.Redis, tenant: str) -> Generation | None:
     return Generation(writes + all_writes, revocations + all_revocations)
 
 
-def _raise(client: redis.Redis, tenant: str, revoking: bool) -> Generation | None:
+def _increment_keys(client: redis.Redis, tenant: str, revoking: bool) -> Generation | None:
     now = int(time.time() * 1000)
     writes, revocations = _keys(tenant)
     with client.pipeline(transaction=True) as pipe:
@@ -122,5 +126,5 @@ def _raise(client: redis.Redis, tenant: str, revoking: bool) -> Generation | Non
 
 
 def _is_count(value: Any) -> bool:
-    """Whether it is a counter's value, and not lost, or something that somebody else put there."""
+    """Return whether `value` is a valid counter, neither missing nor foreign."""
     return isinstance(value, bytes) and len(value) <= _DIGITS and value.isdigit()

@@ -1,4 +1,4 @@
-"""Scores that a reranker gave, by model, query and text."""
+"""Cached reranker scores, by model, query and text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import redis
 
 from app import telemetry
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
 
 _CACHE = "rerank"
 _SCORE = struct.Struct("<d")
 
 
 class ScoreCache:
-    """One hash in Redis for each query, with a score a text. Thread-safe; without Redis it is empty."""
+    """One hash in Redis per query, with a score per text. Thread-safe; empty without Redis."""
 
     def __init__(self, connection: RedisConnection, codec: EntryCodec, ttl_s: int) -> None:
         self._connection = connection
@@ -24,7 +24,7 @@ class ScoreCache:
         self._ttl_s = ttl_s
 
     def get(self, key: str, texts: Sequence[str]) -> dict[str, float]:
-        """The scores that are known of `texts` (digests of them), under the key of a model and query."""
+        """Return the known scores of `texts` (digests), under the key of a model and query."""
         if not texts:
             return {}
         nothing: Sequence[object] = [None] * len(texts)
@@ -39,7 +39,7 @@ class ScoreCache:
         return found
 
     def put(self, key: str, scores: Mapping[str, float]) -> None:
-        """Keep `scores` of texts under the key of a model and query."""
+        """Store `scores` of texts under the key of a model and query."""
         items: list[str | bytes] = []
         for text, score in scores.items():
             items += [text, self._codec.seal(f"{key}/{text}", _SCORE.pack(score)) or b""]
@@ -55,7 +55,7 @@ class ScoreCache:
         self._connection.ask(question, None)
 
     def _read(self, key: str, text: str, value: object) -> float | None:
-        """The number that `put` wrote, or None."""
+        """Return the number that `put` wrote, or None."""
         if value is None:
             return None
         payload = self._codec.open(f"{key}/{text}", value)

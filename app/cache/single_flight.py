@@ -1,7 +1,7 @@
-"""One caller computes what many ask for at once; the others wait for it, each no longer than it can afford.
+"""Single flight: one caller computes what several request at once; the others wait, each within its own limit.
 
-Within a process by an event, between processes by a lock in Redis that expires by itself: a process that dies while it
-computes holds nobody up for longer than the lease. Who waited in vain computes for itself.
+Within a process they wait for an event, between processes for a lock in Redis that expires by itself, so that a process
+that dies while computing delays others by at most the lease. A caller that waited in vain computes by itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import redis
 
+from app.cache.codec import Json
 from app.cache.connection import RedisConnection
-from app.cache.entries import Json
 
 _LEASE_MS = 15_000
 _POLL_S = 0.01
@@ -29,37 +29,37 @@ class _Flight:
     value: Json | None = None
 
 
-class Ticket:
-    """The duty to tell how a computation ended: `finish`, exactly once or more, on whatever way it is left."""
+class Lease:
+    """The sole right to compute a value. Call `finish` on every exit path; only the first call counts."""
 
     def __init__(self, end: Callable[[Json | None], None] | None = None) -> None:
         self._end = end
 
     def finish(self, value: Json | None) -> None:
-        """Those who wait get `value`; None lets them compute for themselves. Further calls do nothing."""
+        """Give `value` to the waiting callers; None lets them compute by themselves. Further calls do nothing."""
         end, self._end = self._end, None
         if end is not None:
             end(value)
 
 
 class SingleFlight:
-    """The computations under way. Thread-safe."""
+    """Computations in progress. Thread-safe."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
 
-    def join(self, key: str, find: Callable[[], Json | None], wait_s: float) -> tuple[Json | None, Ticket]:
-        """What somebody else computes under `key`, or the ticket to compute it.
+    def join(self, key: str, find: Callable[[], Json | None], wait_s: float) -> tuple[Json | None, Lease]:
+        """Return another caller's value under `key`, or the lease to compute it.
 
         Args:
-            key: of the computation.
-            find: looks whether another process has stored it meanwhile.
-            wait_s: how long to wait for others.
+            key: key of the computation.
+            find: looks up a value that another process may have stored meanwhile.
+            wait_s: seconds to wait for others.
 
         Returns:
-            The value, if it came in time; else None, and the caller computes, and finishes the ticket in any case.
+            The value, if it came in time; else None, and the caller must compute, and finish the lease on every path.
         """
         until = time.monotonic() + wait_s
         with self._lock:
@@ -68,36 +68,36 @@ class SingleFlight:
                 mine = self._flights[key] = _Flight()
         if flight is not None:
             flight.done.wait(wait_s)
-            return flight.value, Ticket()
+            return flight.value, Lease()
         token = secrets.token_hex(8)
         while not self._acquire(key, token):
             if (found := find()) is not None:
-                self._land(key, mine, found)
-                return found, Ticket()
+                self._deliver(key, mine, found)
+                return found, Lease()
             if time.monotonic() + _POLL_S >= until:
                 break
             time.sleep(_POLL_S)
         else:
-            # it may have been stored between the caller's look and the lock
+            # another process may have stored it between the caller's look-up and the lock
             if (found := find()) is not None:
                 self._release(key, token)
-                self._land(key, mine, found)
-                return found, Ticket()
+                self._deliver(key, mine, found)
+                return found, Lease()
 
         def end(value: Json | None) -> None:
             self._release(key, token)
-            self._land(key, mine, value)
+            self._deliver(key, mine, value)
 
-        return None, Ticket(end)
+        return None, Lease(end)
 
-    def _land(self, key: str, flight: _Flight, value: Json | None) -> None:
+    def _deliver(self, key: str, flight: _Flight, value: Json | None) -> None:
         flight.value = value
         with self._lock:
             self._flights.pop(key, None)
         flight.done.set()
 
     def _acquire(self, key: str, token: str) -> bool:
-        """True, too, where Redis is away: then there is nobody to wait for."""
+        """Take the lock; also True if Redis is unavailable, since there is nobody to wait for."""
 
         def question(client: redis.Redis) -> bool:
             return bool(client.set(f"{key}:lock", token, nx=True, px=_LEASE_MS))

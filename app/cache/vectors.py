@@ -1,4 +1,4 @@
-"""Vectors of queries: the last ones in the process, more of them in Redis behind."""
+"""Cached query vectors: the latest in the process, more of them in Redis."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import orjson
 from cachetools import LRUCache
 
 from app import telemetry
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
 
 Vectors = npt.NDArray[np.float32]
 _CACHE = "embeddings"
 _ENTRY_BYTES = 8192
-"""Of a usual query with the vectors of its tokens; the longest ones take many times as much, and count as much."""
+"""Bytes of a typical query with its token vectors; the longest queries take many times as much and
+count accordingly."""
 _OVERHEAD_BYTES = 1024
-"""Of an entry beside its numbers: objects, and the key."""
+"""Bytes of an entry besides its numbers: objects, and the key."""
 
 
 class VectorCache:
-    """Tuples of float32 arrays by key. Thread-safe; the arrays it gives are not to be written to."""
+    """Tuples of float32 arrays by key. Thread-safe; returned arrays must not be modified."""
 
     def __init__(self, connection: RedisConnection, codec: EntryCodec, *, entries: int, ttl_s: int) -> None:
-        """`entries`: kept in the process, fewer where they are large; 0 leaves only Redis. `ttl_s`: in Redis."""
+        """Create the cache: `entries` in the process, fewer if they are large, 0 for Redis only; `ttl_s` seconds in
+        Redis.
+        """
         self._connection = connection
         self._codec = codec
         self._ttl_s = ttl_s
@@ -34,7 +37,7 @@ class VectorCache:
         self._near: LRUCache[str, tuple[Vectors, ...]] = LRUCache(entries * _ENTRY_BYTES, getsizeof=_size)
 
     def get(self, key: str) -> tuple[Vectors, ...] | None:
-        """The arrays under `key`, or None."""
+        """Return the arrays under `key`, or None."""
         with self._lock:
             found = self._near.get(key)
         if found is None:
@@ -46,7 +49,7 @@ class VectorCache:
         return found
 
     def put(self, key: str, arrays: Sequence[Vectors]) -> None:
-        """Keep `arrays` under `key`."""
+        """Store `arrays` under `key`."""
         self._remember(key, tuple(arrays))
         header = orjson.dumps([list(item.shape) for item in arrays])
         body = b"".join(np.ascontiguousarray(item, "<f4").tobytes() for item in arrays)
@@ -76,5 +79,5 @@ class VectorCache:
 
 
 def _size(arrays: tuple[Vectors, ...]) -> int:
-    """Bytes that an entry takes in the process."""
+    """Return the bytes of an entry in the process."""
     return _OVERHEAD_BYTES + sum(item.nbytes for item in arrays)

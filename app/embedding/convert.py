@@ -1,7 +1,7 @@
-"""Makes the fp16 twin of a published fp32 model: half the size, for GPUs. Needs the extra ``convert``.
+"""Conversion of a published fp32 model to fp16: half the size, for GPUs. Needs the extra ``convert``.
 
-``python -m app.embedding.convert [MODEL]`` writes it where the service looks for `BRAID_EMBEDDING_PRECISION=fp16`.
-On a CPU fp16 is slower than fp32: ONNX Runtime casts back and forth.
+``python -m app.embedding.convert [MODEL]`` writes it to where the service with `BRAID_EMBEDDING_PRECISION=fp16` expects
+it. On a CPU fp16 is slower than fp32, because ONNX Runtime casts back and forth.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from app.errors import BraidError, ConfigurationError
 
 
 def convert_to_fp16(source: Path, target: Path) -> None:
-    """Write `target` (a folder that does not exist yet) as the fp16 twin of the model folder `source`.
+    """Write `target` (a folder that does not exist yet) as the fp16 copy of the model folder `source`.
 
-    Weights and arithmetic become fp16; inputs and outputs keep their types. `target` appears whole or not at all.
+    Weights and arithmetic become fp16; inputs and outputs keep their types. `target` is created atomically.
 
     Raises:
         ConfigurationError: the extra is not installed, or `target` exists.
@@ -33,7 +33,7 @@ def convert_to_fp16(source: Path, target: Path) -> None:
     except ImportError as error:
         raise ConfigurationError("converting needs the extra: pip install 'braid-rag[convert]'") from error
     if target.exists():
-        raise ConfigurationError(f"{target} exists: remove it to convert anew")
+        raise ConfigurationError(f"{target} exists: remove it to convert again")
     model = convert_float_to_float16(onnx.load(source / MODEL_FILE), keep_io_types=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
@@ -51,7 +51,7 @@ def convert_to_fp16(source: Path, target: Path) -> None:
 def main(model: str, source: Path | None, target: Path | None) -> None:
     try:
         settings = load_settings(embedding_model=model, embedding_precision="fp32", embedding_path=source)
-        target = target or settings.cache_dir / "models" / f"{model}-fp16"
+        target = target or settings.machine.cache_dir / "models" / f"{model}-fp16"
         convert_to_fp16(model_folder(settings), target)
     except BraidError as error:
         raise click.ClickException(error.detail) from error

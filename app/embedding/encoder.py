@@ -1,9 +1,8 @@
-"""Text to vectors: tokenise, run the ONNX model, pool, normalise. No torch, no transformers."""
+"""Encoder of text to vectors: tokenise, run the ONNX model, pool, normalise. No torch, no transformers."""
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,29 +14,30 @@ from tokenizers import Encoding, Tokenizer
 
 from app.config import Settings
 from app.embedding.model_folder import MODEL_FILE, NO_PREFIXES, TOKENIZER_FILE, Prefixes, model_folder, prefixes
-from app.embedding.session import Provider, open_session
+from app.embedding.providers import open_session
 from app.errors import ConfigurationError, EncoderError
-from reranker.batching import plan_batches
-from reranker.session import RUNTIME_ERRORS
+from reranker.runtime.batching import plan_batches
+from reranker.runtime.session import RUNTIME_ERRORS, Provider
+from reranker.runtime.tokenizing import replace_surrogates
 
 Vectors = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int64]
 Kept = TypeVar("Kept")
 
 TOKENS_PER_THREAD = 512
-"""Padded tokens of a batch per CPU thread: larger ones are no faster, and a query shares the cores with one batch."""
+"""Padded tokens of a batch per CPU thread: larger batches are no faster, and a query shares the
+cores with one batch."""
 TOKENS_ON_GPU = 16_384
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _INPUT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
 class Encoder:
     """A sentence-embedding model. Safe to share between threads; load it after a fork, never before.
 
-    Queries first: `encode_query` never queues. It runs beside the one batch of passages that may be under way, and
-    ONNX Runtime gives its calling thread a fair share of the cores; all callers of the batch methods take turns, batch
-    by batch. (A gate that held batches back while a query ran was no better: benchmarks/encode.md.)
+    Queries have priority: `encode_query` never queues. It runs beside the one batch of passages that may be under way,
+    and ONNX Runtime gives its calling thread a fair share of the cores. Callers of the batch methods take turns, batch
+    by batch. (Holding batches back during a query was no better: benchmarks/encode.md.)
     """
 
     def __init__(
@@ -50,18 +50,17 @@ class Encoder:
         provider: Literal["auto", "cuda", "openvino", "cpu"] = "auto",
         prefixes: Prefixes = NO_PREFIXES,
     ) -> None:
-        """Load ``model.onnx`` and ``tokenizer.json`` from `folder` and try them once.
+        """Load ``model.onnx`` and ``tokenizer.json`` from `folder` and run them once as a test.
 
         Args:
-            folder: the model's files.
-            name: what the store records as `embedding_model`.
-            max_tokens: texts are cut after so many tokens, special ones included.
-            threads: of one inference; 0: one per core that this process may use.
-            provider: where to run; ``auto`` takes the best there is.
-            prefixes: put in front of queries and passages.
+            name: the name that the store records as `embedding_model`.
+            max_tokens: maximum tokens of a text, including special tokens; longer texts are cut.
+            threads: threads of one inference; 0 means one per core that this process may use.
+            provider: execution provider; ``auto`` picks the best one available.
+            prefixes: prefixes of queries and passages.
 
         Raises:
-            ConfigurationError: files, provider, model inputs or `max_tokens` don't fit together.
+            ConfigurationError: files, provider, model inputs or `max_tokens` are not compatible.
         """
         self.name = name
         self.max_tokens = max_tokens
@@ -76,56 +75,59 @@ class Encoder:
         self._inputs = _input_types(self._session)
         self._output, self._pooled = _choose_output(self._session)
         self._turn = threading.Lock()
-        self.dimension = self._try_out()
+        self.dimension = self._self_test()
 
     def encode_query(self, text: str) -> Vectors:
-        """The unit vector, shape (dimension,), of one query.
+        """Return the unit vector, shape (dimension,), of one query.
 
         Raises:
-            EncoderError: the model failed or gave something other than finite numbers.
+            EncoderError: the model failed or returned something other than finite numbers.
         """
-        vector: Vectors = self._infer([self._tokenizer.encode(_clean(self._prefixes.query + text))])[0]
+        vector: Vectors = self._infer([self._tokenizer.encode(replace_surrogates(self._prefixes.query + text))])[0]
         return vector
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (n, dimension), of many queries at once, as for evaluation. Raises as `encode_query`."""
+        """Return unit vectors, shape (n, dimension), of many queries at once, for evaluation.
+        Raises as `encode_query`.
+        """
         return self._encode_many(self._prefixes.query, texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (n, dimension), in the order of `texts`. Raises as `encode_query`."""
+        """Return unit vectors, shape (n, dimension), in the order of `texts`. Raises as `encode_query`."""
         return self._encode_many(self._prefixes.passage, texts)
 
     @property
     def gives_tokens(self) -> bool:
-        """Whether the model gives a vector for each token; one that pools by itself gives only the text's."""
+        """Return whether the model returns token vectors; a model that pools by itself returns only
+        the text's vector.
+        """
         return not self._pooled
 
     def encode_query_with_tokens(self, text: str) -> tuple[Vectors, Vectors, TokenIds]:
-        """`encode_query`'s vector and, of the same inference, the hidden state (n, width) and the n token ids.
+        """Return `encode_query`'s vector and, from the same inference, the hidden state (n, width) and the n token ids.
 
         Raises:
-            EncoderError: as `encode_query`, or the model gives no vectors of tokens (`gives_tokens`).
+            EncoderError: as `encode_query`, or the model returns no token vectors (`gives_tokens`).
         """
-        encoding = self._tokenizer.encode(_clean(self._prefixes.query + text))
+        encoding = self._tokenizer.encode(replace_surrogates(self._prefixes.query + text))
         vectors, hidden = self._infer_with_tokens([encoding])
         return vectors[0], hidden[0], _ids(encoding)
 
     def encode_passages_with_tokens(
         self, texts: Sequence[str], keep: Callable[[Vectors, TokenIds], Kept]
     ) -> tuple[Vectors, list[Kept]]:
-        """`encode_passages`' vectors and, of the same inference, what `keep` makes of each text's tokens.
+        """Return `encode_passages`' vectors and, from the same inference, the result of `keep` for each text's tokens.
 
         Args:
-            texts: the passages.
-            keep: is given a text's hidden state (n, width) and token ids (n,), batch by batch, so that never more than
-                one batch's are in memory. It must copy what it keeps.
+            keep: receives a text's hidden state (n, width) and token ids (n,), batch by batch, so that only one batch
+                is in memory. It must copy what it keeps.
 
         Raises:
             EncoderError: as `encode_query_with_tokens`.
         """
         made: dict[int, Kept] = {}
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        encodings = self._tokenizer.encode_batch([_clean(self._prefixes.passage + text) for text in texts])
+        encodings = self._tokenizer.encode_batch([replace_surrogates(self._prefixes.passage + text) for text in texts])
         for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
             with self._turn:
                 vectors[batch], hidden = self._infer_with_tokens([encodings[i] for i in batch])
@@ -133,15 +135,19 @@ class Encoder:
         return vectors, [made[i] for i in range(len(texts))]
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of `text` begins and ends, in characters: whole text, no prefix, no special tokens."""
-        offsets: list[tuple[int, int]] = self._splitter.encode(_clean(text), add_special_tokens=False).offsets
+        """Return the start and end of each token of `text`, in characters; without cutting, prefix
+        and special tokens.
+        """
+        offsets: list[tuple[int, int]] = self._splitter.encode(
+            replace_surrogates(text), add_special_tokens=False
+        ).offsets
         return offsets
 
     def _encode_many(self, prefix: str, texts: Sequence[str]) -> Vectors:
         vectors = np.empty((len(texts), self.dimension), np.float32)
         if not texts:
             return vectors
-        encodings = self._tokenizer.encode_batch([_clean(prefix + text) for text in texts])
+        encodings = self._tokenizer.encode_batch([replace_surrogates(prefix + text) for text in texts])
         for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
             with self._turn:
                 vectors[batch] = self._infer([encodings[i] for i in batch])
@@ -154,19 +160,19 @@ class Encoder:
     def _infer_with_tokens(self, encodings: Sequence[Encoding]) -> tuple[Vectors, list[Vectors]]:
         if self._pooled:
             raise EncoderError(
-                f"the embedding model {self.name!r} has no output per token: late interaction can't be had with it"
+                f"the embedding model {self.name!r} has no output per token: late interaction needs another model"
             )
         output, mask = self._run(encodings)
         hidden = output.astype(np.float32, copy=False)
         return _unit(_mean(output, mask)), [hidden[row, : len(encoding)] for row, encoding in enumerate(encodings)]
 
     def _run(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """The model's output, and the mask (n, length) of the places that are no padding."""
+        """Return the model's output, and the mask (n, length) of positions that are not padding."""
         length = max(1, *(len(encoding) for encoding in encodings))
         ids = np.zeros((len(encodings), length), np.int64)
         mask = np.zeros_like(ids)
         for row, encoding in enumerate(encodings):
-            # no padding id is needed: padded places are masked in the model and in the mean
+            # no padding id is needed: padded positions are masked in the model and in the mean
             ids[row, : len(encoding)] = encoding.ids
             mask[row, : len(encoding)] = 1
         values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
@@ -178,12 +184,12 @@ class Encoder:
         except RUNTIME_ERRORS as error:
             raise EncoderError(
                 f"ONNX Runtime failed on {len(encodings)} texts of up to {length} tokens ({type(error).__name__}): "
-                f"see the log, and check memory and the model's files"
+                f"see the log; check free memory and the model's files"
             ) from error
         return output, mask
 
-    def _try_out(self) -> int:
-        """Run the longest input once: warms the session up, gives the dimension, and proves `max_tokens`."""
+    def _self_test(self) -> int:
+        """Run the longest input once, to warm up the session, learn the dimension and check `max_tokens`."""
         text = "token " * self.max_tokens
         try:
             return int(self._infer([self._tokenizer.encode(text)]).shape[1])
@@ -195,24 +201,19 @@ class Encoder:
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """The encoder that `settings` describe.
+    """Return the encoder described by `settings`.
 
     Raises:
-        ConfigurationError: the model is missing, broken, or can't run as asked for.
+        ConfigurationError: the model is missing, broken, or can't run as configured.
     """
     return Encoder(
         model_folder(settings),
-        name=settings.embedding_id,
-        max_tokens=settings.embedding_max_tokens,
-        threads=settings.embedding_threads,
-        provider=settings.embedding_provider,
-        prefixes=prefixes(settings),
+        name=settings.embedding.id,
+        max_tokens=settings.embedding.max_tokens,
+        threads=settings.embedding.threads,
+        provider=settings.embedding.provider,
+        prefixes=prefixes(settings.embedding),
     )
-
-
-def _clean(text: str) -> str:
-    """`text` with lone surrogates replaced one for one (offsets hold): they have no UTF-8 form."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer:
@@ -220,19 +221,19 @@ def _load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except Exception as error:  # the library raises nothing more specific
         raise ConfigurationError(f"{TOKENIZER_FILE} of the embedding model is unusable: {error}") from error
-    # published files often cut and pad at 128
+    # published files often truncate and pad at 128
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _input_types(session: Any) -> dict[str, npt.DTypeLike]:
-    """Name -> numpy type of the model's inputs; ConfigurationError for one that we can't fill."""
+    """Return name -> numpy type of the model's inputs; raise ConfigurationError for an unknown input."""
     types: dict[str, npt.DTypeLike] = {}
     for node in session.get_inputs():
         if node.name not in ("input_ids", "attention_mask", "token_type_ids") or node.type not in _INPUT_TYPES:
             raise ConfigurationError(
-                f"the embedding model wants an input {node.name!r} of {node.type}: "
+                f"the embedding model has an unknown input {node.name!r} of {node.type}: "
                 f"export it with input_ids, attention_mask and, if it has them, token_type_ids as integers"
             )
         types[node.name] = _INPUT_TYPES[node.type]
@@ -240,10 +241,10 @@ def _input_types(session: Any) -> dict[str, npt.DTypeLike]:
 
 
 def _choose_output(session: Any) -> tuple[str, bool]:
-    """The output to read, and whether it is pooled already.
+    """Return the output to read, and whether it is already pooled.
 
-    `sentence_embedding` is the model's own pooling; BERT's `pooler_output` is not meant as one, so any output per
-    token comes before other two-dimensional ones.
+    `sentence_embedding` is the model's own pooling. BERT's `pooler_output` is not meant as one, so an output per token
+    takes precedence over other two-dimensional ones.
     """
     ranks = {node.name: len(node.shape) for node in session.get_outputs()}
     if ranks.get("sentence_embedding") == 2:
@@ -262,7 +263,7 @@ def _ids(encoding: Encoding) -> TokenIds:
 
 
 def _mean(hidden: npt.NDArray[Any], mask: npt.NDArray[np.int64]) -> Vectors:
-    """Mean over the tokens that the mask marks: (n, length, d), (n, length) -> (n, d)."""
+    """Return the mean over the tokens that the mask marks: (n, length, d), (n, length) -> (n, d)."""
     weights = mask.astype(np.float32)
     total = np.matmul(weights[:, None, :], hidden.astype(np.float32, copy=False))[:, 0, :]
     mean: Vectors = total / np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
@@ -270,9 +271,9 @@ def _mean(hidden: npt.NDArray[Any], mask: npt.NDArray[np.int64]) -> Vectors:
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    """Rows scaled to length one. Raises EncoderError where a row is not finite or has no direction."""
+    """Scale rows to length one. Raises EncoderError if a row is not finite or has no direction."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0).all():
-        raise EncoderError("the embedding model gave a vector that is not finite or is zero: check its files")
+        raise EncoderError("the embedding model returned a vector that is not finite or is zero: check its files")
     unit: Vectors = vectors / norms
     return unit

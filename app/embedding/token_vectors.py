@@ -1,15 +1,16 @@
-"""Token vectors of a passage in a few kilobytes, and MaxSim over them: late interaction without a second model.
+"""Compression of a passage's token vectors to a few kilobytes, and MaxSim over them: late interaction without a second
+model.
 
 The score is that of ColBERT (Khattab and Zaharia, SIGIR 2020): each token of the query takes its best cosine among the
 tokens of the passage, and the weighted mean of these is the passage's score. The vectors are the embedding model's own
-last hidden state, so ingest and search get them from the inference that they make anyway. What is stored: a learned
-linear projection to fewer dimensions, without the tokens that carry nothing (stop words, punctuation, special tokens),
-each number in a few bits. Projection, levels and token weights are learned for one embedding model
-(`benchmarks/train_token_projection.py`) and mean nothing for another; what was measured: docs/late-interaction.md.
+last hidden state, so ingest and search get them from the inference that they run anyway. They are stored after a
+learned linear projection to fewer dimensions, without insignificant tokens (stop words, punctuation, special tokens),
+with a few bits per number. Projection, levels and token weights are learned for one embedding model
+(`benchmarks/train_token_projection.py`) and are useless for another; measurements: docs/late-interaction.md.
 
-Packed bytes of a passage: `_HEADER` (magic, format, projection, how many vectors), then the codes, each vector in
+Packed bytes of a passage: `_HEADER` (magic, format, projection, number of vectors), then the codes, each vector in
 ``dimension * bits / 8`` bytes, the first dimension of a byte in its lowest bits. Bytes of another format or projection,
-and bytes of any other length than the header says, count as missing; they raise nothing.
+or of another length than the header says, count as missing; they raise no error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TokenIds = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
 
 SHIPPED = Path(__file__).with_name("token_projections")
-"""One ``<embedding model>.npz`` for each model that has a projection."""
+"""Folder with an ``<embedding model>.npz`` for each model that has a projection."""
 MAX_VECTORS = 65_535
 
 _FORMAT = 1
@@ -44,7 +45,7 @@ _MAGIC: Final = b"BT"
 
 @dataclass(frozen=True, slots=True)
 class QueryTokens:
-    """Projected unit vectors of a query's tokens, shape (n, dimension), and what each weighs, shape (n,), sum 1."""
+    """Projected unit vectors of a query's tokens, shape (n, dimension), and their weights, shape (n,), sum 1."""
 
     vectors: Vectors
     weights: Vectors
@@ -52,13 +53,12 @@ class QueryTokens:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenVectors:
-    """Packs, reads and scores token vectors of one embedding model. Immutable, so safe between threads.
+    """Packs, reads and scores token vectors of one embedding model. Immutable, so thread-safe.
 
     `projection` has shape (width of the model, dimension). A stored number is ``levels[code] * scale[dimension]``.
-    `query_weights` and `kept` go by token id: what it weighs in a query (0 leaves it out), and whether a passage keeps
-    its vectors.
-    `weight` (share of MaxSim in the final score) and `depth` (how many candidates) are the settings that were measured
-    best for it; `about` says how it was made.
+    `query_weights` and `kept` are indexed by token id: the token's weight in a query (0 leaves it out), and whether a
+    passage keeps its vectors. `weight` (share of MaxSim in the final score) and `depth` (number of candidates) are the
+    best measured settings; `about` describes its making.
     """
 
     projection: Vectors
@@ -80,32 +80,32 @@ class TokenVectors:
 
     @property
     def width(self) -> int:
-        """Of the model's hidden state."""
+        """Dimensions of the model's hidden state."""
         return int(self.projection.shape[0])
 
     @property
     def dimension(self) -> int:
-        """Of a stored vector."""
+        """Dimensions of a stored vector."""
         return int(self.projection.shape[1])
 
     @property
     def vector_bytes(self) -> int:
-        """Of a stored vector."""
+        """Bytes of a stored vector."""
         return self.dimension * self.bits // 8
 
     def pack(self, hidden: Vectors, tokens: TokenIds) -> bytes:
-        """A passage's token vectors as bytes.
+        """Return a passage's token vectors as bytes.
 
         Args:
-            hidden: shape (n, width), the model's last hidden state, padding left out.
-            tokens: shape (n,), the token ids. Ids that the tables don't know are kept.
+            hidden: shape (n, width), the model's last hidden state without padding.
+            tokens: shape (n,), the token ids. Ids unknown to the tables are kept.
 
         Raises:
-            ValueError: the shapes don't fit together, or don't fit the model.
+            ValueError: the shapes do not match each other or the model.
         """
         vectors = self._project(hidden, tokens)
         kept = _lookup(self.kept, tokens, unknown=True)
-        if kept.any():  # a text of stop words alone keeps them all
+        if kept.any():  # a text of stop words only keeps them all
             vectors = vectors[kept]
         vectors = vectors[:MAX_VECTORS]
         codes = np.searchsorted(self._bounds, vectors / self.scale).astype(np.uint8)
@@ -113,11 +113,13 @@ class TokenVectors:
         return header + _pack_codes(codes, self.bits).tobytes()
 
     def reads(self, packed: bytes | None) -> bool:
-        """Whether the bytes are a passage's, packed by this codec."""
+        """Return whether the bytes are a passage's, packed by this codec."""
         return self._codes(packed) is not None
 
     def unpack(self, packed: bytes | None) -> Vectors | None:
-        """The stored vectors, shape (n, dimension), about unit length; None where the bytes are not ours."""
+        """Return the stored vectors, shape (n, dimension), of about unit length; None if the bytes are not of this
+        codec.
+        """
         codes = self._codes(packed)
         if codes is None:
             return None
@@ -125,20 +127,20 @@ class TokenVectors:
         return vectors
 
     def query(self, hidden: Vectors, tokens: TokenIds) -> QueryTokens:
-        """What to score passages with; arguments and errors as of `pack`."""
+        """Return the query for `score`; arguments and errors as `pack`."""
         vectors = self._project(hidden, tokens)
         weights = _lookup(self.query_weights, tokens, unknown=float(self.query_weights.max()))
-        if not weights.any():  # a query of punctuation alone
+        if not weights.any():  # a query of punctuation only
             weights = np.ones_like(weights)
         used = weights > 0
         shares: Vectors = (weights[used] / max(float(weights.sum()), 1e-9)).astype(np.float32)
         return QueryTokens(vectors[used], shares)
 
     def score(self, query: QueryTokens, packed: Sequence[bytes | None]) -> Vectors:
-        """MaxSim of each passage, shape (n,), about -1..1; NaN where the bytes are missing or not ours."""
+        """Return MaxSim of each passage, shape (n,), about -1..1; NaN if the bytes are missing or not of this codec."""
         scores = np.full(len(packed), np.nan, np.float32)
         found = {place: part for place, item in enumerate(packed) if (part := self._codes(item)) is not None}
-        scores[list(found)] = 0.0  # where there is no token, none is like any
+        scores[list(found)] = 0.0  # without tokens nothing is similar
         there = [place for place, part in found.items() if len(part)]
         if not there or not len(query.weights):
             return scores
@@ -151,13 +153,13 @@ class TokenVectors:
     def _project(self, hidden: Vectors, tokens: TokenIds) -> Vectors:
         if hidden.ndim != 2 or hidden.shape[1] != self.width or tokens.shape != hidden.shape[:1]:
             raise ValueError(
-                f"token vectors of shape {hidden.shape} with ids of shape {tokens.shape} don't fit a projection "
+                f"token vectors of shape {hidden.shape} with ids of shape {tokens.shape} do not match a projection "
                 f"of {self.width} dimensions: it is of another embedding model"
             )
         return _unit(hidden.astype(np.float32, copy=False) @ self.projection)
 
     def _codes(self, packed: bytes | None) -> Codes | None:
-        """The bytes of the vectors, shape (n, vector_bytes), or None."""
+        """Return the bytes of the vectors, shape (n, vector_bytes), or None."""
         if packed is None or len(packed) < _HEADER.size:
             return None
         magic, version, projection, count = _HEADER.unpack_from(packed)
@@ -167,25 +169,25 @@ class TokenVectors:
         return np.frombuffer(packed, np.uint8, offset=_HEADER.size).reshape(count, self.vector_bytes)
 
     def _values(self, codes: Codes) -> Vectors:
-        """Numbers before scaling: (n, vector_bytes) -> (n, dimension)."""
+        """Return the numbers before scaling: (n, vector_bytes) -> (n, dimension)."""
         values: Vectors = self._table[codes].view(np.float32)
         return values
 
 
 def token_vectors_for(embedding_model: str, width: int, folder: Path = SHIPPED) -> TokenVectors | None:
-    """The codec of an embedding model, in any of its precisions; None where it has no projection.
+    """Return the codec of an embedding model, in any of its precisions; None if it has no projection.
 
     Args:
-        embedding_model: its name, as in `Encoder.name`.
-        width: of its hidden state, `Encoder.dimension`: a model of another width is another model.
-        folder: where the projections are.
+        embedding_model: name of the model, as in `Encoder.name`.
+        width: dimensions of its hidden state, `Encoder.dimension`; another width means another model.
+        folder: folder of the projections.
 
     Raises:
-        ConfigurationError: there is a file for the model, but it can't be used.
+        ConfigurationError: the file for the model is unusable.
     """
     name = embedding_model.removesuffix("-int8").removesuffix("-fp16")
     path = folder / f"{name}.npz"
-    # a model's name may come from a setting: it must not lead out of the folder
+    # the name may come from a setting and must not lead outside the folder
     if path.parent != folder or not path.is_file():
         return None
     codec = _load(path)
@@ -201,8 +203,8 @@ def _load(path: Path) -> TokenVectors:
         return make_codec(**content, **{name: about.pop(name) for name in ("weight", "depth")}, about=about)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigurationError(
-            f"{path.name} is no usable token projection ({type(error).__name__}: {error}): install Braid anew, "
-            f"or make the file again with benchmarks/train_token_projection.py"
+            f"{path.name} is not a usable token projection ({type(error).__name__}: {error}): reinstall Braid, "
+            f"or create the file again with benchmarks/train_token_projection.py"
         ) from error
 
 
@@ -217,10 +219,11 @@ def make_codec(
     depth: int,
     about: dict[str, Any],
 ) -> TokenVectors:
-    """A codec from its arrays (as `TokenVectors` describes them), given an id that depends on all that shapes bytes.
+    """Create a codec from its arrays (see `TokenVectors`), with an id that depends on everything that affects the
+    bytes.
 
     Raises:
-        ValueError: the arrays don't fit together.
+        ValueError: the arrays do not match each other.
     """
     dimension = projection.shape[1] if projection.ndim == 2 else 0
     bits = {2: 1, 4: 2, 16: 4, 256: 8}.get(levels.size)
@@ -240,7 +243,7 @@ def make_codec(
         and depth > 0
     )
     if not fits or bits is None:
-        raise ValueError("projection, scale, levels and tables of a token projection don't fit together")
+        raise ValueError("projection, scale, levels and tables of a token projection do not match each other")
     digest = hashlib.sha256()
     for values in (projection, scale, levels):
         digest.update(np.ascontiguousarray(values, "<f4").tobytes())
@@ -269,20 +272,20 @@ def _unit(vectors: npt.NDArray[Any]) -> Vectors:
 
 
 def _lookup(table: npt.NDArray[Any], tokens: TokenIds, unknown: float) -> npt.NDArray[Any]:
-    """The table's value of each token, `unknown` where the id is outside of it."""
+    """Return the table's value of each token, `unknown` for ids outside the table."""
     inside = (tokens >= 0) & (tokens < len(table))
     return np.where(inside, table[np.where(inside, tokens, 0)], unknown).astype(table.dtype)
 
 
 def _byte_table(levels: Vectors, bits: int) -> npt.NDArray[Any]:
-    """The values that each byte stands for, as one opaque item a byte: a single look-up then fetches all of them."""
+    """Return the values of each byte as one opaque item, so that a single look-up fetches all of them."""
     numbers = np.arange(256)[:, None] >> np.arange(0, 8, bits)[None, :] & (1 << bits) - 1
     values = np.ascontiguousarray(levels[numbers], np.float32)
     return values.view(np.dtype((np.void, values.shape[1] * 4)))[:, 0]
 
 
 def _pack_codes(codes: Codes, bits: int) -> Codes:
-    """Codes of `bits` each, shape (n, dimension), into bytes, shape (n, dimension * bits / 8)."""
+    """Pack codes of `bits` each, shape (n, dimension), into bytes, shape (n, dimension * bits / 8)."""
     shifted = codes.reshape(len(codes), codes.shape[1] * bits // 8, 8 // bits) << np.arange(0, 8, bits, dtype=np.uint8)
     packed: Codes = np.bitwise_or.reduce(shifted, axis=2)
     return packed

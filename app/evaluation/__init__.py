@@ -1,1 +1,1 @@
-
+"""Evaluation and tuning on judged sets: measures, comparisons, learned weights, reports."""

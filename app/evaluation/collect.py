@@ -1,8 +1,8 @@
-"""What both legs give for every query of a set: collected once, fused afterwards in as many ways as one likes.
+"""Collection of both legs' results for every query of a set: searched once, fused afterwards in any number of ways.
 
-The requests are those of the service (`app.search.retrieval`). Load on the cluster is bounded by the number of workers
-and, if wanted, a rate; each query's legs are appended to a file as they come, so that a run that broke off goes on.
-A cluster that goes away for a moment is waited for; one that stays away ends the run, however many queries are left.
+The requests are those of the service (`app.search.retrieval`). The number of workers and optionally a rate limit the
+load on the cluster. Each query's legs are appended to a file as they arrive, so that an interrupted run resumes. A
+short outage of the cluster is waited out; a long one ends the run, however many queries remain.
 """
 
 from __future__ import annotations
@@ -12,46 +12,44 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import ValidationError
 
-from app.deadline import Deadline
 from app.errors import (
     BraidError,
     DeadlineExceeded,
-    InvalidInput,
     Overloaded,
     RerankerUnavailable,
     StoreError,
     StoreUnavailable,
 )
+from app.evaluation.target import EvaluationTarget, evaluation_call, require_whole
 from app.passage import Candidate
 from app.querytext import QueryText, read_query
-from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
-from app.search.retrieval import Retrieval, Run
-from app.search.service import exact_matches
+from app.search.fusion_stage import exact_matches
+from app.search.request import MAX_QUERY_CHARACTERS
+from app.search.retrieval import Retrieval
+from app.search.trace import Trace
 from app.store.client import Cluster
-from app.store.filters import Scope, clauses
-from app.store.responses import Leg
+from app.store.score_check import lexical_factor
 from app.tuning import Tuning
 
 _TIMEOUT_MS = 30_000
 _PATIENCE_S = 20.0
 _PAUSE_S = 0.5
-"""Between two attempts to reach what is away."""
+"""Seconds between two attempts to reach a service that is unavailable."""
 Progress = Callable[[int], None]
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How hard the cluster may be worked: queries at once, and queries a second (None: as fast as they come)."""
+    """Limits on the cluster's load: concurrent queries, and queries per second (None: no limit)."""
 
     workers: int = 2
     rate: float | None = None
@@ -59,7 +57,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class QueryLegs:
-    """Both legs of one query, best first, what exact matches add, and how long each leg took (ms)."""
+    """Both legs of one query, best first, the bonus of exact matches, and the time of each leg (ms)."""
 
     query: QueryText
     lexical: tuple[Candidate, ...]
@@ -69,21 +67,77 @@ class QueryLegs:
     dense_ms: float
 
     def cut(self, candidates: int) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
-        """Both legs as a search of so many candidates has them: exact matches stay, however low they rank."""
+        """Return both legs of a search with this many candidates; exact matches stay, however low they rank."""
         exact = [item for item in self.lexical[candidates:] if item.id in self.bonus]
         return [*self.lexical[:candidates], *exact], self.dense[:candidates]
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """Legs by query id, and the queries that failed or were answered in part, with the reason."""
+class CollectedLegs:
+    """Legs by query id, and the reasons of queries that failed or were answered in part."""
 
     legs: dict[str, QueryLegs]
     failed: dict[str, str]
 
 
-class Pace:
-    """Lets no more than `rate` callers a second pass; none waits any longer once `stopped` is set."""
+@dataclass(slots=True)
+class QueryRun(Generic[_Answer]):
+    """A run over many queries: `work` answers one of them, with threads, a pace and a patience of their own.
+
+    `patience_s` is the number of seconds that the cluster or the reranker may be unavailable. `found` has the answers
+    by query id, `failed` the reasons.
+    """
+
+    load: Load
+    patience_s: float
+    progress: Progress
+    found: dict[str, _Answer] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def go(
+        self,
+        query_ids: Sequence[str],
+        cluster: Cluster,
+        work: Callable[[Retrieval, str], _Answer],
+        keep: Callable[[str, _Answer], None] = lambda query_id, answer: None,
+    ) -> dict[str, _Answer]:
+        """Answer all queries but those in `found`; return the answers, in the order of the queries.
+
+        Raises:
+            TargetUnavailable: the cluster or the reranker stayed unavailable.
+        """
+        stopped = threading.Event()
+        pace, patience = RateLimiter(self.load.rate, stopped), RetryBudget(self.patience_s, stopped)
+        # all requests of a query run in the query's thread, so the workers bound the load
+        with ThreadPoolExecutor(self.load.workers, thread_name_prefix="evaluate") as workers:
+            retrieval = Retrieval(cluster, workers)
+
+            def one(query_id: str) -> _Answer:
+                pace.wait()
+                return patience.go(lambda: work(retrieval, query_id))
+
+            jobs = {workers.submit(one, query_id): query_id for query_id in query_ids if query_id not in self.found}
+            try:
+                for job in as_completed(jobs):
+                    query_id = jobs[job]
+                    try:
+                        self.found[query_id] = job.result()
+                    except TargetUnavailable:
+                        raise
+                    except BraidError as error:
+                        self.failed[query_id] = f"{error.kind}: {error.detail}"
+                    else:
+                        keep(query_id, self.found[query_id])
+                    self.progress(1)
+            except BaseException:
+                stopped.set()
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
+        return {query_id: self.found[query_id] for query_id in query_ids if query_id in self.found}
+
+
+class RateLimiter:
+    """Rate limiter: lets at most `rate` callers per second pass; nobody waits once `stopped` is set."""
 
     def __init__(self, rate: float | None, stopped: threading.Event | None = None) -> None:
         self._step = 1 / rate if rate else 0.0
@@ -100,12 +154,14 @@ class Pace:
         self._stopped.wait(max(0.0, turn - time.monotonic()))
 
 
-class Away(BraidError):
-    """The cluster, or the reranker, answered nobody for longer than it is waited for; its cause says which."""
+class TargetUnavailable(BraidError):
+    """The cluster or the reranker was unavailable for longer than the patience; the cause says which."""
 
 
-class Patience:
-    """Tries again while the cluster or the reranker is away or full, for so long in all since one last answered."""
+class RetryBudget:
+    """Retries while the cluster or the reranker is unavailable or full, for `seconds` in total
+    since the last success.
+    """
 
     def __init__(self, seconds: float, stopped: threading.Event) -> None:
         self._seconds = seconds
@@ -113,16 +169,16 @@ class Patience:
         self._answered = time.monotonic()
 
     def go(self, search: Callable[[], _Answer]) -> _Answer:
-        """What `search` returns. Raises Away, and what else `search` raises."""
+        """Return the result of `search`. Raises TargetUnavailable, and other errors of `search`."""
         while True:
             if self._stopped.is_set():
-                raise Away("stopped")
+                raise TargetUnavailable("stopped")
             try:
                 found = search()
             except (StoreUnavailable, RerankerUnavailable, Overloaded, DeadlineExceeded) as error:
                 if time.monotonic() - self._answered > self._seconds:
-                    raise Away(error.detail) from error
-                if isinstance(error, DeadlineExceeded):  # perhaps this query alone is too much
+                    raise TargetUnavailable(error.detail) from error
+                if isinstance(error, DeadlineExceeded):  # perhaps only this query is too expensive
                     raise
                 self._stopped.wait(_PAUSE_S)
             else:
@@ -133,80 +189,54 @@ class Patience:
 def collect(
     queries: Mapping[str, str],
     vectors: Mapping[str, npt.NDArray[np.float32]],
-    *,
-    cluster: Cluster,
-    tenant: str,
+    where: EvaluationTarget,
     tuning: Tuning,
+    *,
     depth: int,
     load: Load,
     dense_from: Mapping[str, QueryLegs] | None = None,
     kept_in: Path | None = None,
-    ignore_identical: bool = False,
     patience_s: float = _PATIENCE_S,
     progress: Progress = lambda done: None,
-) -> Collected:
+) -> CollectedLegs:
     """Search all queries.
 
     Args:
-        queries: id -> text; longer ones than the service takes are cut as it would refuse them.
+        queries: id -> text; queries beyond the service's limit are cut, since it would reject them.
         vectors: id -> the query's vector.
-        cluster: with the aliases of the index that is to be searched.
-        tenant: whose passages.
-        tuning: whose boosts weigh the lexical leg.
+        tuning: provides the boosts of the lexical leg.
         depth: candidates of each leg.
-        load: bound on the work.
-        dense_from: legs collected before, whose dense side is taken over: it does not depend on the boosts.
-        ignore_identical: leave out the document whose id is the query's own, as BEIR does for sets whose queries are
-            documents of the corpus.
-        kept_in: a file of legs that is read first and added to; it is started anew where it is of another run, or of
+        dense_from: earlier legs whose dense side is reused: it does not depend on the boosts.
+        kept_in: a file of legs that is read first and appended to; it is replaced if it belongs to another run or to
             another state of the index.
-        patience_s: how long a cluster may be away.
-        progress: told how many queries more are done.
+        patience_s: seconds that the cluster may be unavailable.
 
     Raises:
-        StoreUnavailable: the cluster stayed away; how many queries were done.
+        StoreUnavailable: the cluster stayed unavailable; the message has the number of queries done.
     """
     store = None
     if kept_in is not None:
-        of = f"{_state(cluster)} {depth} {tuning.boosts} {tuning.bm25} {tenant} {ignore_identical}"
-        store = _File(kept_in, of)
-    found = store.read(queries) if store else {}
-    failed: dict[str, str] = {}
-    progress(len(found))
-    stopped = threading.Event()
-    pace, patience = Pace(load.rate, stopped), Patience(patience_s, stopped)
-    todo = [query_id for query_id in queries if query_id not in found]
-    # a leg of a query runs in the thread of its query: the workers are all that is at work
-    with ThreadPoolExecutor(load.workers, thread_name_prefix="evaluate") as workers:
-        retrieval = Retrieval(cluster, workers)
+        of = f"{_state(where.cluster)} {depth} {tuning.boosts} {tuning.bm25} {where.tenant} {where.ignore_identical}"
+        store = _LegsFile(kept_in, of)
+    run = QueryRun(load, patience_s, progress, found=store.read(queries) if store else {})
+    progress(len(run.found))
+    factor = lexical_factor(where.cluster)
 
-        def one(query_id: str) -> QueryLegs:
-            pace.wait()
-            dense = dense_from.get(query_id) if dense_from else None
-            legs = patience.go(
-                lambda: _legs(retrieval, queries[query_id], vectors[query_id], tenant, tuning, depth, dense)
-            )
-            return _without(legs, query_id) if ignore_identical else legs
+    def work(retrieval: Retrieval, query_id: str) -> QueryLegs:
+        dense = dense_from.get(query_id) if dense_from else None
+        legs = _legs(retrieval, queries[query_id], vectors[query_id], where.tenant, tuning, depth, dense, factor)
+        return _drop_document(legs, query_id) if where.ignore_identical else legs
 
-        jobs = {workers.submit(one, query_id): query_id for query_id in todo}
-        try:
-            for job in as_completed(jobs):
-                query_id = jobs[job]
-                try:
-                    found[query_id] = job.result()
-                except Away as error:
-                    raise StoreUnavailable(_so_far(error, len(found), len(queries), kept_in is not None)) from error
-                except BraidError as error:
-                    failed[query_id] = f"{error.kind}: {error.detail}"
-                else:
-                    if store:
-                        store.add(query_id, queries[query_id], found[query_id])
-                progress(1)
-        except BaseException:
-            stopped.set()
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
-    return Collected({query_id: found[query_id] for query_id in queries if query_id in found}, failed)
+    def keep(query_id: str, legs: QueryLegs) -> None:
+        if store:
+            store.add(query_id, queries[query_id], legs)
+
+    try:
+        return CollectedLegs(run.go(list(queries), where.cluster, work, keep), run.failed)
+    except TargetUnavailable as error:
+        again = "repeat the command to resume" if store else "run the command again"
+        done = f"{len(run.found)} of {len(queries)} queries were searched; {again}"
+        raise StoreUnavailable(f"{error.detail.rstrip('.')}. {done}") from error
 
 
 def _legs(
@@ -217,68 +247,41 @@ def _legs(
     tuning: Tuning,
     depth: int,
     dense: QueryLegs | None,
+    factor: float,
 ) -> QueryLegs:
-    try:
-        request = SearchRequest(query=text[:MAX_QUERY_CHARACTERS], candidates=depth, size=1)
-    except ValidationError as error:
-        raise InvalidInput(f"the service takes no such query: {error.errors(include_url=False)[0]['msg']}") from error
-    run = Run(
-        request=request,
-        query=read_query(text[:MAX_QUERY_CHARACTERS]),
-        tuning=tuning,
-        deadline=Deadline.after(_TIMEOUT_MS),
-        filters=clauses(Scope(tenant)),
-        depth=depth,
+    call = evaluation_call(
+        text, tenant=tenant, tuning=tuning, depth=depth, timeout_ms=_TIMEOUT_MS, lexical_factor=factor
     )
-    left = retrieval.lexical(run)
-    right = retrieval.dense(run, vector.tolist(), count_outside=False) if dense is None else None
-    if run.degraded:
-        raise PartialAnswer("; ".join(item.reason for item in run.degraded))
+    trace = Trace()
+    left = retrieval.lexical(call, trace)
+    right = dense.dense if dense is not None else retrieval.dense(call, trace, vector.tolist()).candidates
+    require_whole(trace)
     return QueryLegs(
-        query=run.query,
+        query=call.query,
         lexical=left.candidates,
-        dense=_candidates(right, dense),
+        dense=right,
         bonus=exact_matches(left)[0],
-        lexical_ms=run.timings["lexical_ms"],
-        dense_ms=run.timings["vector_ms"] if dense is None else dense.dense_ms,
+        lexical_ms=trace.timings["lexical_ms"],
+        dense_ms=trace.timings["vector_ms"] if dense is None else dense.dense_ms,
     )
 
 
-def _without(legs: QueryLegs, document_id: str) -> QueryLegs:
+def _drop_document(legs: QueryLegs, document_id: str) -> QueryLegs:
     def others(side: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
         return tuple(item for item in side if item.document_id != document_id)
 
     return replace(legs, lexical=others(legs.lexical), dense=others(legs.dense))
 
 
-class PartialAnswer(BraidError):
-    """Some shards failed, or time ran out: such a ranking must not be measured."""
-
-    title = "Answered in part"
-    kind = "partial-answer"
-
-
-def _candidates(right: Leg | None, dense: QueryLegs | None) -> tuple[Candidate, ...]:
-    if right is not None:
-        return right.candidates
-    assert dense is not None  # noqa: S101 - one of the two is given
-    return dense.dense
-
-
-def require_most(found: Collected, asked: int) -> None:
-    """Raise StoreError where more than half of the queries failed: the other half says little about all of them."""
+def require_majority(found: CollectedLegs, asked: int) -> None:
+    """Raise StoreError if more than half of the queries failed: the rest would not be representative."""
     if len(found.failed) * 2 > asked:
         reason = next(iter(found.failed.values()))
         raise StoreError(f"{len(found.failed)} of {asked} queries failed ({reason}); nothing was measured")
 
 
-def _so_far(error: BraidError, done: int, asked: int, kept: bool) -> str:
-    told = f"{error.detail.rstrip('.')}. {done} of {asked} queries were searched"
-    return f"{told}; the same command again goes on with the others" if kept else f"{told}; run the same command again"
-
-
 def _state(cluster: Cluster) -> str:
-    """Another one after every write: legs from before and after a write must not be measured together."""
+    """Return a value that changes with every write: legs of different states must not be measured together."""
     answer = cluster.request("GET", f"/{cluster.read_alias}/_stats/docs", params={"level": "shards"})
     return " ".join(
         f"{name} {item['uuid']} {sorted(int(copy['seq_no']['max_seq_no']) for copy in shard)}"
@@ -287,8 +290,8 @@ def _state(cluster: Cluster) -> str:
     )
 
 
-class _File:
-    """JSON lines of legs, the first of which says what they are of."""
+class _LegsFile:
+    """File of legs as JSON lines; the first line identifies the run."""
 
     def __init__(self, path: Path, of: str) -> None:
         self._path = path
@@ -299,12 +302,12 @@ class _File:
         if self._path.exists():
             data = self._path.read_bytes()
             lines = data.splitlines()
-            if lines and _object(lines[0]).get("key") == self._key:
-                for row in map(_object, lines[1:]):
-                    # a line that a killed run left half written is an empty object; a query may have a new text
+            if lines and _parse_object(lines[0]).get("key") == self._key:
+                for row in map(_parse_object, lines[1:]):
+                    # an incomplete line of a killed run is an empty object; a query's text may have changed
                     if row and row["text"] == queries.get(row["id"]):
-                        found[row["id"]] = _from_row(row)
-                if not data.endswith(b"\n"):  # else the next line would be lost with the half one
+                        found[row["id"]] = _legs_of_row(row)
+                if not data.endswith(b"\n"):  # otherwise the next line would be appended to the incomplete one
                     with self._path.open("ab") as file:
                         file.write(b"\n")
                 return found
@@ -325,7 +328,7 @@ class _File:
             file.write(orjson.dumps(row) + b"\n")
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _parse_object(line: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -333,7 +336,7 @@ def _object(line: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _from_row(row: Mapping[str, Any]) -> QueryLegs:
+def _legs_of_row(row: Mapping[str, Any]) -> QueryLegs:
     def side(items: Sequence[Sequence[Any]]) -> tuple[Candidate, ...]:
         return tuple(Candidate(*item) for item in items)
 

@@ -1,7 +1,7 @@
-"""Two ways over the same queries: how large the difference is, how sure, and where it comes from.
+"""Comparison of two ways over the same queries: size of the difference, confidence, and the queries that cause it.
 
-Queries are the sample. Intervals are bootstrap percentiles; tests are paired (Smucker, Allan and Carterette, "A
-comparison of statistical significance tests for information retrieval evaluation", CIKM 2007, on which to choose).
+Queries are the sample. Intervals are bootstrap percentiles; tests are paired (on the choice: Smucker, Allan and
+Carterette, "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from app.evaluation.measures import Measured
+from app.evaluation.measures import Measurement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ EXTREMES = 10
 _RESAMPLES = 2000
 _PERMUTATIONS = 9999
 _BATCH = 250
-"""Resamples in memory at once."""
+"""Number of resamples in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,18 @@ class QueryDifference:
 
     @property
     def difference(self) -> float:
-        """Above 0: `way` did better."""
+        """Difference of the values; positive if `way` is better."""
         return self.way - self.baseline
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`way` against `baseline` in one measure (values and differences in 0..1, above 0: `way` is better).
+    """Comparison of `way` with `baseline` in one measure; values are in 0..1, positive differences mean that `way` is
+    better.
 
-    `low` and `high` bound the mean difference with 95 %; `p_t` is of the paired t test, `p_randomization` of the paired
-    randomisation test, both two-sided and for this comparison alone (see `holm`). `biggest_wins` and `biggest_losses`
-    are up to ten queries each, the biggest first.
+    `low` and `high` are the 95 % bounds of the mean difference. `p_t` belongs to the paired t test, `p_randomization`
+    to the paired randomisation test; both are two-sided and for this comparison alone (see `holm`). `biggest_wins` and
+    `biggest_losses` have up to ten queries each, the biggest first.
     """
 
     baseline: str
@@ -67,9 +68,9 @@ class Comparison:
 def interval(
     values: Sequence[float], *, seed: int = 0, resamples: int = _RESAMPLES, level: float = 0.95
 ) -> tuple[float, float]:
-    """Bounds of the mean of `values`: percentiles of the means of bootstrap samples. The same seed, the same bounds.
+    """Return bounds of the mean of `values`: percentiles of the means of bootstrap samples, reproducible by `seed`.
 
-    Values that are all alike, and a single one, give bounds that coincide: nothing is known of their spread.
+    Equal values, or a single one, give bounds that coincide: nothing is known about their spread.
 
     Raises:
         ValueError: there are no values.
@@ -94,8 +95,8 @@ def interval(
 
 
 def compare(
-    baseline: Measured,
-    way: Measured,
+    baseline: Measurement,
+    way: Measurement,
     measure: str,
     *,
     names: tuple[str, str] = ("baseline", "way"),
@@ -106,7 +107,7 @@ def compare(
     """Compare two ways, query by query, in one measure.
 
     Raises:
-        ValueError: they were not measured over the same queries.
+        ValueError: the two were not measured over the same queries.
     """
     before, after = baseline.per_query[measure], way.per_query[measure]
     if before.keys() != after.keys():
@@ -134,9 +135,9 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values of several tests, adjusted for there being several (Holm 1979), in the order given.
+    """Return the p values of several tests, adjusted for multiple testing (Holm 1979), in the order given.
 
-    Of the tests that are below 0.05 after it, not one is a false alarm, with 95 % certainty.
+    With 95 % certainty, none of the tests below 0.05 after the adjustment is a false alarm.
     """
     adjusted = [0.0] * len(p_values)
     reached = 0.0
@@ -147,7 +148,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _t_test(differences: Sequence[float]) -> float:
-    """1 for differences without spread: the test knows nothing of them."""
+    """Return p of the paired t test; 1 for differences without spread, which the test can't handle."""
     if max(differences) - min(differences) < SAME:
         return 1.0
     from scipy import stats
@@ -156,10 +157,10 @@ def _t_test(differences: Sequence[float]) -> float:
 
 
 def _randomization_test(differences: Sequence[float], seed: int, permutations: int) -> float:
-    """Exact for few queries (all the ways to turn signs), else by `permutations` random ones."""
-    moved = [difference for difference in differences if difference]  # turning the sign of a tie changes nothing
+    """Return p: exact for few queries (all sign flips), else from `permutations` random flips."""
+    moved = [difference for difference in differences if difference]  # flipping the sign of a tie changes nothing
     if len(moved) < 2:
-        return 1.0  # either sign is as far out
+        return 1.0  # both signs are equally extreme
     import numpy as np
     from scipy import stats
 

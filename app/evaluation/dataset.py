@@ -1,19 +1,18 @@
-"""A judged set in BEIR's form: a corpus, queries, and who found which document relevant to which query."""
+"""Judged sets in BEIR format: a corpus, queries, and the documents that are relevant to each query."""
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from app.errors import InvalidInput
 from app.evaluation.findings import Finding, Findings, shown
 from app.evaluation.judgements import find_judgements, read_judgements, split_of, text_lines
+from app.feedback.entries import normalised
 from app.ingest.records import BadLine, read_records, record_id
-
-__all__ = ["Finding", "JudgedSet", "load_set", "sample_queries", "split_queries"]
 
 _CORPUS = ("corpus.jsonl", "corpus.jsonl.gz")
 _QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
@@ -22,15 +21,15 @@ _QUERY_HEADER = (
     {"text", "query", "query_text", "title"},
 )
 _TINY = 10
-"""Documents; of so few, the first ten results of every way are the same."""
+"""Number of documents below which the first ten results of every way are the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """Queries that can be measured: those with a text and at least one document of a grade above 0.
+    """The measurable queries of a set: those with a text and at least one document of a grade above 0.
 
     `queries` is id -> text; `qrels` is query id -> document id -> grade, for the same queries; `corpus` is the file of
-    documents, None where the set has none and is judged against what is in the store.
+    documents, or None if the set has none and is judged against the store's content.
     """
 
     name: str
@@ -46,22 +45,22 @@ def load_set(folder: Path, *, qrels: Path | None = None, split: str | None = Non
     """Read the set in `folder`: ``corpus.jsonl``, ``queries.jsonl`` or ``.tsv``, ``qrels*`` (each also ``.gz``).
 
     Args:
-        folder: where the set lies; the corpus may be missing.
+        folder: folder of the set; the corpus may be missing.
         qrels: a file of judgements in place of the folder's own.
-        split: which of the folder's judgements; None: ``test``, else ``qrels.tsv``, else the only ones that there are.
+        split: selects the folder's judgements; None: ``test``, else ``qrels.tsv``, else the only ones.
 
     Raises:
-        InvalidInput: nothing can be measured: a file is missing or can't be read, no judged query is left, the corpus
-            is empty, or none of the relevant documents is in it. Names the file, the line and the remedy.
+        InvalidInput: nothing can be measured: a file is missing or unreadable, no judged query is left, the corpus is
+            empty, or none of the relevant documents is in it. The message names the file, the line and the remedy.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        wrong = "a file, where the folder around it is needed" if folder.exists() else "there is no such folder"
+        wrong = "this is a file: pass its folder" if folder.exists() else "the folder does not exist"
         raise InvalidInput(f"{shown(str(folder))}: {wrong} (with corpus.jsonl, queries.jsonl and qrels)")
     try:
         return _load(folder, qrels, split)
     except PermissionError as error:
-        raise InvalidInput(f"{shown(str(error.filename))}: it may not be read by this user") from error
+        raise InvalidInput(f"{shown(str(error.filename))}: permission denied: make it readable") from error
 
 
 def _load(folder: Path, qrels: Path | None, split: str | None) -> JudgedSet:
@@ -71,9 +70,12 @@ def _load(folder: Path, qrels: Path | None, split: str | None) -> JudgedSet:
     elif qrels.is_file():
         path, chosen = qrels, split or split_of(qrels)
     else:
-        raise InvalidInput(f"{shown(str(qrels))}: there is no such file of judgements")
+        raise InvalidInput(f"{shown(str(qrels))}: the file of judgements does not exist")
     judged = read_judgements(path, findings)
-    queries, kept = _measurable(_read_queries(folder, findings), judged, path.name, findings)
+    asked = _choose(folder, _QUERIES, findings)
+    if asked is None:
+        raise InvalidInput(f"{shown(folder.name)}: there are no queries. Expected one of {', '.join(_QUERIES)}")
+    queries, kept = measurable(read_queries(asked, findings), judged, path.name, findings)
     corpus = _choose(folder, _CORPUS, findings)
     size = None if corpus is None else _check_corpus(corpus, kept, findings)
     name = folder.resolve().name or "set"
@@ -81,11 +83,11 @@ def _load(folder: Path, qrels: Path | None, split: str | None) -> JudgedSet:
 
 
 def split_queries(judged: JudgedSet, *, share: float, seed: int) -> tuple[JudgedSet, JudgedSet]:
-    """Divide the queries in two: about `share` of them (0 to 1), and the others.
+    """Split the queries in two: about `share` of them (0 to 1), and the others.
 
-    A query's side follows from the hash of its id and `seed` alone, so it keeps its side when others come or go;
-    queries whose texts differ only in case and spaces go together, by the smallest of their ids. Neither side is empty:
-    if the hashes say so, the query nearest to the border changes sides.
+    A query's side follows from the hash of its id and `seed` alone, so that it does not depend on the other queries.
+    Queries whose texts differ only in case and spaces go together, by the smallest of their ids. Neither side is empty:
+    if necessary, the query nearest to the border changes sides.
 
     Raises:
         InvalidInput: there are no two different queries.
@@ -94,7 +96,7 @@ def split_queries(judged: JudgedSet, *, share: float, seed: int) -> tuple[Judged
         raise ValueError(f"share is {share}; it must lie between 0 and 1")
     groups: dict[str, list[str]] = {}
     for query_id, text in judged.queries.items():
-        groups.setdefault(_normalised(text), []).append(query_id)
+        groups.setdefault(normalised(text), []).append(query_id)
     if len(groups) < 2:
         raise InvalidInput(
             f"{shown(judged.name)}: it has {len(groups)} different queries, and two are needed to divide it"
@@ -111,8 +113,9 @@ def split_queries(judged: JudgedSet, *, share: float, seed: int) -> tuple[Judged
 
 
 def sample_queries(judged: JudgedSet, most: int, *, seed: int = 0) -> JudgedSet:
-    """At most `most` (1 or more) of the queries; those with the same `seed` are the same, and a larger sample holds the
-    smaller one. Which they are says nothing about the side that `split_queries` gives them, whatever its seed.
+    """Return at most `most` (1 or more) of the queries; with the same `seed`, a larger sample contains the smaller one.
+
+    The sample is independent of the sides that `split_queries` assigns, whatever its seed.
     """
     if most >= len(judged.queries):
         return judged
@@ -120,12 +123,8 @@ def sample_queries(judged: JudgedSet, most: int, *, seed: int = 0) -> JudgedSet:
     return _part(judged, (q for q in judged.queries if q in chosen), f"{most} of {len(judged.queries)} queries")
 
 
-def _normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _place(query_id: str, seed: int | str) -> float:
-    """A number in 0..1."""
+    """Return a hash value in 0..1."""
     digest = hashlib.blake2b(f"{seed}\0{query_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 
@@ -137,17 +136,19 @@ def _part(judged: JudgedSet, query_ids: Iterable[str], label: str) -> JudgedSet:
 
 
 def _choose(folder: Path, names: tuple[str, ...], findings: Findings) -> Path | None:
-    """The first of `names` that is there; the others are findings."""
+    """Return the first of `names` that exists; report the others as findings."""
     there = [folder / name for name in names if (folder / name).is_file()]
     for other in there[1:]:
         findings.add("ambiguous-file", f"{there[0].name} was read, {other.name} was not")
     return there[0] if there else None
 
 
-def _read_queries(folder: Path, findings: Findings) -> dict[str, str]:
-    path = _choose(folder, _QUERIES, findings)
-    if path is None:
-        raise InvalidInput(f"{shown(folder.name)}: there are no queries. Expected is one of {', '.join(_QUERIES)}")
+def read_queries(path: Path, findings: Findings) -> dict[str, str]:
+    """Read query id -> text from JSON Lines or TSV; unusable rows are findings.
+
+    Raises:
+        InvalidInput: the file is unreadable or contains no query.
+    """
     rows = _tsv_queries if ".tsv" in path.name else _json_queries
     queries: dict[str, str] = {}
     own = Findings()
@@ -160,17 +161,13 @@ def _read_queries(folder: Path, findings: Findings) -> dict[str, str]:
             queries[query_id] = text
     if not queries:
         detail = own.first("bad-row") or f"{path.name}: it is empty"
-        raise InvalidInput(f'{detail}. No row is a query; expected is {{"_id": "1", "text": "..."}}, one a line')
+        raise InvalidInput(f'{detail}. No row is a query; expected {{"_id": "1", "text": "..."}}, one per line')
     findings.include(own)
     return queries
 
 
 def _json_queries(path: Path, findings: Findings) -> Iterator[tuple[int, str | None, str | None]]:
-    for row in read_records(path):
-        if isinstance(row, BadLine):
-            _bad_line(path, row, findings)
-            continue
-        number, fields = row
+    for number, fields in _rows(path, findings):
         text = fields.get("text", fields.get("query"))
         yield number, record_id(fields), text if isinstance(text, str) else None
 
@@ -184,16 +181,25 @@ def _tsv_queries(path: Path, findings: Findings) -> Iterator[tuple[int, str | No
         yield number, query_id.strip() or None, text if tab else None
 
 
-def _bad_line(path: Path, line: BadLine, findings: Findings) -> None:
-    if line.ends:
-        raise InvalidInput(f"{path.name} line {line.number}: {line.detail}. Is the file complete?")
-    findings.add("bad-row", f"{path.name} line {line.number}: {line.detail}")
+def _rows(path: Path, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the fields of each line; lines that are no objects are findings."""
+    for row in read_records(path):
+        if not isinstance(row, BadLine):
+            yield row
+            continue
+        if row.ends:
+            raise InvalidInput(f"{path.name} line {row.number}: {row.detail}. Is the file complete?")
+        findings.add("bad-row", f"{path.name} line {row.number}: {row.detail}")
 
 
-def _measurable(
+def measurable(
     queries: dict[str, str], judged: dict[str, dict[str, int]], qrels_name: str, findings: Findings
 ) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """The queries, and their judgements, that have a text and a relevant document; in the order of the file."""
+    """Return the queries with a text and a relevant document, and their judgements, in the order of the file.
+
+    Raises:
+        InvalidInput: none is left.
+    """
     texts: dict[str, str] = {}
     for query_id, text in queries.items():
         if not text.strip():
@@ -212,21 +218,17 @@ def _measurable(
     if not texts:
         raise InvalidInput(
             f"{qrels_name}: none of its {len(judged)} queries can be measured. Its ids are such as "
-            f"{shown(next(iter(judged)), 40)!r}, those of the queries such as {shown(next(iter(queries)), 40)!r}: "
+            f"{shown(next(iter(judged)), 40)!r}, the queries' ids are such as {shown(next(iter(queries)), 40)!r}: "
             f"they must be the same, with a text and a score above 0"
         )
     return texts, {query_id: judged[query_id] for query_id in texts}
 
 
 def _check_corpus(path: Path, qrels: dict[str, dict[str, int]], findings: Findings) -> int:
-    """Read the corpus once, a line at a time, keeping only ids; how many documents it has."""
+    """Read the corpus once, line by line, keeping only ids; return the number of documents."""
     ids: set[str] = set()
     own = Findings()
-    for row in read_records(path):
-        if isinstance(row, BadLine):
-            _bad_line(path, row, own)
-            continue
-        number, fields = row
+    for number, fields in _rows(path, own):
         document_id = record_id(fields)
         if document_id is None:
             own.add("bad-row", f"{path.name} line {number}: no _id")
@@ -238,10 +240,10 @@ def _check_corpus(path: Path, qrels: dict[str, dict[str, int]], findings: Findin
                 own.add("empty-document", document_id)
     if not ids:
         detail = own.first("bad-row") or f"{path.name}: it is empty"
-        raise InvalidInput(f'{detail}. No row is a document; expected is {{"_id": "1", "title": "", "text": "..."}}')
+        raise InvalidInput(f'{detail}. No row is a document; expected {{"_id": "1", "title": "", "text": "..."}}')
     findings.include(own)
     if len(ids) < _TINY:
-        findings.add("tiny-corpus", f"{len(ids)} in all", count=len(ids))
+        findings.add("tiny-corpus", f"{len(ids)} in total", count=len(ids))
     judged = {document: None for grades in qrels.values() for document in grades}
     relevant = {document for grades in qrels.values() for document, grade in grades.items() if grade > 0}
     if relevant.isdisjoint(ids):

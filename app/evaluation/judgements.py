@@ -1,22 +1,21 @@
-"""Relevance judgements as files: BEIR's three columns and TREC's four, in the spellings that are about."""
+"""Files of relevance judgements: BEIR's three columns and TREC's four, in all common spellings."""
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 from app.errors import InvalidInput
 from app.evaluation.findings import Findings, shown
+from app.ingest.records import open_unpacked
 
 WHOLE_FILE = "all"
-"""The split of a ``qrels.tsv``, whose name says none."""
+"""Split of a ``qrels.tsv``, whose name contains none."""
 HIGHEST_GRADE = 1000
-"""Beyond it a grade is taken for a mistake (the measures' library keeps a table as long as the highest grade)."""
+"""Grades above it count as mistakes (the measures' library keeps a table as long as the highest grade)."""
 
 _LONGEST_LINE = 1 << 20
 _SUFFIX = r"\.(?:tsv|txt|trec|qrels)(?:\.gz)?"
@@ -32,12 +31,12 @@ _BEIR, _TREC = (0, 1, 2), (0, 2, 3)
 
 
 def find_judgements(folder: Path, split: str | None, findings: Findings) -> tuple[Path, str]:
-    """The file of judgements in a set's folder, and its split.
+    """Return the file of judgements in a set's folder, and its split.
 
-    Without `split`: ``test`` if there is one, else the ``qrels.tsv`` that names none, else the only one that there is.
+    Without `split`: ``test`` if there is one, else ``qrels.tsv``, else the only file.
 
     Raises:
-        InvalidInput: there is none, not the one asked for, or several and none of them the obvious one.
+        InvalidInput: there is no file, not the requested one, or several without a default.
     """
     found: dict[str, list[Path]] = {}
     for place, pattern in ((folder / "qrels", _SPLIT_IN_FOLDER), (folder, _SPLIT_IN_NAME)):
@@ -49,8 +48,8 @@ def find_judgements(folder: Path, split: str | None, findings: Findings) -> tupl
     names = ", ".join(shown(name) for name in sorted(found))
     if not found:
         raise InvalidInput(
-            f"{shown(folder.name)}: there are no judgements. Expected is qrels/test.tsv, qrels.tsv or qrels.SPLIT.tsv "
-            f"with the columns query-id, corpus-id, score; a file of another name can be given as the qrels"
+            f"{shown(folder.name)}: there are no judgements. Expected qrels/test.tsv, qrels.tsv or qrels.SPLIT.tsv "
+            f"with the columns query-id, corpus-id, score; pass a file of another name with --qrels"
         )
     if split is None:
         split = next((name for name in ("test", WHOLE_FILE) if name in found), None) or next(iter(found))
@@ -65,19 +64,20 @@ def find_judgements(folder: Path, split: str | None, findings: Findings) -> tupl
 
 
 def split_of(path: Path) -> str:
-    """The split that the name of a file of judgements says."""
+    """Return the split in the name of a file of judgements."""
     match = _SPLIT_IN_NAME.fullmatch(path.name) or _SPLIT_IN_FOLDER.fullmatch(path.name)
     return (match["split"] if match else None) or WHOLE_FILE
 
 
 def read_judgements(path: Path, findings: Findings) -> dict[str, dict[str, int]]:
-    """query id -> document id -> grade; rows that can't be used are findings.
+    """Read query id -> document id -> grade; unusable rows are findings.
 
-    Three columns (BEIR) or four (TREC: query, iteration, document, grade), with a header or without, between tabs or
-    spaces, plain or gzip. Grades are whole numbers; a pair that is judged twice keeps the higher grade.
+    The file has three columns (BEIR) or four (TREC: query, iteration, document, grade), with or without a header,
+    separated by tabs or spaces, plain or gzip. Grades are whole numbers; if a pair is judged twice, the higher grade
+    counts.
 
     Raises:
-        InvalidInput: the file can't be read, or holds no judgement at all.
+        InvalidInput: the file is unreadable or contains no judgement.
     """
     judged: dict[str, dict[str, int]] = {}
     own = Findings()
@@ -99,20 +99,22 @@ def read_judgements(path: Path, findings: Findings) -> dict[str, dict[str, int]]
         grades[document] = grade
     if not judged:
         detail = own.first("bad-row") or f"{path.name}: it is empty"
-        raise InvalidInput(f"{detail}. No row is a judgement; expected are query-id, corpus-id and score, between tabs")
+        raise InvalidInput(
+            f"{detail}. No row is a judgement; expected query-id, corpus-id and score, separated by tabs"
+        )
     findings.include(own)
     return judged
 
 
 def text_lines(path: Path, findings: Findings) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers from 1; plain or gzip, UTF-8 with or without BOM.
+    """Yield the non-blank lines of a text file with their numbers from 1; plain or gzip, UTF-8 with or without BOM.
 
     Raises:
-        InvalidInput: the file can't be opened, or not be read on.
+        InvalidInput: the file can't be opened or read to its end.
     """
     number = 0
     try:
-        with _open(path) as file:
+        with open_unpacked(path) as file:
             while line := file.readline(_LONGEST_LINE):
                 number += 1
                 if number == 1:
@@ -134,10 +136,6 @@ def text_lines(path: Path, findings: Findings) -> Iterator[tuple[int, str]]:
         raise InvalidInput(f"{path.name} line {number + 1}: can't be read from here on: {why}") from error
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
 def _fields(line: str) -> list[str]:
     fields = [field.strip() for field in line.rstrip().split("\t")]
     return fields if len(fields) >= 3 else line.split()
@@ -145,14 +143,14 @@ def _fields(line: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """Where query, document and grade stand, in rows of `width` columns."""
+    """Positions of query, document and grade in rows of `width` columns."""
 
     places: tuple[int, int, int]
     width: int
 
 
 def _header(fields: Sequence[str]) -> _Header | None:
-    """What a row of the columns' names says; None: it is no such row."""
+    """Parse a header row; None if the row is not a header."""
     query, document, grade = (
         next((place for place, field in enumerate(fields) if field.lower() in names), None)
         for names in _HEADER.values()
@@ -163,13 +161,13 @@ def _header(fields: Sequence[str]) -> _Header | None:
 
 
 def _judgement(fields: Sequence[str], header: _Header | None) -> tuple[str, str, int, str]:
-    """Query, document, grade, and what is wrong with the row ("": nothing)."""
+    """Return query, document, grade, and the problem of the row ("" for none)."""
     if header is not None and header.width == len(fields):
         places = header.places
     elif len(fields) in (3, 4):
         places = _BEIR if len(fields) == 3 else _TREC
     else:
-        return "", "", 0, f"{len(fields)} columns in place of 3 or 4"
+        return "", "", 0, f"{len(fields)} columns instead of 3 or 4"
     query, document, grade = (fields[place] for place in places)
     if not query or not document:
         return "", "", 0, "an id is empty"

@@ -1,10 +1,10 @@
 """Training of the model that predicts a query's fusion weight (`app.search.weighting`).
 
-No label says what a query's weight should be; what can be measured is how good the ranking is at each weight. So the
-model maximises that directly: with the dense share sigmoid(w x + b), the mean over queries of the measure's curve at
-that share, the curve smoothed and linear between its points, less a penalty on w that draws it to where it starts: to
-zero (the best fixed weight) or to a model trained on other collections, from which a small collection then learns only
-what its judgements support.
+There are no labels for a query's best weight, but the quality of the ranking can be measured at each weight. The
+training maximises that directly: with the dense share sigmoid(w x + b), it maximises the mean over queries of the
+measure at that share. Each query's curve is smoothed and linear between its points. A penalty draws w to its start: to
+zero (the best fixed weight), or to a model trained on other collections, from which a small collection then deviates
+only as far as its judgements support.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Array = npt.NDArray[np.float64]
 GRID: Array = np.round(np.linspace(0.0, 1.0, 21), 2)
 """Dense shares at which the curves are measured."""
 PENALTY = 0.003
-"""On the coefficients of standardised features; chosen leaving one collection out (benchmarks/fusion.md)."""
+"""Penalty on the coefficients of standardised features; chosen by leave-one-collection-out (benchmarks/fusion.md)."""
 TRANSFER_PENALTY = 0.03
-"""The same towards a model of other collections, for 300 queries; it falls with their number."""
+"""Penalty towards a model of other collections, for 300 queries; it falls with the number of queries."""
 _SMOOTHING = 2.0
-"""Standard deviation, in points of the grid, of the Gaussian that smooths a curve: NDCG of one query is a step."""
+"""Standard deviation, in grid points, of the Gaussian that smooths a curve: NDCG of one query is a step function."""
 _BOOTSTRAP = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What is learned from: features (n, len(FEATURES)), curves (n, len(GRID)) in 0..1, and a weight for each query."""
+    """Training data: features (n, len(FEATURES)), curves (n, len(GRID)) in 0..1, and a weight for each query."""
 
     features: Array
     curves: Array
@@ -42,7 +42,7 @@ class Examples:
 
     @classmethod
     def of(cls, features: Sequence[Array], curves: Sequence[Array]) -> Examples:
-        """All queries alike."""
+        """Create examples with equal weights."""
         return cls(np.asarray(features, np.float64), np.asarray(curves, np.float64), np.full(len(features), 1.0))
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Examples:
@@ -52,8 +52,8 @@ class Examples:
         return len(self.features)
 
 
-def together(collections: Sequence[Examples]) -> Examples:
-    """Several collections, each counting the same whatever its number of queries."""
+def join(collections: Sequence[Examples]) -> Examples:
+    """Join several collections with equal total weight, whatever their numbers of queries."""
     return Examples(
         np.concatenate([item.features for item in collections]),
         np.concatenate([item.curves for item in collections]),
@@ -62,12 +62,12 @@ def together(collections: Sequence[Examples]) -> Examples:
 
 
 def best_fixed(examples: Examples) -> float:
-    """The dense share that is best for all queries alike."""
+    """Return the best dense share common to all queries."""
     return float(GRID[int((examples.weights @ examples.curves).argmax())])
 
 
 def value_at(curves: Array, shares: Array | float) -> Array:
-    """The measure of each query at its dense share, shape (n,); between points of the grid linear."""
+    """Return the measure of each query at its dense share, shape (n,); linear between grid points."""
     return _interpolate(curves, np.broadcast_to(np.asarray(shares, np.float64), len(curves)))[0]
 
 
@@ -85,15 +85,12 @@ def fit(
     """Train a model.
 
     Args:
-        examples: queries with their features and curves.
-        embedding_model: whose scores they are; the model is used with no other.
-        normalization: under which the curves were measured.
-        start: a model of other collections to depart from; its standardisation is kept.
+        embedding_model: model of the scores; the weight model is used with no other.
+        normalization: normalisation with which the curves were measured.
+        start: a model of other collections to start from; its standardisation is kept.
         penalty: on the distance to the start; None: `PENALTY`, or `TRANSFER_PENALTY` with a start.
-        about: data, date, figures for the card.
-        seed: of the bootstrap.
-        bootstrap: samples from which the covariance comes; None: as many as a model that is kept needs; 0: none, for
-            one that is only measured.
+        bootstrap: number of samples for the covariance; None: enough for a model that is kept; 0: none, for a model
+            that is only measured.
     """
     weights = examples.weights / examples.weights.sum()
     if start is None:
@@ -130,7 +127,7 @@ def fit(
 
 
 def shares_of(model: WeightModel, features: Array) -> Array:
-    """What the model predicts for each row of `features`, shape (n,)."""
+    """Return the model's prediction for each row of `features`, shape (n,)."""
     standard = standardise(features, model.mean, model.scale)
     return _logistic(standard @ np.array(model.coefficients[:-1]) + model.coefficients[-1])
 
@@ -152,14 +149,14 @@ def _maximise(rows: Array, curves: Array, weights: Array, centre: Array, penalty
 
 
 def _logistic(logits: Array) -> Array:
-    from scipy.special import expit  # for a step of the search that went too far too
+    from scipy.special import expit  # a step of the search may overshoot
 
     shares: Array = expit(logits)
     return shares
 
 
 def _interpolate(curves: Array, shares: Array) -> tuple[Array, Array]:
-    """Values and slopes of each curve at its share."""
+    """Return values and slopes of each curve at its share."""
     steps = len(GRID) - 1
     place = np.clip(shares, 0.0, 1.0) * steps
     left = np.minimum(place.astype(int), steps - 1)

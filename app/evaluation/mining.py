@@ -1,7 +1,7 @@
-"""Hard negatives: what the store's own legs find for queries, with the passages' texts, as a distillation needs them.
+"""Mining of hard negatives for distillation: the store's results for queries, with the passages' texts.
 
-The requests are those of a search, by the same clauses, so nothing is mined that this tenant can't find. The legs are
-collected within the bounds of `collect.Load`; the passages are read once each, a few hundred at a time.
+The requests are those of a search, with the same clauses, so that only passages visible to the tenant are mined. The
+legs are collected within the limits of `collect.Load`; each passage is read once, a few hundred per request.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.deadline import Deadline
-from app.evaluation.collect import Load, Pace, PartialAnswer, Progress, QueryLegs, collect, require_most
-from app.evaluation.where import Where, query_vectors
+from app.evaluation.collect import Load, Progress, QueryLegs, RateLimiter, collect, require_majority
+from app.evaluation.target import EvaluationTarget, evaluation_call, query_vectors, require_whole
 from app.passage import embedding_text
-from app.querytext import read_query
-from app.search.fusion import Fused, fuse_linear
-from app.search.request import SearchRequest
-from app.search.retrieval import Retrieval, Run
+from app.search.fusion import FusedCandidate, fuse_linear
+from app.search.retrieval import Retrieval
+from app.search.stages import Passages
+from app.search.trace import Trace
 from app.search.weighting import Weight, learned_weight, model_for
 from app.sentences import sentence_spans
-from app.store.filters import Scope, clauses
-from app.store.sampling import Sampled
+from app.store.sampling import PassageSample
 from app.tuning import Tuning
 from reranker.rankings import Candidate, Ranking
 
@@ -33,24 +31,24 @@ Labels = Mapping[str, Mapping[str, int]]
 
 _TIMEOUT_MS = 60_000
 _READ_AT_ONCE = 200
-"""Passages of one request."""
+"""Passages per request."""
 _FEWEST_WORDS, _MOST_WORDS = 3, 24
-"""Of a query that is made from a passage."""
+"""Minimum and maximum number of words of a query made from a passage."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """Queries with their candidates, best first; queries that failed, with the reason."""
+class MiningResult:
+    """Queries with their candidates, best first; failed queries with the reason."""
 
     rankings: list[Ranking]
     failed: dict[str, str]
     without: int
-    """Queries for which nothing was found."""
+    """Number of queries without results."""
 
 
 def mine(
     queries: Mapping[str, str],
-    where: Where,
+    where: EvaluationTarget,
     tuning: Tuning,
     *,
     candidates: int,
@@ -58,35 +56,28 @@ def mine(
     kept_in: Path,
     labels: Labels | None = None,
     progress: Progress = lambda done: None,
-) -> Mined:
-    """Search `queries` as the service would, and read the first `candidates` passages of each.
+) -> MiningResult:
+    """Search `queries` as the service does, and read the first `candidates` passages of each.
 
     Args:
-        queries: id -> text.
-        where: what is searched, for which tenant.
-        tuning: in force.
-        candidates: of each query, best fused first.
-        load: bound on the work.
-        kept_in: folder for the legs, so that a run that broke off goes on.
-        labels: what was said of passages.
-        progress: told how many queries more are searched.
+        candidates: number of candidates per query, best fused first.
+        kept_in: folder for the legs, from which an interrupted run resumes.
 
     Raises:
-        StoreUnavailable: the cluster stayed away; the same call again goes on where it was.
+        StoreUnavailable: the cluster stayed unavailable; repeat the call to resume.
         StoreError: most queries failed, or passages could not be read.
     """
     collected = collect(
         queries,
         query_vectors(queries, where.encoder),
-        cluster=where.cluster,
-        tenant=where.tenant,
-        tuning=tuning,
-        depth=where.settings.candidates or tuning.candidates,
+        where,
+        tuning,
+        depth=where.settings.search.candidates or tuning.candidates,
         load=load,
         kept_in=kept_in / "legs.jsonl",
         progress=progress,
     )
-    require_most(collected, len(queries))
+    require_majority(collected, len(queries))
     fused = {query: _fused(legs, where, tuning)[:candidates] for query, legs in collected.legs.items()}
     texts = _texts(fused.values(), where, tuning, load)
     found = [
@@ -94,15 +85,15 @@ def mine(
         for query, ranked in fused.items()
     ]
     rankings = [ranking for ranking in found if ranking.candidates]
-    return Mined(rankings, collected.failed, len(found) - len(rankings))
+    return MiningResult(rankings, collected.failed, len(found) - len(rankings))
 
 
-def made_queries(passages: Sequence[Sampled], most: int, *, seed: int = 0) -> dict[str, str]:
-    """Queries for those who have none: titles, headings and sentences of passages in turn, id -> text.
+def make_queries(passages: Sequence[PassageSample], most: int, *, seed: int = 0) -> dict[str, str]:
+    """Make queries from passages: titles, headings and sentences in turn, id -> text.
 
-    They are no questions that anybody asked: a student taught by them is one for known-item searches.
+    They are not questions of users: a student trained on them is suited to known-item searches.
     """
-    rng = random.Random(seed)  # noqa: S311 - nothing is kept secret by it
+    rng = random.Random(seed)  # noqa: S311 - not for security
     kinds: list[list[str]] = [[], [], []]
     for passage in passages:
         kinds[0].append(passage.title)
@@ -120,7 +111,7 @@ def made_queries(passages: Sequence[Sampled], most: int, *, seed: int = 0) -> di
 
 
 def query_key(text: str) -> str:
-    """An id for a query that has none, 16 hex digits."""
+    """Return an id of 16 hex digits for a query without one."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -130,45 +121,38 @@ def _sentence(text: str, rng: random.Random) -> str:
     return rng.choice(long_enough) if long_enough else ""
 
 
-def _fused(legs: QueryLegs, where: Where, tuning: Tuning) -> list[Fused]:
-    """As a search fuses them: by the learned weight where there is one."""
-    fixed = Weight(tuning.alpha if where.settings.alpha is None else where.settings.alpha, "default", "")
-    model = model_for(tuning, where.encoder.name) if where.settings.alpha is None else None
+def _fused(legs: QueryLegs, where: EvaluationTarget, tuning: Tuning) -> list[FusedCandidate]:
+    """Fuse the legs as a search does: with the learned weight, if there is one."""
+    fixed = Weight(tuning.alpha if where.settings.search.alpha is None else where.settings.search.alpha, "default", "")
+    model = model_for(tuning, where.encoder.name) if where.settings.search.alpha is None else None
     weight = fixed if model is None else learned_weight(model, fixed, legs.query, legs.lexical, legs.dense)
     return fuse_linear(legs.lexical, legs.dense, weight.alpha, normalization=tuning.normalization, bonus=legs.bonus)
 
 
-def _candidates(ranked: Sequence[Fused], texts: Mapping[str, str], labels: Mapping[str, int]) -> Iterator[Candidate]:
+def _candidates(
+    ranked: Sequence[FusedCandidate], texts: Mapping[str, str], labels: Mapping[str, int]
+) -> Iterator[Candidate]:
     for item in ranked:
         if text := texts.get(item.id):
             yield Candidate(item.id, text, item.score, float(labels[item.id]) if item.id in labels else None)
 
 
-def _texts(fused: Iterable[Sequence[Fused]], where: Where, tuning: Tuning, load: Load) -> dict[str, str]:
-    """Passage id -> what a reranker reads of it; passages that were deleted meanwhile are missing."""
+def _texts(
+    fused: Iterable[Sequence[FusedCandidate]], where: EvaluationTarget, tuning: Tuning, load: Load
+) -> dict[str, str]:
+    """Return passage id -> text for the reranker; passages that were deleted meanwhile are missing."""
     ids = list(dict.fromkeys(item.id for ranked in fused for item in ranked))
-    pace = Pace(load.rate)
+    pace = RateLimiter(load.rate)
     found: dict[str, str] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as worker:
         retrieval = Retrieval(where.cluster, worker)
         for start in range(0, len(ids), _READ_AT_ONCE):
             pace.wait()
-            run = _run(where, tuning)
-            retrieval.read(run, ids[start : start + _READ_AT_ONCE])
-            if run.degraded:
-                raise PartialAnswer("; ".join(item.reason for item in run.degraded))
+            call = evaluation_call("-", tenant=where.tenant, tuning=tuning, depth=_READ_AT_ONCE, timeout_ms=_TIMEOUT_MS)
+            trace = Trace()
+            passages = retrieval.read(call, trace, Passages(), ids[start : start + _READ_AT_ONCE])
+            require_whole(trace)
             found |= {
-                key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in run.passages.items()
+                key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in passages.hits.items()
             }
     return found
-
-
-def _run(where: Where, tuning: Tuning) -> Run:
-    return Run(
-        request=SearchRequest(query="-", size=1),
-        query=read_query("-"),
-        tuning=tuning,
-        deadline=Deadline.after(_TIMEOUT_MS),
-        filters=clauses(Scope(where.tenant)),
-        depth=_READ_AT_ONCE,
-    )

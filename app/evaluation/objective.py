@@ -1,4 +1,4 @@
-"""One measure, computed many times over the same judgements: what a search for better settings maximises."""
+"""The objective of tuning: one measure, computed many times over the same judgements."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Literal
 import numpy as np
 
 from app.evaluation.learning import GRID, Array, Examples
-from app.evaluation.ranking import Prepared
+from app.evaluation.ranking import NormalizedLegs
 
 MeasureName = Literal["NDCG@10", "MRR@10"]
 _DEPTH = 10
 
 
 class Objective:
-    """NDCG@10 or MRR@10 of each query, by the library ir_measures."""
+    """NDCG@10 or MRR@10 of each query, computed by the library ir_measures."""
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]], measure: MeasureName) -> None:
-        """Take the judgements of the queries that will be ranked."""
+        """Store the judgements of the queries to rank."""
         from ir_measures import RR, evaluator, nDCG
 
         self.queries = list(qrels)
@@ -28,7 +28,7 @@ class Objective:
         self._place = {query: place for place, query in enumerate(self.queries)}
 
     def values(self, rankings: Mapping[str, Sequence[str]]) -> Array:
-        """The measure of each query, shape (queries,), in the order of `queries`; one without a ranking is 0."""
+        """Return the measure of each query, shape (queries,), in the order of `queries`; 0 without a ranking."""
         scored = {
             query: {doc: float(-rank) for rank, doc in enumerate(ranking[:_DEPTH])}
             for query, ranking in rankings.items()
@@ -39,19 +39,15 @@ class Objective:
             found[self._place[metric.query_id]] = metric.value
         return found
 
-    def at(self, prepared: Mapping[str, Prepared], alpha: float) -> Array:
-        """The measure of each query at one dense share for all."""
+    def at(self, prepared: Mapping[str, NormalizedLegs], alpha: float) -> Array:
+        """Return the measure of each query at a common dense share."""
         return self.values({query: item.ranking(alpha, _DEPTH) for query, item in prepared.items()})
 
-    def at_each(self, prepared: Mapping[str, Prepared], shares: Mapping[str, float]) -> Array:
-        """The measure of each query at a dense share of its own."""
-        return self.values({query: item.ranking(shares[query], _DEPTH) for query, item in prepared.items()})
-
-    def curves(self, prepared: Mapping[str, Prepared], grid: Array = GRID) -> Array:
-        """The measure of each query at each dense share of the grid, shape (queries, len(grid))."""
+    def curves(self, prepared: Mapping[str, NormalizedLegs], grid: Array = GRID) -> Array:
+        """Return the measure of each query at each dense share of the grid, shape (queries, len(grid))."""
         return np.column_stack([self.at(prepared, float(alpha)) for alpha in grid])
 
 
 def examples(features: Mapping[str, Array], objective: Objective, curves: Array) -> Examples:
-    """What the weight model learns from, queries in the objective's order."""
+    """Return the weight model's training data, queries in the objective's order."""
     return Examples.of([features[query] for query in objective.queries], list(curves))

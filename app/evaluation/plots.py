@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that stands in the page: its colours and fonts are the page's own, light or dark."""
+"""Plots of a report as inline SVG; colours and fonts are those of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# stand-ins that Matplotlib can draw with; each becomes a colour of the page's style sheet
+# placeholder colours for Matplotlib, replaced by the variables of the page's style sheet
 _INK, _FAINT, _GOOD, _BAD = "#000001", "#000002", "#000003", "#000004"
 _LINES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
 _VARIABLES = {
@@ -34,7 +34,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 def alpha_plot(summary: Summary, measure: str) -> str | None:
-    """`measure` over the dense share, with its 95 % band; the ways without one as lines. None: no way has a share."""
+    """Plot `measure` by dense share with its 95 % band; other ways are lines. None if no way has a share."""
     curves: dict[str, list[WaySummary]] = {}
     for way in summary.ways:
         if way.result.alpha is not None:
@@ -67,7 +67,7 @@ def alpha_plot(summary: Summary, measure: str) -> str | None:
 
 
 def difference_plot(summary: Summary) -> str | None:
-    """Differences of single queries between the challenger and the baseline, sorted. None: nothing to compare."""
+    """Plot the sorted differences of single queries between challenger and baseline. None without a challenger."""
     if summary.challenger is None:
         return None
     comparison = summary.challenger.against_baseline[MAIN].comparison
@@ -76,7 +76,7 @@ def difference_plot(summary: Summary) -> str | None:
     differences = sorted((after[query] - before[query] for query in before), reverse=True)
     figure, axes = _axes(9.6, 3.2)
     edges = list(range(len(differences) + 1))
-    # one outline each: a bar for every query would be a path for every query
+    # one outline each: bars would be one path per query
     axes.stairs([max(value, 0.0) for value in differences], edges, fill=True, color=_GOOD, linewidth=0)
     axes.stairs([min(value, 0.0) for value in differences], edges, fill=True, color=_BAD, linewidth=0)
     axes.axhline(0, color=_INK, linewidth=0.8)
@@ -90,7 +90,7 @@ def difference_plot(summary: Summary) -> str | None:
 
 
 def _references(summary: Summary, measure: str) -> list[WayResult]:
-    """The ways to draw as lines: all single legs, and the best of each other group."""
+    """Return the ways to draw as lines: all single legs, and the best of each other group."""
     best: dict[str, WayResult] = {}
     legs: list[WayResult] = []
     for way in summary.evaluation.ways:
@@ -104,7 +104,9 @@ def _references(summary: Summary, measure: str) -> list[WayResult]:
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty plot; sizes in inches. No pyplot: that keeps figures, and chooses a backend, for the whole process."""
+    """Create an empty plot; sizes in inches. pyplot is avoided: it keeps figures and sets a backend for the whole
+    process.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -120,7 +122,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _label_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Names at the right edge at the height of their lines, moved apart where they would overlap."""
+    """Write names at the right edge next to their lines, moved apart where they overlap."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.065
     reached = low - gap
@@ -134,11 +136,11 @@ def _label_right(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:
-    """`figure` as an ``<svg>`` element for the middle of an HTML page, the same each time."""
+    """Return `figure` as an ``<svg>`` element for an HTML page; the output is reproducible."""
     import matplotlib
 
     buffer = io.BytesIO()
-    # these have no other switch than the global one; text stays text, and ids are the same each time
+    # these have only global switches; text stays text, and ids are reproducible
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "text.usetex": False}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

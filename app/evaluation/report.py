@@ -1,4 +1,4 @@
-"""An evaluation as files: JSON with every value, Markdown for a pull request, one HTML page to look at."""
+"""Evaluation reports: JSON with every value, Markdown for a pull request, one HTML page."""
 
 from __future__ import annotations
 
@@ -18,54 +18,45 @@ from app.evaluation.comparison import QueryDifference
 from app.evaluation.findings import shown
 from app.evaluation.measures import MEASURES
 from app.evaluation.plots import alpha_plot, difference_plot
-from app.evaluation.results import Evaluation, WayResult
-from app.evaluation.summary import COMPARED, HOLES, MAIN, QUALITY, Compared, Summary, p_value, signed, summarise
-from app.ingest.sources import printable
-
-__all__ = ["Evaluation", "WayResult", "as_dict", "as_html", "as_markdown", "write_reports"]
+from app.evaluation.results import Evaluation
+from app.evaluation.summary import (
+    COMPARED,
+    HOLES,
+    MAIN,
+    QUALITY,
+    AdjustedComparison,
+    Summary,
+    p_value,
+    signed,
+)
+from app.values import printable
 
 FORMAT = 1
-"""Of report.json: changes when a field changes its meaning or goes."""
+"""Version of report.json: raised when a field changes its meaning or is removed."""
 
 _LONGEST_QUERY = 240
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$!])")
 
 
-def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything, with each query's values, as plain data for JSON."""
-    return _dict(summarise(evaluation))
-
-
-def as_markdown(evaluation: Evaluation) -> str:
-    """The report without plots, as GitHub's Markdown."""
-    return _markdown(summarise(evaluation))
-
-
-def as_html(evaluation: Evaluation) -> str:
-    """The report as one page that needs nothing else: no script, no font, no address."""
-    return _html(summarise(evaluation))
-
-
-def write_reports(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write ``report.json``, ``report.md`` and ``report.html``; older ones are replaced, each at once and whole.
+def write_reports(summary: Summary, folder: Path) -> list[Path]:
+    """Write ``report.json``, ``report.md`` and ``report.html``; each atomically replaces an older one.
 
     Raises:
-        InvalidInput: they can't be written there.
+        InvalidInput: the files can't be written there.
     """
-    summary = summarise(evaluation)
     texts = {
-        "report.json": orjson.dumps(_dict(summary), option=orjson.OPT_APPEND_NEWLINE),
-        "report.md": _markdown(summary).encode(),
-        "report.html": _html(summary).encode(),
+        "report.json": orjson.dumps(as_dict(summary), option=orjson.OPT_APPEND_NEWLINE),
+        "report.md": as_markdown(summary).encode(),
+        "report.html": as_html(summary).encode(),
     }
     return write_files(folder, texts)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files by name into `folder`, which is made; older ones are replaced, each at once and whole.
+    """Write files by name into `folder`, which is created; each atomically replaces an older one.
 
     Raises:
-        InvalidInput: they can't be written there.
+        InvalidInput: the files can't be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,12 +69,13 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
                 aside.unlink(missing_ok=True)
     except OSError as error:
         raise InvalidInput(
-            f"{shown(str(folder))}: the report can't be written there ({error.strerror}): name another folder"
+            f"{shown(str(folder))}: the report can't be written there ({error.strerror}): pass another folder"
         ) from error
     return [folder / name for name in contents]
 
 
-def _dict(summary: Summary) -> dict[str, Any]:
+def as_dict(summary: Summary) -> dict[str, Any]:
+    """Return everything, including each query's values, as plain data for JSON."""
     evaluation, judged = summary.evaluation, summary.evaluation.dataset
     return {
         "format": FORMAT,
@@ -126,20 +118,22 @@ def _dict(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _compared(found: Compared) -> dict[str, Any]:
+def _compared(found: AdjustedComparison) -> dict[str, Any]:
     return {**dataclasses.asdict(found.comparison), "p_adjusted": found.p, "verdict": found.verdict}
 
 
-def _markdown(summary: Summary) -> str:
-    return _templates().get_template("report.md.j2").render(_view(summary))
+def as_markdown(summary: Summary) -> str:
+    """Return the report without plots as GitHub Markdown."""
+    return page_templates().get_template("report.md.j2").render(_view(summary))
 
 
-def _html(summary: Summary) -> str:
-    # the plots' text went through an XML writer, so it is escaped already
+def as_html(summary: Summary) -> str:
+    """Return the report as one self-contained page: no script, no font, no link."""
+    # the plots come from an XML writer, so their text is escaped
     curves = [Markup(plot) for name in COMPARED if (plot := alpha_plot(summary, name))]  # noqa: S704
     differences = difference_plot(summary)
     return (
-        _templates()
+        page_templates()
         .get_template("report.html.j2")
         .render(_view(summary), curves=curves, differences=Markup(differences) if differences else None)  # noqa: S704
     )
@@ -177,12 +171,13 @@ def _query(evaluation: Evaluation, pair: QueryDifference) -> str:
     return shown(evaluation.dataset.queries[pair.query_id], _LONGEST_QUERY)
 
 
-def _templates() -> jinja2.Environment:
+def page_templates(package: str = __package__) -> jinja2.Environment:
+    """Return the templates of `package`, and this one's (the style sheet), with everything escaped."""
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("app.evaluation"),
-        # ids, names and texts of queries are whatever somebody wrote into the set
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in dict.fromkeys((package, __package__))]),
+        # ids, names and texts of queries are arbitrary text
         autoescape=jinja2.select_autoescape(["html.j2"]),
-        finalize=_harmless,
+        finalize=_sanitize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -196,12 +191,12 @@ def _figure(value: float, digits: int = 3) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _harmless(value: Any) -> Any:
-    """Text on one line, without what moves a cursor or turns the direction of writing."""
+def _sanitize(value: Any) -> Any:
+    """Return text on one line, without control characters for the cursor or the writing direction."""
     return printable(" ".join(value.split())) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _escape_markdown(text: object) -> str:
-    """`text` as Markdown that shows exactly it, on one line, in a table too."""
-    line = str(_harmless(str(text))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return Markdown that shows exactly `text`, on one line, also in a table."""
+    line = str(_sanitize(str(text))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", line)

@@ -1,48 +1,46 @@
-"""What a reranker makes of fused candidates: scored once for each query, blended afterwards at any weight and depth."""
+"""Reranking for evaluation: candidates are scored once per query, then blended at any weight and depth."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
 
-from app.deadline import Deadline
-from app.errors import BraidError, RerankerError, RerankerUnavailable, StoreError, StoreUnavailable
-from app.evaluation.collect import Away, Load, Pace, PartialAnswer, Patience, Progress, QueryLegs
+from app.errors import RerankerError, RerankerUnavailable, StoreError, StoreUnavailable
+from app.evaluation.collect import Load, Progress, QueryLegs, QueryRun, TargetUnavailable
 from app.evaluation.ranking import Array, documents_of
-from app.evaluation.where import Where
-from app.search.fusion import Fused, fuse_linear
-from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
-from app.search.reranking import Reranker, Subject, arrange, decisive
-from app.search.retrieval import Retrieval, Run
-from app.store.filters import Scope, clauses
+from app.evaluation.target import EvaluationTarget, PartialAnswer, evaluation_call, require_whole
+from app.search.fusion import FusedCandidate, fuse_linear
+from app.search.rerank_stage import read_subjects
+from app.search.reranking import Reranker, arrange, is_decisive
+from app.search.retrieval import Retrieval
+from app.search.stages import Passages
+from app.search.trace import Trace
 from app.tuning import Tuning
 
 _TIMEOUT_MS = 120_000
-"""Of one query: evaluating waits for every score, however slow the reranker."""
+"""Timeout of one query: evaluation waits for every score, however slow the reranker is."""
 _PATIENCE_S = 150.0
-"""With a reranker or cluster that answers nobody: longer than one query may take."""
+"""Seconds to wait for an unavailable reranker or cluster: longer than one query may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class RerankedQuery:
-    """A query's candidates, best fused first, the reranker's scores of the first of them, and what they took (ms).
+    """A query's candidates, best fused first, the reranker's scores of the first of them, and the time taken (ms).
 
-    No scores: the lead of the best is decisive, so that the service does not rerank.
+    There are no scores if the lead of the best candidate is decisive, because the service does not rerank then.
     """
 
-    candidates: tuple[Fused, ...]
+    candidates: tuple[FusedCandidate, ...]
     scores: Array
     milliseconds: float
 
     def ranking(self, weight: float, depth: int, *, calibrated: bool) -> list[str]:
-        """Documents, best first, as the service orders them with this weight and depth (0: as they were fused).
+        """Return documents, best first, in the service's order with this weight and depth (0: the fused order).
 
-        That is, where it scores all of them: a service that stops early has the top of a page in the same order.
+        This holds where the service scores all of them; one that stops early has the top of a page in the same order.
         """
         most = min(depth, len(self.scores))
         head, tail = self.candidates[:most], self.candidates[most:]
@@ -51,7 +49,7 @@ class RerankedQuery:
 
 @dataclass(frozen=True, slots=True)
 class RerankedSet:
-    """By query id; `failed` with the reason."""
+    """Reranked queries by id; failed ones with the reason."""
 
     queries: dict[str, RerankedQuery]
     failed: dict[str, str]
@@ -61,7 +59,7 @@ def rerank_all(
     texts: Mapping[str, str],
     legs: Mapping[str, QueryLegs],
     alphas: Mapping[str, float],
-    where: Where,
+    where: EvaluationTarget,
     reranker: Reranker,
     tuning: Tuning,
     *,
@@ -69,99 +67,70 @@ def rerank_all(
     load: Load,
     progress: Progress = lambda done: None,
 ) -> RerankedSet:
-    """Fuse each query's legs at its own dense share and have the first `depth` passages scored.
+    """Fuse each query's legs at its own dense share and score the first `depth` passages.
 
     Args:
-        texts: query id -> text.
-        legs: query id -> its legs.
         alphas: query id -> its dense share.
-        where: what is searched.
-        reranker: scores the passages.
-        tuning: whose normalisation and candidates are used.
-        depth: how many passages are scored; never more than `tuning` has candidates of a leg, as in the service.
-        load: bound on the work.
-        progress: told how many queries more are done.
+        tuning: provides normalisation and candidates.
+        depth: number of passages to score; limited to `tuning`'s candidates per leg, as in the service.
 
     Raises:
-        RerankerUnavailable, StoreUnavailable: the reranker or the cluster stayed away.
+        RerankerUnavailable, StoreUnavailable: the reranker or the cluster stayed unavailable.
         RerankerError: most queries failed.
     """
     depth = min(depth, tuning.candidates)
-    found: dict[str, RerankedQuery] = {}
-    failed: dict[str, str] = {}
-    stopped = threading.Event()
-    pace, patience = Pace(load.rate, stopped), Patience(_PATIENCE_S, stopped)
-    with ThreadPoolExecutor(load.workers, thread_name_prefix="rerank") as workers:
-        retrieval = Retrieval(where.cluster, workers)
+    run: QueryRun[RerankedQuery] = QueryRun(load, _PATIENCE_S, progress)
 
-        def one(query_id: str) -> RerankedQuery:
-            pace.wait()
-            text, item, alpha = texts[query_id], legs[query_id], alphas[query_id]
-            return patience.go(lambda: _one(text, item, alpha, reranker, retrieval, where, tuning, depth))
+    def work(retrieval: Retrieval, query_id: str) -> RerankedQuery:
+        return _rerank_one(texts[query_id], legs[query_id], alphas[query_id], reranker, retrieval, where, tuning, depth)
 
-        jobs = {workers.submit(one, query_id): query_id for query_id in legs}
-        try:
-            for job in as_completed(jobs):
-                query_id = jobs[job]
-                try:
-                    found[query_id] = job.result()
-                except Away as error:
-                    raise _away(error, len(found), len(legs)) from error
-                except BraidError as error:
-                    failed[query_id] = f"{error.kind}: {error.detail}"
-                progress(1)
-        except BaseException:
-            stopped.set()
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
+    try:
+        found, failed = run.go(list(legs), where.cluster, work), run.failed
+    except TargetUnavailable as error:
+        told = (
+            f"{error.detail.rstrip('.')}. {len(run.found)} of {len(legs)} queries were reranked; run the command again"
+        )
+        kind = StoreUnavailable if isinstance(error.__cause__, StoreError) else RerankerUnavailable
+        raise kind(told) from error
     if len(failed) * 2 > len(legs):
         reason = next(iter(failed.values()))
         raise RerankerError(
             f"{len(failed)} of {len(legs)} queries could not be reranked ({reason}); nothing was measured. "
-            "BRAID_RERANKER=none leaves the reranker out"
+            "Set BRAID_RERANKER=none to leave the reranker out"
         )
-    return RerankedSet({query_id: found[query_id] for query_id in legs if query_id in found}, failed)
+    return RerankedSet(found, failed)
 
 
-def _one(
+def _rerank_one(
     text: str,
     legs: QueryLegs,
     alpha: float,
     reranker: Reranker,
     retrieval: Retrieval,
-    where: Where,
+    where: EvaluationTarget,
     tuning: Tuning,
     depth: int,
 ) -> RerankedQuery:
     fused = fuse_linear(*legs.cut(tuning.candidates), alpha, normalization=tuning.normalization, bonus=legs.bonus)
-    margin = where.settings.rerank_skip_margin
-    if margin is not None and where.settings.rerank_default and decisive(fused, margin):
+    margin = where.settings.rerank.skip_margin
+    if margin is not None and where.settings.rerank.default and is_decisive(fused, margin):
         return RerankedQuery(tuple(fused), np.empty(0), 0.0)
-    text = text[:MAX_QUERY_CHARACTERS]
-    run = Run(
-        request=SearchRequest(query=text, size=1),
-        query=legs.query,
-        tuning=tuning,
-        deadline=Deadline.after(_TIMEOUT_MS),
-        filters=clauses(Scope(where.tenant)),
-        depth=depth,
+    call = evaluation_call(
+        text, tenant=where.tenant, tuning=tuning, depth=depth, timeout_ms=_TIMEOUT_MS, query=legs.query
     )
-    retrieval.read(run, [item.id for item in fused[:depth]], tokens=reranker.reads_tokens)
-    if run.degraded:
-        raise PartialAnswer("; ".join(item.reason for item in run.degraded))
-    if run.vanished:
-        raise PartialAnswer(f"{len(run.vanished)} passages were deleted after they were ranked; run it again")
-    subjects = [Subject(run.passages[item.id], run.tokens.get(item.id)) for item in fused[:depth]]
-    scoring = reranker.begin(text, None)
+    trace = Trace()
+    found, passages = read_subjects(retrieval, call, trace, Passages(), [item.id for item in fused[:depth]], reranker)
+    require_whole(trace)
+    if passages.vanished:
+        raise PartialAnswer(
+            f"{len(passages.vanished)} passages were deleted after they were ranked; run the command again"
+        )
+    subjects = list(found.values())
+    scoring = reranker.begin(call.request.query, None)
     began = time.perf_counter()
     parts, done = [], 0
     for size in scoring.blocks(subjects):
-        parts.append(scoring.score(subjects[done : done + size], run.deadline))
+        parts.append(scoring.score(subjects[done : done + size], call.deadline))
         done += size
     spent = round((time.perf_counter() - began) * 1000, 3)
     return RerankedQuery(tuple(fused), np.concatenate(parts) if parts else np.empty(0), spent)
-
-
-def _away(error: Away, done: int, asked: int) -> BraidError:
-    told = f"{error.detail.rstrip('.')}. {done} of {asked} queries were reranked; run the same command again"
-    return StoreUnavailable(told) if isinstance(error.__cause__, StoreError) else RerankerUnavailable(told)

@@ -1,4 +1,4 @@
-"""From values per query to what a report says: intervals, comparisons with the baseline, remarks in words."""
+"""Summary of an evaluation for its reports: intervals, comparisons with the baseline, remarks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from app.evaluation.results import Evaluation, WayResult
 
 MAIN = "NDCG@10"
 COMPARED = (MAIN, "MRR@10")
-"""Measures in which ways are compared; the first decides which is best."""
+"""Measures for comparisons; the first one determines the best way."""
 HOLES = "judged@10"
-"""Not a measure of quality: how much of what is measured was judged at all."""
+"""Coverage of the judgements; not a measure of quality."""
 QUALITY = tuple(name for name in MEASURES if name != HOLES)
 SIGNIFICANT = 0.05
 
@@ -22,15 +22,15 @@ _MANY_WAYS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """A comparison with the baseline; `p` is its randomisation test's, adjusted for there being several ways."""
+class AdjustedComparison:
+    """A comparison with the baseline; `p` is from the randomisation test, adjusted for the number of ways."""
 
     comparison: Comparison
     p: float
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``unclear`` where it may be chance."""
+        """Return ``better``, ``worse``, or ``unclear`` if the difference may be chance."""
         if self.p >= SIGNIFICANT:
             return "unclear"
         return "better" if self.comparison.mean_difference > 0 else "worse"
@@ -38,16 +38,18 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class WaySummary:
-    """A way with the 95 % bounds of its means, and (unless it is the baseline) its comparisons, by measure."""
+    """A way with the 95 % bounds of its means, and (except for the baseline) its comparisons, by measure."""
 
     result: WayResult
     intervals: dict[str, tuple[float, float]]
-    against_baseline: dict[str, Compared]
+    against_baseline: dict[str, AdjustedComparison]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`challenger` is the best way other than the baseline, if there is one; `tops` are each measure's best means."""
+    """All figures of the reports; `challenger` is the best way besides the baseline, `tops` are the best means by
+    measure.
+    """
 
     evaluation: Evaluation
     ways: tuple[WaySummary, ...]
@@ -57,14 +59,14 @@ class Summary:
 
 
 def summarise(evaluation: Evaluation) -> Summary:
-    """Work out everything that the reports show; takes some seconds for thousands of queries and twenty ways."""
+    """Compute all figures of the reports; takes some seconds for thousands of queries and twenty ways."""
     baseline = next(way for way in evaluation.ways if way.name == evaluation.baseline)
     others = [way for way in evaluation.ways if way is not baseline]
-    compared: dict[str, dict[str, Compared]] = {way.name: {} for way in evaluation.ways}
+    compared: dict[str, dict[str, AdjustedComparison]] = {way.name: {} for way in evaluation.ways}
     for measure in COMPARED:
         found = [compare(baseline.measured, way.measured, measure, names=(baseline.name, way.name)) for way in others]
         for comparison, p in zip(found, holm([each.p_randomization for each in found]), strict=True):
-            compared[comparison.way][measure] = Compared(comparison, p)
+            compared[comparison.way][measure] = AdjustedComparison(comparison, p)
     ways = tuple(WaySummary(way, _intervals(way), compared[way.name]) for way in evaluation.ways)
     challenger = max(
         (way for way in ways if way.against_baseline), key=lambda way: way.result.measured.means[MAIN], default=None
@@ -74,7 +76,7 @@ def summarise(evaluation: Evaluation) -> Summary:
 
 
 def signed(value: float) -> str:
-    """A difference to three decimals, with its sign."""
+    """Format a difference with its sign and three decimals."""
     return f"{value:+.3f}".replace("-", "−")
 
 
@@ -92,22 +94,24 @@ def _remarks(evaluation: Evaluation, ways: tuple[WaySummary, ...], challenger: W
         remarks.append(_winner(challenger))
         if len(ways) >= _MANY_WAYS:
             remarks.append(
-                f"The best of {len(ways)} ways looks a little better here than it will on other queries, since it was "
-                "chosen on these: choose on one part of the queries, and believe the figures of the other."
+                f"The best of {len(ways)} ways looks slightly better here than on other queries, because it was "
+                "chosen on these: choose on one part of the queries, and report the figures of the other."
             )
     queries = len(evaluation.dataset.queries)
     if queries < _FEW_QUERIES:
         remarks.append(
-            "There is only 1 query: nothing can be said of other queries."
+            "There is only 1 query: the result does not generalise to others."
             if queries == 1
-            else f"There are only {queries} queries: the intervals are rough, and small differences can't be seen."
+            else f"There are only {queries} queries: the intervals are wide, and small differences are not detectable."
         )
     remarks += _holes(evaluation)
     for way in evaluation.ways:
         if way.failed:
-            remarks.append(f"{way.name}: {_of(way.failed, queries)} failed or were degraded.")
+            remarks.append(f"{way.name}: {_count_of(way.failed, queries)} failed or were degraded.")
         if way.measured.missing:
-            remarks.append(f"{way.name}: nothing was found for {_of(way.measured.missing, queries)}; they count as 0.")
+            remarks.append(
+                f"{way.name}: nothing was found for {_count_of(way.measured.missing, queries)}; they count as 0."
+            )
     return remarks
 
 
@@ -123,12 +127,12 @@ def _winner(challenger: WaySummary) -> str:
 
 
 def _holes(evaluation: Evaluation) -> list[str]:
-    """What judged@10 says here about how far the figures can be trusted."""
+    """Return remarks on missing judgements and their effect on the figures."""
     if all(grade > 0 for grades in evaluation.dataset.qrels.values() for grade in grades.values()):
         return [
-            "Only relevant documents are judged in this set, so judged@10 can't tell a wrong result from one that "
-            "nobody judged: if relevant documents were overlooked, all figures are too low, and most so for ways that "
-            "differ from those by which the judged documents were found."
+            "Only relevant documents are judged in this set, so judged@10 does not distinguish a wrong result from an "
+            "unjudged one: if relevant documents were overlooked, all figures are too low, most of all for ways that "
+            "differ from the ways that found the judged documents."
         ]
     means = {way.name: way.measured.means[HOLES] for way in evaluation.ways}
     most = max(means.values())
@@ -136,10 +140,10 @@ def _holes(evaluation: Evaluation) -> list[str]:
     if not fewer:
         return []
     return [
-        f"Fewer of the results of {', '.join(fewer)} are judged than of others (up to {most:.2f}). What is not judged "
-        "counts as wrong, so these figures are rather too low."
+        f"Fewer of the results of {', '.join(fewer)} are judged than of others (up to {most:.2f}). Unjudged results "
+        "count as wrong, so these figures are probably too low."
     ]
 
 
-def _of(count: int, queries: int) -> str:
+def _count_of(count: int, queries: int) -> str:
     return f"{count} of {queries} queries"

@@ -1,11 +1,10 @@
-"""`braid tune`: one search over what can be measured about fusion, on a part of the queries; checked on the rest.
+"""Tuning (`braid tune`): a search for better fusion settings on a part of the queries, checked on the rest.
 
-Settings are taken one after the other, each at its own best dense share: boosts of neighbouring words and titles, k1
-and b of BM25 (where the index is a scratch one), candidates, normalisation, the share itself, then the weight of each
-query, then the share and depth of the reranker, where there is one. A change is kept only if it gains `LEAST_GAIN` and
-more than one standard error of the difference between the queries (the rule of Breiman et al., CART, 1984): what few
-judgements can't show is not adopted.
-The held-out part is looked at once, when all is chosen.
+Settings are tried one after the other, each at its own best dense share: boosts of neighbouring words and titles, k1
+and b of BM25 (only for a scratch index), candidates, normalisation, the share itself, then a weight per query, then
+share and depth of the reranker, if there is one. A change is kept only if it gains `LEAST_GAIN` and more than one
+standard error of the difference between the queries (the rule of Breiman et al., CART, 1984), so that nothing is
+adopted that a small number of judgements can't show. The held-out part is used once, at the end.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.evaluation.check import Check, cut_at, shares_in_service
-from app.evaluation.collect import Collected, Load, QueryLegs, collect, require_most
+from app.evaluation.check import HeldOutCheck, shares_in_service
+from app.evaluation.collect import Load, QueryLegs, collect, require_majority
 from app.evaluation.comparison import Comparison, compare
 from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
 from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, shares_of, value_at
-from app.evaluation.measures import Measured
+from app.evaluation.measures import Measurement
 from app.evaluation.objective import MeasureName, Objective, examples
-from app.evaluation.ranking import Prepared, prepare_all, rrf_ranking
+from app.evaluation.ranking import NormalizedLegs, normalize_all, rrf_ranking
 from app.evaluation.reranked import rerank_all
-from app.evaluation.run import NO_RERANKER
-from app.evaluation.scratch import Scratch
-from app.evaluation.where import Where, query_vectors
+from app.evaluation.scratch import ScratchIndex
+from app.evaluation.target import EvaluationTarget, query_vectors
+from app.evaluation.ways import NO_RERANKER
 from app.search.rerank_stage import rerank_parameters
 from app.search.weighting import features, model_for
 from app.tuning import Bm25, Boosts, Normalization, RerankTuning, Tuning, WeightModel
 
 HELD_OUT = 0.3
 LEAST_GAIN = 0.002
-"""In the measure's own unit (0..1)."""
+"""Minimum gain in the measure's own unit (0..1)."""
 _MOST_QUERIES = 800
 _DEPTHS = (50, 100, 200)
 _NORMALIZATIONS: tuple[Normalization, ...] = ("min_max", "z_score", "l2")
@@ -54,7 +53,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was tried, its best dense share, how good it was on the tuning part, and whether it was kept."""
+    """One attempt: its best dense share, its value on the tuning part, and whether it was kept."""
 
     tried: str
     alpha: float | None
@@ -63,12 +62,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """The tuning, the way to it, and how it compares with the one before on queries that it never saw."""
+class TuningResult:
+    """The tuning, its steps, and its comparison with the previous tuning on held-out queries."""
 
     tuning: Tuning
     steps: tuple[Step, ...]
-    held_out: dict[str, Measured]
+    held_out: dict[str, Measurement]
     comparison: Comparison
     verdict: str
     better: bool
@@ -79,30 +78,25 @@ class Tuned:
 
 def tune(
     judged: JudgedSet,
-    where: Where,
+    where: EvaluationTarget,
     current: Tuning,
     *,
-    scratch: Scratch | None,
+    scratch: ScratchIndex | None,
     measure_name: MeasureName = "NDCG@10",
     load: Load = Load(),  # noqa: B008 - frozen
     seed: int = 0,
     say: Say = lambda line: None,
-) -> Tuned:
+) -> TuningResult:
     """Search for a better tuning than `current`.
 
     Args:
-        judged: the queries; a share of `HELD_OUT` is kept apart.
-        where: what is searched.
-        current: what is in force; the start, and what the result is compared with.
-        scratch: the index, if it is one that may be closed; None: k1 and b stay as they are.
-        measure_name: what is maximised.
-        load: bound on the work.
-        seed: of the split and of sampling.
-        say: told of each step, for people.
+        judged: the queries; a share of `HELD_OUT` is held out.
+        current: the active tuning: start of the search and baseline of the result.
+        scratch: the index, if it may be closed; None: k1 and b stay unchanged.
 
     Raises:
-        InvalidInput: too few judged queries to split.
-        StoreError: the cluster stayed away, or all queries failed.
+        InvalidInput: there are too few judged queries to split.
+        StoreError: the cluster stayed unavailable, or all queries failed.
     """
     began = time.perf_counter()
     held_part, tuning_part = split_queries(judged, share=HELD_OUT, seed=seed)
@@ -118,13 +112,13 @@ def tune(
     search.rerank()
     chosen, search_seconds = search.best, time.perf_counter() - began
     say("checking on the held-out queries")
-    check = Check(held_part, where, measure_name, load)
-    before, after = check.compared(current, chosen, scratch)
+    check = HeldOutCheck(held_part, where, load)
+    before, after = check.compare_tunings(current, chosen, scratch)
     comparison = compare(before, after, measure_name, names=("before", "tuned"), permutations=4999)
     better = comparison.mean_difference > 0 and comparison.p_randomization < 0.05
     notes = search.notes
     if scratch is None:
-        notes.append("k1 and b were left: the queries are judged against a live index, which must not be closed")
+        notes.append("k1 and b were not tuned: the queries are judged against a live index, which must not be closed")
     about = {
         "set": judged.name,
         "split": judged.split,
@@ -141,7 +135,7 @@ def tune(
         "embedding_model": where.encoder.name,
         "reranker": where.default_reranker.name if where.default_reranker is not None else None,
     }
-    return Tuned(
+    return TuningResult(
         tuning=chosen.model_copy(update={"about": about}),
         steps=tuple(search.steps),
         held_out={"before": before, "tuned": after},
@@ -155,10 +149,10 @@ def tune(
 
 
 class _Search:
-    """The search on the tuning part; `best` is the tuning so far."""
+    """The search on the tuning part; `best` is the best tuning so far."""
 
     def __init__(
-        self, judged: JudgedSet, where: Where, start: Tuning, measure_name: MeasureName, load: Load, say: Say
+        self, judged: JudgedSet, where: EvaluationTarget, start: Tuning, measure_name: MeasureName, load: Load, say: Say
     ) -> None:
         self._judged, self._where, self._load, self._say = judged, where, load, say
         self._objective = Objective(judged.qrels, measure_name)
@@ -180,8 +174,8 @@ class _Search:
                 self.best.boosts.model_copy(update={"title": title, "heading": title}), f"title boost {title}"
             )
 
-    def bm25(self, scratch: Scratch) -> None:
-        """k1, then b; the index keeps the best."""
+    def bm25(self, scratch: ScratchIndex) -> None:
+        """Tune k1, then b; the index keeps the best values."""
         for k1 in _K1:
             self._try_bm25(scratch, Bm25(k1=k1, b=self.best.bm25.b))
         for b in _B:
@@ -199,24 +193,25 @@ class _Search:
         curves = self._objective.curves(self._prepared(self.best, self._legs))
         alpha = _steady_best(curves, self.best.alpha)
         self._values = curves[:, int(np.abs(GRID - alpha).argmin())]
-        native = self._objective.curves(prepare_all(self._legs, "min_max", self.best.candidates))
+        native = self._objective.curves(normalize_all(self._legs, "min_max", self.best.candidates))
         self.best = self.best.model_copy(update={"alpha": alpha, "native_alpha": _steady_best(native, self.best.alpha)})
         self._note("the share itself", alpha, float(self._values.mean()), kept=True)
 
     def rrf(self) -> None:
-        constant = self._where.settings.rrf_rank_constant
+        constant = self._where.settings.search.rrf_rank_constant
         value = self._objective.values(
             {query: rrf_ranking(legs, constant) for query, legs in self._legs.items()}
         ).mean()
         self._note(f"reciprocal rank fusion, constant {constant}: for comparison", None, float(value), kept=False)
 
     def learn(self) -> None:
-        """Whether the weight of each query should be predicted, by cross-validation on the tuning part."""
+        """Try a predicted weight per query, by cross-validation on the tuning part."""
         prepared = self._prepared(self.best, self._legs)
-        # queries that failed have no legs and can't teach anything
+        # failed queries have no legs and can't teach anything
         known = [query for query in self._objective.queries if query in prepared]
         objective = Objective({query: self._judged.qrels[query] for query in known}, self._objective.measure)
-        values = {query: features(self._legs[query].query, *cut_at(self._legs[query], self.best)) for query in known}
+        cut = {query: self._legs[query].cut(self.best.candidates) for query in known}
+        values = {query: features(self._legs[query].query, *cut[query]) for query in known}
         data = examples(values, objective, objective.curves({query: prepared[query] for query in known}))
         fixed = _cross_validated(data, None)
         self._note("one weight for all queries, cross-validated", self.best.alpha, fixed, kept=False)
@@ -236,22 +231,22 @@ class _Search:
         self.best = self.best.model_copy(update={"learned": kept, "weight_model": model if kept else None})
 
     def rerank(self) -> None:
-        """The reranker's share in the final score and its depth, against those that are in force for it."""
+        """Tune the reranker's share in the final score and its depth, compared with the active values."""
         reranker, settings = self._where.default_reranker, self._where.settings
         if reranker is None:
             off = self._where.reranker is not None
             self.notes.append(_NOT_BY_DEFAULT if off else NO_RERANKER.replace("measured", "tuned"))
             return
         self._say(f"reranking with {reranker.name}")
-        depth, own = rerank_parameters(settings, self.best, reranker)
+        depth, own = rerank_parameters(settings.rerank, self.best, reranker)
         depth = min(depth, self.best.candidates)
         shares = shares_in_service(self.best, self._where, self._legs)
-        # deeper lists cost a search more, so they are only tried where the reranker is meant to take them; what is set
-        # goes before a tuning
+        # deeper lists make a search slower, so they are tried only if the reranker is configured for them; explicit
+        # settings take precedence over a tuning
         most = min(max(depth, reranker.depth), self.best.candidates)
         allowed = [number for number in _RERANK_DEPTHS if number <= most]
-        depths = sorted({depth} if settings.rerank_depth is not None else {*allowed, depth})
-        weights = _RERANK_WEIGHTS if settings.rerank_weight is None else (own,)
+        depths = sorted({depth} if settings.rerank.depth is not None else {*allowed, depth})
+        weights = _RERANK_WEIGHTS if settings.rerank.weight is None else (own,)
         found = rerank_all(
             self._judged.queries,
             self._legs,
@@ -277,8 +272,8 @@ class _Search:
         self._note(f"reranker's share {own:g}, {depth} deep: as it is", None, float(before.mean()), kept=True)
         tried = [(weight, most, values(weight, most)) for most in depths for weight in weights]
         weight, most, after = max(tried, key=lambda item: (item[2].mean(), -abs(item[0] - own), -item[1]))
-        # a query that failed has gained and lost nothing
-        kept = _gained((after - before)[[query in found.queries for query in self._objective.queries]])
+        # a failed query counts as no difference
+        kept = _is_gain((after - before)[[query in found.queries for query in self._objective.queries]])
         self._note(f"reranker's share {weight:g}, {most} deep", None, float(after.mean()), kept=kept)
         if kept:
             tuned = RerankTuning(reranker=reranker.name, weight=weight, depth=most)
@@ -301,7 +296,7 @@ class _Search:
             bootstrap=bootstrap,
         )
 
-    def _try_bm25(self, scratch: Scratch, bm25: Bm25) -> None:
+    def _try_bm25(self, scratch: ScratchIndex, bm25: Bm25) -> None:
         if bm25 != self.best.bm25:
             scratch.similarity(bm25)
             tuning = self.best.model_copy(update={"bm25": bm25})
@@ -314,36 +309,34 @@ class _Search:
 
     def _try(self, tuning: Tuning, legs: dict[str, QueryLegs], name: str) -> None:
         values, alpha = self._best_share(legs, tuning)
-        # a query that failed on either side has gained and lost nothing
+        # a query that failed on either side counts as no difference
         both = np.array([query in legs and query in self._legs for query in self._objective.queries])
         gains = (values - self._values)[both]
-        kept = _gained(gains)
+        kept = _is_gain(gains)
         self._note(name, alpha, float(values.mean()), kept=kept)
         if kept:
             self.best = tuning.model_copy(update={"alpha": alpha})
             self._values, self._legs = values, legs
 
     def _collect(self, tuning: Tuning, dense_from: Mapping[str, QueryLegs] | None) -> dict[str, QueryLegs]:
-        found: Collected = collect(
+        found = collect(
             self._judged.queries,
             self._vectors,
-            cluster=self._where.cluster,
-            tenant=self._where.tenant,
-            tuning=tuning,
+            self._where,
+            tuning,
             depth=max(*_DEPTHS, self.best.candidates),
             load=self._load,
             dense_from=dense_from,
-            ignore_identical=self._where.ignore_identical,
         )
         self.failed.update(found.failed)
-        require_most(found, len(self._judged.queries))
+        require_majority(found, len(self._judged.queries))
         return found.legs
 
-    def _prepared(self, tuning: Tuning, legs: Mapping[str, QueryLegs]) -> dict[str, Prepared]:
-        return prepare_all(legs, tuning.normalization, tuning.candidates)
+    def _prepared(self, tuning: Tuning, legs: Mapping[str, QueryLegs]) -> dict[str, NormalizedLegs]:
+        return normalize_all(legs, tuning.normalization, tuning.candidates)
 
     def _best_share(self, legs: Mapping[str, QueryLegs], tuning: Tuning) -> tuple[Array, float]:
-        """The measure of each query at the share that is best for all of them, and that share."""
+        """Return the measure of each query at the best common share, and that share."""
         curves = self._objective.curves(self._prepared(tuning, legs), _COARSE)
         best = _best_place(_COARSE, curves.mean(axis=0), tuning.alpha)
         return curves[:, best], float(_COARSE[best])
@@ -354,25 +347,25 @@ class _Search:
         self._say(f"{value * 100:6.2f}  {tried}{at}{'  *' if kept else ''}")
 
 
-def _gained(gains: Array) -> bool:
-    """Whether a change that gains so much for each query is kept."""
+def _is_gain(gains: Array) -> bool:
+    """Return whether a change with these gains per query is kept."""
     return bool(gains.size and gains.mean() >= max(LEAST_GAIN, gains.std() / np.sqrt(len(gains))))
 
 
 def _steady_best(curves: Array, near: float) -> float:
-    """The best share of the mean curve, smoothed over its neighbours: the peak of a few queries is noise."""
+    """Return the best share of the mean curve, smoothed over its neighbours: the peak of few queries is noise."""
     padded = np.pad(curves.mean(axis=0), 1, mode="edge")
     return float(GRID[_best_place(GRID, np.convolve(padded, [0.25, 0.5, 0.25], mode="valid"), near)])
 
 
 def _best_place(grid: Array, means: Array, near: float) -> int:
-    """Where `means` is highest; of several such places the one whose share is nearest to `near`."""
+    """Return the index of the maximum of `means`; of several, the one whose share is nearest to `near`."""
     highest = np.flatnonzero(means >= means.max() - 1e-9)
     return int(highest[np.abs(grid[highest] - near).argmin()])
 
 
 def _cross_validated(data: Examples, train: Callable[[Examples], WeightModel] | None) -> float:
-    """Mean value over folds at the weights that the other folds teach; `train` None: one weight for all."""
+    """Return the mean value over folds at weights trained on the other folds; `train` None: one weight for all."""
     fold = np.random.default_rng(0).permutation(len(data)) % min(_FOLDS, len(data))
     values: list[float] = []
     for number in range(int(fold.max()) + 1):
@@ -391,5 +384,5 @@ def _verdict(comparison: Comparison, better: bool) -> str:
     if better:
         return f"measurably better: {told}"
     if points < 0:
-        return f"worse than what is in force: {told}"
+        return f"worse than the active tuning: {told}"
     return f"not measurably better: {told}"

@@ -1,1 +1,1 @@
-"""The query log and what people say of the results; from both, judgements."""
+"""Query log, feedback on results, and the judged sets made from both."""

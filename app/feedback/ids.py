@@ -1,4 +1,4 @@
-"""Ids of queries: 32 hex digits in the layout of UUIDv7; an id says when it was made, and thus where it is kept.
+"""Query ids: 32 hex digits in the layout of UUIDv7; the time in an id determines the index that stores it.
 
 RFC 9562, section 5.7: 48 bits of milliseconds, then the version 7, the variant, and 74 random bits. Python has it in
 the standard library from 3.14.
@@ -16,11 +16,11 @@ PATTERN = r"^[0-9a-f]{32}$"
 _VERSION_7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS = 253_402_300_800_000
-"""From here on `datetime` has no years."""
+"""First millisecond beyond the range of `datetime`."""
 
 
 def new_query_id() -> str:
-    """A new id; later ones sort behind earlier ones, to the millisecond."""
+    """Return a new id; ids sort by their time, to the millisecond."""
     bits = int(time.time() * 1000) << 80 | secrets.randbits(80)
     bits = bits & ~(0xF << 76) | 7 << 76
     bits = bits & ~(0x3 << 62) | 2 << 62
@@ -28,7 +28,7 @@ def new_query_id() -> str:
 
 
 def made_at(query_id: str) -> datetime | None:
-    """When the id was made, in UTC; None when this service can't have made it."""
+    """Return the time of the id in UTC; None if this service can't have made it."""
     if not _VERSION_7.fullmatch(query_id):
         return None
     milliseconds = int(query_id[:12], 16)

@@ -1,7 +1,7 @@
-"""The query log's way out of a request: a bounded queue and one thread that writes batches behind it.
+"""Writer of the query log: a bounded queue, and one thread that writes batches.
 
-A search only ever appends to a list. When the queue is full, or OpenSearch fails or is away, entries are lost, and
-``query_log_total`` counts them: a log must not slow what it logs, nor hold it up.
+A search only appends to a list. If the queue is full, or OpenSearch fails or is unavailable, entries are lost, and
+``query_log_total`` counts them: logging must never slow down or block what it logs.
 """
 
 from __future__ import annotations
@@ -11,29 +11,31 @@ import threading
 from collections import deque
 
 from app import telemetry
-from app.config import Settings
+from app.config.service import QueryLogSettings
 from app.errors import StoreError
 from app.store.client import Cluster
-from app.store.query_log import Entry, Written, write_entries
+from app.store.query_log import Entry, WriteOutcome, write_entries
 
 CAPACITY = 10_000
 BATCH = 500
 LINGER_S = 0.5
-"""How long a batch waits to become larger."""
+"""Seconds that a batch waits for more entries."""
 CLOSE_S = 2.0
 
 _log = logging.getLogger("braid.querylog")
 
 
 class QueryLog:
-    """One a process, thread-safe. Its thread starts with the first entry, so a process may still fork before that."""
+    """One instance per process; thread-safe. The thread starts with the first entry, so a process
+    may fork before that.
+    """
 
-    def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self.enabled = settings.query_log != "off"
+    def __init__(self, settings: QueryLogSettings, cluster: Cluster) -> None:
+        self.enabled = settings.mode != "off"
         self._cluster = cluster
         self._changed = threading.Condition()
         self._waiting: deque[Entry] = deque()
-        # entries that came into the queue since the start, and those that left it again
+        # entries that entered the queue since the start, and entries that left it
         self._taken = 0
         self._finished = 0
         self._urgent = False
@@ -42,7 +44,7 @@ class QueryLog:
         self._failing = False
 
     def record(self, entry: Entry) -> None:
-        """Put an entry into the queue; never waits for anything, never raises. A full queue drops it, and counts it."""
+        """Queue an entry; never blocks, never raises. If the queue is full, the entry is dropped and counted."""
         if not self.enabled:
             return
         with self._changed:
@@ -51,13 +53,13 @@ class QueryLog:
                 self._waiting.append(entry)
                 self._taken += 1
                 self._start()
-                if len(self._waiting) in {1, BATCH}:  # the writer has no other reason to look
+                if len(self._waiting) in {1, BATCH}:  # only these lengths need to wake the writer
                     self._changed.notify_all()
         if not taken:
             telemetry.QUERY_LOG.labels("dropped").inc()
 
     def flush(self, timeout_s: float = CLOSE_S) -> bool:
-        """Write what is waiting now, without lingering; whether it left the queue (written or failed) in time."""
+        """Write waiting entries now; return whether they left the queue (written or failed) in time."""
         with self._changed:
             target = self._taken
             if self._finished >= target:
@@ -67,7 +69,7 @@ class QueryLog:
             return self._changed.wait_for(lambda: self._finished >= target, timeout_s)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what is left, for at most `timeout_s` seconds, and take no more. What is left then is dropped."""
+        """Write the remaining entries for at most `timeout_s` seconds and reject new ones. The rest is dropped."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -93,14 +95,14 @@ class QueryLog:
                 outcome = self._write(batch)
                 telemetry.QUERY_LOG.labels("written").inc(outcome.written)
                 telemetry.QUERY_LOG.labels("failed").inc(outcome.failed)
-                self._tell(outcome)
+                self._log_outcome(outcome)
             finally:
                 with self._changed:
                     self._finished += len(batch)
                     self._changed.notify_all()
 
     def _next_batch(self) -> list[Entry]:
-        """The next entries, after a pause in which others may join them; empty at the end."""
+        """Return the next entries, after a pause that lets others join; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             self._changed.wait_for(lambda: len(self._waiting) >= BATCH or self._urgent or self._closed, LINGER_S)
@@ -108,14 +110,14 @@ class QueryLog:
             self._urgent = self._urgent and bool(self._waiting)
             return batch
 
-    def _write(self, batch: list[Entry]) -> Written:
+    def _write(self, batch: list[Entry]) -> WriteOutcome:
         try:
             return write_entries(self._cluster, batch)
         except StoreError as error:
-            return Written(0, len(batch), error.detail)
+            return WriteOutcome(0, len(batch), error.detail)
 
-    def _tell(self, outcome: Written) -> None:
-        """One line when it begins to fail and one when it works again; never a word of a query."""
+    def _log_outcome(self, outcome: WriteOutcome) -> None:
+        """Log one line when writing begins to fail and one when it works again; never the text of a query."""
         failing = outcome.failed > 0
         if failing and not self._failing:
             _log.warning("query log: %d entries were not written: %s", outcome.failed, outcome.reason)

@@ -1,1 +1,1 @@
-
+"""Gateway: identity, roles, rate limits, admission, audit log, feature flags."""

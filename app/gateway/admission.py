@@ -1,7 +1,7 @@
-"""Bounded work: so many requests at once, so many that wait, in order; the others are told at once to come back.
+"""Admission control: limits the running and waiting requests of one process.
 
-A request that would wait for more than half of its time is refused when it comes, not when its time is over: it could
-hardly be answered, and whoever comes after it would wait for it.
+Requests run in order of arrival. A request is rejected (429) on arrival if the queue is full or if its expected wait
+exceeds half of its remaining time: it would only delay requests that can still finish.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app import telemetry
-from app.config import Settings
+from app.config.service import LimitSettings
 from app.deadline import Deadline
 from app.errors import Overloaded
 
 WAITING = 0.5
-"""The share of a request's time that it may spend waiting."""
-_ROOM = 1.5
-"""Times the mean that must be left for the work itself when a turn comes: what is begun and not ended helps nobody."""
+"""Maximum share of a request's time for waiting."""
+_WORK_MARGIN = 1.5
+"""Time that must remain for the work when a slot becomes free, as a multiple of the mean:
+unfinished work helps nobody."""
 _WEIGHT = 0.1
-"""Of the newest time in the mean."""
+"""Weight of the newest time in the mean."""
 _LEAST_RETRY_S, _LONGEST_RETRY_S = 0.1, 60.0
 
 
@@ -35,21 +36,20 @@ class _Ticket:
     turn: threading.Event = field(default_factory=threading.Event)
 
 
-def concurrency_of(settings: Settings) -> int:
-    """Requests that one process works on at once."""
-    return settings.concurrency or max(4, 2 * (os.cpu_count() or 1))
+def concurrency_of(limits: LimitSettings) -> int:
+    """Return the number of requests that one process runs concurrently."""
+    return limits.concurrency or max(4, 2 * (os.cpu_count() or 1))
 
 
 class Admission:
-    """One bound for one kind of work in one process. Thread-safe."""
+    """One limit for one kind of work in one process. Thread-safe."""
 
     def __init__(self, concurrency: int, queue: int, *, work: str = "search") -> None:
-        """Nothing is under way yet.
+        """Create an idle admission control.
 
         Args:
-            concurrency: requests that are worked on at once, 1 or more.
-            queue: requests that may wait; 0: none.
-            work: label of the metrics.
+            concurrency: number of concurrent requests, 1 or more.
+            queue: maximum number of waiting requests; 0: none.
         """
         self.concurrency = concurrency
         self.queue = queue
@@ -62,26 +62,31 @@ class Admission:
         self._waited = telemetry.ADMISSION_WAIT.labels(work)
 
     @classmethod
-    def of(cls, settings: Settings) -> Admission:
-        """As set: `concurrency` (None: 2 for each core, at least 4) and `queue`."""
-        return cls(concurrency_of(settings), settings.queue)
+    def of(cls, limits: LimitSettings) -> Admission:
+        """Create from the settings `concurrency` (None: 2 per core, at least 4) and `queue`."""
+        return cls(concurrency_of(limits), limits.queue)
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether all slots are taken."""
+        return self._in_flight >= self.concurrency
 
     @property
     def expected_wait_s(self) -> float:
-        """Seconds that a request which came now would wait, by what requests have lately taken."""
+        """Expected waiting seconds of a new request, from recent times."""
         with self._lock:
             return self._expected_s()
 
     @contextmanager
     def enter(self, deadline: Deadline) -> Iterator[None]:
-        """Hold a slot for as long as the block takes; wait for one in the order of coming.
+        """Hold a slot for the duration of the block; wait for one in order of arrival.
 
         Args:
-            deadline: of the request, begun when it came: waiting counts.
+            deadline: deadline of the request from its arrival: waiting counts.
 
         Raises:
-            Overloaded: the queue is full, or waiting would take more than half of what is left.
-            DeadlineExceeded: nothing is left at all.
+            Overloaded: the queue is full, or waiting would take more than half of the remaining time.
+            DeadlineExceeded: no time is left.
         """
         leave = self.take(deadline)
         try:
@@ -90,7 +95,7 @@ class Admission:
             leave()
 
     def take(self, deadline: Deadline) -> Callable[[], None]:
-        """As `enter`, for work that ends elsewhere: what is returned gives the slot back, and is called once."""
+        """Take a slot like `enter`, for work that ends elsewhere; call the result once to release the slot."""
         began = time.monotonic()
         self._take(deadline)
         started = time.monotonic()
@@ -106,8 +111,8 @@ class Admission:
                 return
             expected = self._expected_s()
             if len(self._waiting) >= self.queue:
-                raise self._refused("queue-full", f"{len(self._waiting)} requests wait already")
-            if expected > left * WAITING or expected + _ROOM * self._mean_s > left:
+                raise self._refused("queue-full", f"{len(self._waiting)} requests are already waiting")
+            if expected > left * WAITING or expected + _WORK_MARGIN * self._mean_s > left:
                 raise self._refused("too-late", f"about {expected:.1f} s of waiting would leave too little time")
             ticket = _Ticket()
             self._waiting.append(ticket)
@@ -115,7 +120,7 @@ class Admission:
         if ticket.turn.wait(left * WAITING):
             if self._fits(deadline):
                 return
-            self._pass_on()
+            self._hand_over()
             with self._lock:
                 raise self._refused("too-late", "it waited until too little time was left")
         with self._lock:
@@ -126,19 +131,19 @@ class Admission:
             raise self._refused("too-late", "half of its time went by without a free slot")
 
     def _fits(self, deadline: Deadline) -> bool:
-        """Whether what is left after waiting is likely to be enough."""
+        """Return whether the time after waiting probably suffices."""
         with self._lock:
-            return deadline.at - time.monotonic() > _ROOM * self._mean_s
+            return deadline.at - time.monotonic() > _WORK_MARGIN * self._mean_s
 
     def _leave(self, seconds: float) -> None:
         with self._lock:
             self._mean_s += (_WEIGHT if self._mean_s else 1.0) * (seconds - self._mean_s)
-        self._pass_on()
+        self._hand_over()
 
-    def _pass_on(self) -> None:
+    def _hand_over(self) -> None:
         with self._lock:
             if self._waiting:
-                self._waiting.popleft().turn.set()  # the slot goes from hand to hand
+                self._waiting.popleft().turn.set()  # the slot passes directly to the next request
             else:
                 self._in_flight -= 1
             self._show()

@@ -1,8 +1,8 @@
-"""Who did what, as lines of JSON: one a request, without what was asked, found or sent.
+"""Audit log: one JSON line per request with actor and action, without queries, results or content.
 
-Lines are pure ASCII (everything else is escaped), so no name can end a line, or begin another one. Each is one
-``write`` to a file opened for appending, so several processes may share the file; a file that was moved away, as log
-rotation does, is opened anew.
+Lines are pure ASCII (everything else is escaped), so that no name can end a line or begin another one. Each line is one
+``write`` to a file opened for appending, so that several processes may share the file; if log rotation moves the file
+away, it is opened again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,43 +19,31 @@ from typing import Any
 from flask import Flask, Response, current_app, g, has_request_context, request
 
 from app import telemetry
-from app.config import Settings
+from app.config.service import ServerSettings
 from app.errors import ConfigurationError
-from app.gateway.roles import OPEN_ENDPOINTS
 
 _log = logging.getLogger("braid.audit")
 
-_ACTIONS = {
-    "search.search": "search",
-    "answers.answer": "answer",
-    "rerank.rerank": "rerank",
-    "models.embeddings": "embed",
-    "documents.get": "read-document",
-    "documents.add": "ingest",
-    "documents.change": "change",
-    "documents.delete": "delete",
-    "jobs.get": "read-job",
-    "feedback.feedback": "feedback",
-}
-_UNSAID = frozenset({"models.models", "ops.metrics"}) | OPEN_ENDPOINTS
-"""What carries nobody's data is not said unless it is refused."""
 _DENIED = frozenset({401, 403})
 _CUT = 512
-"""Characters of one name; ids of documents are 512 at most."""
+"""Maximum characters of one name; ids of documents have at most 512."""
 
 
 class AuditLog:
-    """Where the lines go. Thread-safe; a line that can't be written never fails a request."""
+    """Writer of the audit log. Thread-safe; a line that can't be written never fails a request."""
 
-    def __init__(self, target: str) -> None:
-        """Open it.
+    def __init__(self, target: str, actions: Mapping[str, str | None] | None = None) -> None:
+        """Open the log.
 
         Args:
             target: ``off``, ``stderr``, or the path of a file.
+            actions: the action of each endpoint; None if only rejections are logged. An endpoint that is missing is
+                logged under its own name.
 
         Raises:
             ConfigurationError: the file can't be opened for appending.
         """
+        self.actions = actions or {}
         self._path = None if target in {"off", "stderr"} else Path(target)
         self._off = target == "off"
         self._lock = threading.Lock()
@@ -69,12 +57,12 @@ class AuditLog:
             except OSError as error:
                 raise ConfigurationError(
                     f"BRAID_AUDIT_LOG={target!r} can't be opened for appending: {error.strerror}; "
-                    "name a file in a folder that exists, or stderr, or off"
+                    "set it to a file in an existing folder, stderr or off"
                 ) from error
 
     @property
     def enabled(self) -> bool:
-        """Whether lines are written."""
+        """Return whether lines are written."""
         return not self._off
 
     def write(self, fields: dict[str, Any]) -> None:
@@ -86,7 +74,7 @@ class AuditLog:
             try:
                 if self._path is not None:
                     self._follow(self._path)
-                if self._torn:  # a disk that was full took a part of the line before: end it
+                if self._torn:  # a full disk truncated the previous line: end it
                     line = b"\n" + line
                 written = os.write(self._file, line)
             except OSError as error:
@@ -114,7 +102,7 @@ class AuditLog:
         self._identity = (found.st_dev, found.st_ino)
 
     def _follow(self, path: Path) -> None:
-        """Go to the file that has the name now."""
+        """Reopen the file if another one has its name now."""
         try:
             found = path.stat()
             now: tuple[int, int] | None = (found.st_dev, found.st_ino)
@@ -132,28 +120,30 @@ class AuditLog:
         telemetry.AUDIT_LINES.labels("failed").inc()
         if not self._broken:
             self._broken = True
-            _log.error("the audit log can't be written (%s); requests go on without it, lines are lost", why)
+            _log.error("the audit log can't be written (%s); requests continue without it, lines are lost", why)
 
 
 def timestamp() -> str:
-    """Now, as the lines say it: UTC, milliseconds."""
+    """Return the current time for a line: UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def note(**fields: str | int | None) -> None:
-    """Add to this request's line: ids and counts only, never what was asked or found. Does nothing outside a request.
+    """Add fields to this request's line: ids and counts only, never content. Does nothing outside a request.
 
     Args:
-        fields: such as ``query_id``, ``document_id``, ``results``, ``documents``.
+        fields: fields such as ``query_id``, ``document_id``, ``results``, ``documents``.
     """
     if has_request_context():
         g.setdefault("audit", {}).update(fields)
 
 
 def later_line() -> Callable[..., None]:
-    """For work that goes on after its request was answered: what writes its line, with a status and further fields."""
+    """Return a function that writes the line of work continuing after its response, with a status
+    and further fields.
+    """
     log: AuditLog = current_app.extensions["braid_audit"]
-    fields = (_fields(0) or {}) | g.get("audit", {})
+    fields = (_fields(0, log.actions) or {}) | g.get("audit", {})
 
     def write(status: int, **more: str | int | None) -> None:
         log.write(_cut(fields | {"time": timestamp(), "status": status} | more))
@@ -161,24 +151,24 @@ def later_line() -> Callable[..., None]:
     return write
 
 
-def install_audit(app: Flask, settings: Settings) -> AuditLog:
-    """Write a line for each request: before its answer leaves, or when its stream has ended.
+def install_audit(app: Flask, server: ServerSettings, actions: Mapping[str, str | None]) -> AuditLog:
+    """Write a line for each request: before its answer leaves, or at the end of its stream.
 
     Raises:
         ConfigurationError: the file of ``BRAID_AUDIT_LOG`` can't be opened.
     """
-    log = AuditLog(settings.audit_log)
+    log = AuditLog(server.audit_log, actions)
     app.extensions["braid_audit"] = log
     if not log.enabled:
         return log
 
     @app.after_request
     def _write(response: Response) -> Response:
-        fields = _fields(response.status_code)
+        fields = _fields(response.status_code, actions)
         if fields is None:
             return response
         notes: dict[str, Any] = g.setdefault("audit", {})
-        if response.is_streamed:  # what is noted while it streams is said, too
+        if response.is_streamed:  # fields noted while streaming are included
             response.call_on_close(lambda: log.write(_cut(fields | notes)))
         else:
             log.write(_cut(fields | notes))
@@ -187,13 +177,13 @@ def install_audit(app: Flask, settings: Settings) -> AuditLog:
     return log
 
 
-def _fields(status: int) -> dict[str, Any] | None:
-    """The line of this request; None for one that is not said."""
+def _fields(status: int, actions: Mapping[str, str | None]) -> dict[str, Any] | None:
+    """Return the line of this request; None if it is not logged."""
     endpoint = request.endpoint
+    action = actions.get(endpoint, endpoint) if endpoint is not None else None
     denied = status in _DENIED
-    if not denied and (endpoint is None or endpoint in _UNSAID or request.method == "OPTIONS"):
+    if not denied and (action is None or request.method == "OPTIONS"):
         return None
-    action = _ACTIONS.get(endpoint or "", endpoint)
     caller = g.get("caller")
     fields: dict[str, Any] = {
         "time": timestamp(),
@@ -206,7 +196,7 @@ def _fields(status: int) -> dict[str, Any] | None:
         "remote": request.remote_addr,
     }
     if denied:
-        fields["asked"] = action
+        fields["asked"] = action or endpoint
     document = (request.view_args or {}).get("document_id")
     if document is not None:
         fields["document_id"] = document

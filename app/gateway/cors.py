@@ -1,4 +1,4 @@
-"""Which other sites' pages may call the service from a browser: exactly those that are listed."""
+"""CORS: other sites' pages may call the service from a browser only if they are listed."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ import re
 from flask import Flask
 from flask_cors import CORS
 
-from app.config import Settings
+from app.config.service import ServerSettings
 from app.errors import ConfigurationError
 
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _ANSWERS = ("X-Request-ID", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
-def allowed_origins(settings: Settings) -> frozenset[str]:
-    """The origins of ``BRAID_CORS_ORIGINS``, in lower case as browsers send them.
+def allowed_origins(server: ServerSettings) -> frozenset[str]:
+    """Return the origins of ``BRAID_CORS_ORIGINS``, in lower case as browsers send them.
 
     Raises:
-        ConfigurationError: one is not scheme://host or scheme://host:port; ``*`` and ``null`` are none.
+        ConfigurationError: an entry is not scheme://host or scheme://host:port; ``*`` and ``null`` are none.
     """
     found = set()
-    for part in (settings.cors_origins or "").split(","):
+    for part in (server.cors_origins or "").split(","):
         origin = part.strip()
         if not origin:
             continue
         if not _ORIGIN.fullmatch(origin.lower()):
             raise ConfigurationError(
-                f"BRAID_CORS_ORIGINS: {origin!r} is no origin: write https://host or https://host:port, without a "
+                f"BRAID_CORS_ORIGINS: {origin!r} is not an origin: write https://host or https://host:port, without a "
                 "path and without wildcards, several separated by commas"
             )
         found.add(origin.lower())
     return frozenset(found)
 
 
-def install_cors(app: Flask, settings: Settings) -> None:
-    """Answer the browsers of the listed origins with the headers they ask for, under ``/v1/`` alone.
+def install_cors(app: Flask, server: ServerSettings) -> None:
+    """Send the CORS headers to browsers of the listed origins, under ``/v1/`` only.
 
-    Cookies play no part here (callers send ``Authorization``), so credentials mode stays off.
+    Cookies are not used (callers send ``Authorization``), so credentials mode stays off.
 
     Raises:
-        ConfigurationError: an origin is none.
+        ConfigurationError: an entry is not an origin.
     """
-    origins = allowed_origins(settings)
+    origins = allowed_origins(server)
     if not origins:
         return
     CORS(
         app,
-        # whole and escaped: given as texts, the library takes some for regular expressions, and matches beginnings
+        # complete and escaped: the library takes some texts for regular expressions, and matches prefixes
         origins=[re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in sorted(origins)],
         resources=r"/v1/.*",
         methods=["GET", "POST", "PATCH", "DELETE"],

@@ -1,8 +1,8 @@
-"""Who is asking, and what they may see.
+"""Identification of callers, and their access.
 
-Three kinds of credentials, all sent as ``Authorization: Bearer``: the operator's key (``BRAID_API_KEY``), keys that
-`braid keys` makes, and tokens (JWT) of an identity provider. Where none of them is configured, whoever can reach the
-loopback address is the operator.
+There are three kinds of credentials, all sent as ``Authorization: Bearer``: the operator's key (``BRAID_API_KEY``),
+keys created by `braid keys`, and tokens (JWT) of an identity provider. If none of them is configured, whoever can reach
+the loopback address is the operator.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from app.errors import ConfigurationError, Forbidden, MalformedRequest, NotAuthe
 from app.gateway.caller import Caller, operator
 from app.gateway.cors import allowed_origins
 from app.gateway.keys import KEY, KeyRing
-from app.gateway.roles import ENDPOINT_ROLES
+from app.gateway.roles import Role
 from app.gateway.tokens import TokenVerifier
 from app.store.client import Cluster
 from app.store.filters import Scope
-from reranker.loopback import is_loopback
+from reranker.runtime.loopback import is_loopback
 
-__all__ = ["Caller", "Identity", "Scope", "authorize", "check_exposure", "refuse_keys_in_url"]
+__all__ = ["Caller", "Identity", "Scope", "authorize", "refuse_keys_in_url", "require_authentication"]
 
 _MAX_HEADER = 8192
 _BEARER = re.compile(r"bearer +([!-+\--~]+)", re.IGNORECASE)
@@ -32,49 +32,47 @@ _URL_NAMES = frozenset({"key", "api_key", "apikey", "token", "access_token"})
 _REFUSED = "the key or token is unknown, expired or revoked; send a valid one as `Authorization: Bearer <key>`"
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to listen where strangers are without a credential that is asked for.
+def require_authentication(settings: Settings) -> None:
+    """Raise if the service would listen on a public address without requiring a credential.
 
     Raises:
         ConfigurationError: `host` is not loopback and no kind of credential is configured.
     """
-    if not _wants_credential(settings) and not is_loopback(settings.host):
+    if not _wants_credential(settings) and not is_loopback(settings.server.host):
         raise ConfigurationError(
-            f"BRAID_HOST={settings.host!r} can be reached from other machines, and no key protects the service: "
+            f"BRAID_HOST={settings.server.host!r} is reachable from other machines without a key: "
             "set BRAID_API_KEY, BRAID_KEYS_SECRET or BRAID_JWT_JWKS_URL, or listen on 127.0.0.1"
         )
 
 
 class Identity:
-    """Turns a request's headers into a caller. One a process, thread-safe."""
+    """Turns a request's headers into a caller. One instance per process, thread-safe."""
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self._tenant = settings.tenant
+        self._tenant = settings.access.tenant
         self._wanted = _wants_credential(settings)
-        self._origins = allowed_origins(settings)
-        self._operator_key = settings.api_key.get_secret_value().encode() if settings.api_key else None
-        self._keys = KeyRing(settings, cluster) if settings.keys_secret is not None else None
-        self._tokens = TokenVerifier(settings) if settings.jwt_jwks_url is not None else None
+        self._origins = allowed_origins(settings.server)
+        self._operator_key = settings.access.api_key.get_secret_value().encode() if settings.access.api_key else None
+        self._keys = KeyRing(settings.access, cluster) if settings.access.keys_secret is not None else None
+        self._tokens = TokenVerifier(settings.jwt) if settings.jwt.jwks_url is not None else None
 
     def identify(self, authorization: str | None, host_header: str, origin: str | None) -> Caller:
-        """The caller of a request.
+        """Return the caller of a request.
 
-        Where no credential is configured, only requests that name a loopback host are taken (a page of another site
-        could otherwise reach the service through DNS rebinding), and none that a browser sent from another origin.
+        Without a configured credential, only requests to a loopback host are accepted (a page of another site could
+        otherwise reach the service through DNS rebinding), and none that a browser sent from another origin.
 
         Args:
-            authorization: the header, None without one; several joined by commas are refused.
-            host_header: ``Host``.
-            origin: ``Origin``, None without one.
+            authorization: the header, or None; several joined by commas are rejected.
 
         Raises:
-            NotAuthenticated: no credential, or none that is valid; or a foreign host or origin where none is
-                configured. What was sent is never repeated.
-            StoreUnavailable, StoreError: OpenSearch can't be asked for a key.
+            NotAuthenticated: the credential is missing or invalid; or the host or origin is foreign and none is
+                configured. The credential is never repeated.
+            StoreUnavailable, StoreError: the key can't be looked up in OpenSearch.
             SigningKeysUnavailable: the identity provider can't be asked for the key of a token.
         """
         if not self._wanted:
-            return self._on_this_machine(host_header, origin)
+            return self._identify_local(host_header, origin)
         credential = _credential(authorization)
         if self._operator_key is not None and hmac.compare_digest(credential.encode(), self._operator_key):
             return operator(self._tenant)
@@ -85,9 +83,9 @@ class Identity:
         raise NotAuthenticated(_REFUSED)
 
     def still_admitted(self, authorization: str | None) -> bool:
-        """Whether the key of a request that was let in has neither been revoked since, nor come to its end.
+        """Return whether the key of an admitted request has neither been revoked nor expired since.
 
-        Other credentials can't be revoked. Where the store can't say, the request goes on.
+        Other credentials can't be revoked. If the store can't tell, the request continues.
         """
         key = KEY.search(authorization or "")
         if self._keys is None or key is None:
@@ -101,65 +99,63 @@ class Identity:
         return True
 
     def close(self) -> None:
-        """Let the connection to the identity provider go."""
+        """Close the connection to the identity provider."""
         if self._tokens is not None:
             self._tokens.close()
 
-    def _on_this_machine(self, host_header: str, origin: str | None) -> Caller:
+    def _identify_local(self, host_header: str, origin: str | None) -> Caller:
         if not is_loopback(_host_name(host_header)):
             raise NotAuthenticated(
-                f"host {host_header!r} is not a loopback name; without BRAID_API_KEY only this machine may ask"
+                f"host {host_header!r} is not a loopback name; without BRAID_API_KEY only this machine has access"
             )
         listed = origin is not None and origin.lower() in self._origins
         if origin is not None and not listed and _origin_host(origin) != host_header:
             raise NotAuthenticated(
-                f"origin {origin!r} is not this service; without BRAID_API_KEY browsers may ask from its own page only"
+                f"origin {origin!r} is not this service; without BRAID_API_KEY browsers have access only from its own "
+                "page"
             )
         return operator(self._tenant)
 
 
-def authorize(caller: Caller, endpoint: str) -> None:
-    """Let the caller through to an endpoint of the service, or not.
+def authorize(caller: Caller, role: Role | None) -> None:
+    """Check that the caller has the role of an endpoint; None: an undeclared endpoint, for the operator only.
 
     Raises:
-        Forbidden: the caller has not the role that the endpoint asks for, or the endpoint is in no table.
+        Forbidden: the caller does not have the role.
     """
-    role = ENDPOINT_ROLES.get(endpoint)
     if caller.is_operator:
         return
     if role is None:
-        raise Forbidden("this is the operator's alone: it needs BRAID_API_KEY's key")
-    if not caller.may(role):
+        raise Forbidden("this is for the operator only: send the key in BRAID_API_KEY")
+    if not caller.has_role(role):
         has = ", ".join(sorted(caller.roles)) or "none"
         raise Forbidden(f"this needs the role {role.value}; the key or token has: {has}")
 
 
 def refuse_keys_in_url(names: Iterable[str], query_string: str) -> None:
-    """Refuse a credential in the query string: proxies, logs and histories keep addresses.
-
-    Args:
-        names: of the query's parameters.
-        query_string: as it was sent.
+    """Reject a credential in the query string: proxies, logs and histories keep URLs.
 
     Raises:
-        MalformedRequest: a parameter is named like a credential, or a key of ours is in it.
+        MalformedRequest: a parameter is named like a credential, or the string contains one of our keys.
     """
     found = next((name for name in names if name.lower() in _URL_NAMES), None)
     if found is None and KEY.search(query_string) is None:
         return
     where = f"the parameter {found.lower()!r}" if found is not None else "the query string"
     raise MalformedRequest(
-        f"{where} carries a key or token: addresses end up in logs and histories, so it must be considered leaked; "
+        f"{where} carries a key or token: URLs end up in logs and histories, so it must be considered leaked: "
         "revoke it (`braid keys revoke`), and send the next one as `Authorization: Bearer <key>`"
     )
 
 
 def _wants_credential(settings: Settings) -> bool:
-    return not (settings.api_key is None and settings.keys_secret is None and settings.jwt_jwks_url is None)
+    return not (
+        settings.access.api_key is None and settings.access.keys_secret is None and settings.jwt.jwks_url is None
+    )
 
 
 def _credential(authorization: str | None) -> str:
-    """What stands behind ``Bearer``; checked for length and characters before anything looks at it."""
+    """Return the text after ``Bearer``, with checked length and characters."""
     if not authorization:
         raise NotAuthenticated("a key or token is needed: send it as `Authorization: Bearer <key>`")
     if len(authorization) > _MAX_HEADER:

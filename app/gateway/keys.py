@@ -1,9 +1,9 @@
-"""API keys: ``braid_<id>_<secret>``. Made once, shown once; only MACs of them are kept.
+"""API keys ``braid_<id>_<secret>``: created once, shown once; only MACs of them are stored.
 
-The store holds a record for each key. Everything in it, and the secret, is authenticated with HMAC-SHA-256 under
-`BRAID_KEYS_SECRET`: who can write to the index, but has not that secret, can neither make a key nor widen one. (HMAC,
-and no slow password hash: the secret is 256 random bits, which nobody guesses, and it is checked with every request.)
-Half of the id is a MAC as well, so that what was never a key of ours is refused without asking the store.
+The store has a record for each key. The whole record, and the secret, are authenticated with HMAC-SHA-256 under
+`BRAID_KEYS_SECRET`, so that write access to the index does not suffice to create or widen a key. (HMAC instead of a
+slow password hash, because the secret is 256 random bits that can't be guessed, and it is checked with every request.)
+Half of the id is a MAC, too, so that an invented key is rejected without a look-up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from cachetools import LRUCache
 
-from app.config import Settings
+from app.config.service import AccessSettings
 from app.errors import ConfigurationError, InvalidInput, NotAuthenticated, NotFound, StoreError, StoreUnavailable
 from app.gateway.caller import (
     KEY_PREFIX,
@@ -35,15 +35,15 @@ from app.gateway.caller import (
     name_problem,
     tenant_problem,
 )
-from app.gateway.limits import parse_rate
+from app.gateway.rate_limits import parse_rate
 from app.gateway.roles import Role, parse_roles
-from app.store import keys as store
+from app.store import key_records as store
 from app.store.client import Cluster
 
 KEY = re.compile(r"braid_([0-9a-f]{24})_([0-9a-f]{64})")
 _ID = re.compile(r"[0-9a-f]{24}")
 KEPT_S = 1.0
-"""How long a worker trusts a record that it has read: a revocation is in force everywhere after it."""
+"""Seconds that a worker trusts a record: a revocation is effective everywhere after them."""
 _KEPT_RECORDS = 4096
 
 _log = logging.getLogger("braid.keys")
@@ -51,7 +51,7 @@ _log = logging.getLogger("braid.keys")
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What a key is, without its secret; times are UTC. `valid`: the record's MAC is right under this secret."""
+    """A key without its secret; times are UTC. `valid`: the record's MAC matches this secret."""
 
     id: str
     name: str
@@ -66,17 +66,35 @@ class KeyRecord:
     valid: bool = True
 
     def state(self, now: datetime) -> str:
-        """``active``, ``expired``, ``revoked``, or ``forged`` (made under another secret, or changed by hand)."""
+        """Return ``active``, ``expired``, ``revoked``, or ``forged`` (made under another secret, or
+        changed by hand).
+        """
         if not self.valid:
             return "forged"
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
 
+    def as_dict(self) -> dict[str, object]:
+        """Return the key for ``--json``, without secrets."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "tenant": self.tenant,
+            "groups": list(self.groups),
+            "roles": list(self.roles),
+            "rate": self.rate,
+            "state": self.state(datetime.now(UTC)),
+            "created_at": self.created_at.isoformat(),
+            "expires_at": self.expires_at and self.expires_at.isoformat(),
+            "revoked_at": self.revoked_at and self.revoked_at.isoformat(),
+            "rotated_from": self.rotated_from,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A record's caller, as it was read: `asked_at` is of the moment before the store was asked."""
+class _CachedRecord:
+    """A record's caller as read; `asked_at` is the time before the look-up."""
 
     caller: Caller | None
     secret_mac: bytes
@@ -85,45 +103,45 @@ class _Known:
     asked_at: float = 0.0
 
 
-_UNKNOWN = _Known(None, b"", None, False)
+_UNKNOWN = _CachedRecord(None, b"", None, False)
 
 
 class KeyRing:
-    """Verifies keys, makes, replaces and revokes them. Thread-safe."""
+    """Verifies, creates, rotates and revokes keys. Thread-safe."""
 
     def __init__(
-        self, settings: Settings, cluster: Cluster, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, access: AccessSettings, cluster: Cluster, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        """Prepare; the store is not asked yet.
+        """Create the key ring; nothing is read yet.
 
         Raises:
-            ConfigurationError: there is no BRAID_KEYS_SECRET.
+            ConfigurationError: BRAID_KEYS_SECRET is not set.
         """
-        if settings.keys_secret is None:
+        if access.keys_secret is None:
             raise ConfigurationError(
                 "keys need BRAID_KEYS_SECRET, the same for the command line and all workers and hosts: "
-                "`openssl rand -hex 32` makes one"
+                "create it with `openssl rand -hex 32`"
             )
-        secret = settings.keys_secret.get_secret_value().encode()
-        # each use has a key of its own, so that a MAC of one can never pass for one of another
+        secret = access.keys_secret.get_secret_value().encode()
+        # each use has its own key, so that a MAC for one use is never valid for another
         self._secrets = {
             use: hmac.digest(secret, f"braid keys {use}".encode(), hashlib.sha256) for use in ("id", "secret", "record")
         }
         self._cluster = cluster
         self._clock = clock
-        self._known: LRUCache[str, _Known] = LRUCache(_KEPT_RECORDS)
+        self._known: LRUCache[str, _CachedRecord] = LRUCache(_KEPT_RECORDS)
         self._lock = threading.Lock()
 
     def verify(self, key_id: str, secret: str) -> Caller:
-        """The caller of a presented key.
+        """Return the caller of a key.
 
         Args:
             key_id: the first part of what `KEY` matches.
             secret: the second.
 
         Raises:
-            NotAuthenticated: unknown, wrong, altered, expired or revoked.
-            StoreUnavailable, StoreError: the store can't be asked, and did not say within the last second.
+            NotAuthenticated: the key is unknown, wrong, altered, expired or revoked.
+            StoreUnavailable, StoreError: the store does not answer, and the last record is older than a second.
         """
         if not hmac.compare_digest(key_id, self._id(key_id[:16])):
             raise NotAuthenticated("the key is unknown")
@@ -148,57 +166,55 @@ class KeyRing:
         lifetime: timedelta | None = None,
         rate: str | None = None,
     ) -> tuple[KeyRecord, str]:
-        """Make a key; what it is, and the key itself, which is kept nowhere.
+        """Create a key; return its record, and the key itself, which is not stored.
 
         Args:
-            name: what lists and logs call it.
-            tenant: whose documents it is for.
-            groups: of ACLs, as they are.
+            groups: groups of ACLs, unchanged.
             roles: names of `Role`.
-            lifetime: None: until it is revoked.
+            lifetime: time until it expires; None: unlimited.
             rate: limits in the form of the library `limits`, such as ``100/minute;10000/day``; None: the service's.
 
         Raises:
-            InvalidInput: any of these is not usable; which, and why.
-            StoreError: OpenSearch is away or refused.
+            InvalidInput: an argument is invalid; the message says which, and why.
+            StoreError: OpenSearch is unavailable or rejected the request.
         """
         now = self._now()
         if rate is not None:
             parse_rate(rate)
         if lifetime is not None and lifetime <= timedelta(0):
-            raise InvalidInput(f"a key can't live for {lifetime}: give it more than nothing")
+            raise InvalidInput(f"a key can't be valid for {lifetime}: pass a positive lifetime")
         return self._make(
             {
                 "name": _checked("name", name, name_problem(name)),
                 "tenant": _checked("tenant", tenant, tenant_problem(tenant)),
                 "groups": _groups(groups),
-                "roles": sorted(parse_roles(roles)) or _nothing("roles"),
+                "roles": sorted(parse_roles(roles)) or _reject_empty("roles"),
                 "rate": rate,
                 "created_at": now.isoformat(),
-                "expires_at": None if lifetime is None else _later(now, lifetime).isoformat(),
+                "expires_at": None if lifetime is None else _add_time(now, lifetime).isoformat(),
             }
         )
 
     def rotate(self, key_id: str, overlap: timedelta) -> tuple[KeyRecord, str]:
-        """Make a key with the rights, limits and lifetime of another, which ends after `overlap`.
+        """Create a key with the rights, limits and lifetime of another one, which expires after `overlap`.
 
         Raises:
             NotFound: there is no such key.
-            InvalidInput: it was revoked, has expired, or was changed by hand, or by somebody else meanwhile.
-            StoreError: OpenSearch is away or refused.
+            InvalidInput: it was revoked, has expired, was changed by hand, or was changed meanwhile.
+            StoreError: OpenSearch is unavailable or rejected the request.
         """
         if overlap < timedelta(0):
             raise InvalidInput(f"overlap {overlap} is negative")
         stored, old = self._stored(key_id)
         now = self._now()
         if (state := old.state(now)) != "active":
-            raise InvalidInput(f"key {key_id} is {state}: it can't be replaced; make a new one")
-        expires = None if old.expires_at is None else _later(now, old.expires_at - old.created_at).isoformat()
+            raise InvalidInput(f"key {key_id} is {state}: it can't be rotated: create a new one")
+        expires = None if old.expires_at is None else _add_time(now, old.expires_at - old.created_at).isoformat()
         fields = {field: stored.source.get(field) for field in ("name", "tenant", "groups", "roles", "rate")}
-        ends = _later(now, overlap) if old.expires_at is None else min(_later(now, overlap), old.expires_at)
+        ends = _add_time(now, overlap) if old.expires_at is None else min(_add_time(now, overlap), old.expires_at)
         made = self._make({**fields, "created_at": now.isoformat(), "expires_at": expires, "rotated_from": key_id})
         try:
-            # also where it ends no sooner: who has revoked it meanwhile must win
+            # even if it does not expire earlier: a concurrent revocation must win
             store.replace(self._cluster, stored, self._sealed({**stored.source, "expires_at": ends.isoformat()}))
         except (InvalidInput, StoreError) as error:
             self._forget(made[0].id, error)
@@ -206,12 +222,12 @@ class KeyRing:
         return made
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """End a key now; services refuse it within `KEPT_S`. Revoking one again changes nothing.
+        """Revoke a key; services reject it within `KEPT_S`. Revoking it again changes nothing.
 
         Raises:
             NotFound: there is no such key.
-            InvalidInput: somebody else changed it meanwhile.
-            StoreError: OpenSearch is away or refused.
+            InvalidInput: it was changed meanwhile.
+            StoreError: OpenSearch is unavailable or rejected the request.
         """
         stored, old = self._stored(key_id)
         if old.valid and old.revoked_at is not None:
@@ -221,11 +237,11 @@ class KeyRing:
         return self._record(key_id, source)
 
     def all_keys(self) -> list[KeyRecord]:
-        """All keys of all tenants, oldest first. Raises StoreError."""
-        records = [self._record(key_id, source) for key_id, source in store.every(self._cluster)]
+        """Return all keys of all tenants, oldest first. Raises StoreError."""
+        records = [self._record(key_id, source) for key_id, source in store.all_records(self._cluster)]
         return sorted(records, key=lambda key: key.created_at)
 
-    def _look_up(self, key_id: str) -> _Known:
+    def _look_up(self, key_id: str) -> _CachedRecord:
         asked_at = time.monotonic()
         with self._lock:
             known = self._known.get(key_id)
@@ -235,7 +251,7 @@ class KeyRing:
             stored = store.get(self._cluster, key_id)
         except StoreUnavailable:
             raise
-        except StoreError as error:  # asked, and no answer to what was asked: neither yes nor no
+        except StoreError as error:  # the store answered with a failure, so that the key is neither valid nor invalid
             raise StoreUnavailable(f"the key can't be looked up: {error.detail}") from error
         known = _UNKNOWN if stored is None else self._read(key_id, stored.source)
         known = dataclasses.replace(known, asked_at=asked_at)
@@ -243,7 +259,7 @@ class KeyRing:
             self._known[key_id] = known
         return known
 
-    def _read(self, key_id: str, source: Mapping[str, Any]) -> _Known:
+    def _read(self, key_id: str, source: Mapping[str, Any]) -> _CachedRecord:
         record = self._record(key_id, source)
         if not record.valid:
             _log.warning("key %s: its record was changed by hand, or made under another BRAID_KEYS_SECRET", key_id)
@@ -257,12 +273,12 @@ class KeyRing:
             rate=record.rate,
         )
         mac = bytes.fromhex(source["secret_mac"])
-        return _Known(caller, mac, record.expires_at, record.revoked_at is not None)
+        return _CachedRecord(caller, mac, record.expires_at, record.revoked_at is not None)
 
-    def _stored(self, key_id: str) -> tuple[store.Stored, KeyRecord]:
+    def _stored(self, key_id: str) -> tuple[store.StoredKey, KeyRecord]:
         stored = store.get(self._cluster, key_id) if _ID.fullmatch(key_id) else None
         if stored is None:
-            raise NotFound(f"there is no key {key_id[:40]!r}; `braid keys list` names those that there are")
+            raise NotFound(f"there is no key {key_id[:40]!r}; `braid keys list` shows the existing ones")
         return stored, self._record(key_id, stored.source)
 
     def _make(self, fields: Mapping[str, Any]) -> tuple[KeyRecord, str]:
@@ -273,16 +289,16 @@ class KeyRing:
         return self._record(key_id, source), f"braid_{key_id}_{secret}"
 
     def _forget(self, key_id: str, why: InvalidInput | StoreError) -> None:
-        """Remove a key that was made and will not be told to anybody, because of `why`."""
+        """Remove a created key that will not be shown to anybody, because of `why`."""
         try:
             store.delete(self._cluster, key_id)
         except StoreError as error:
             raise StoreUnavailable(
-                f"{why.detail}; key {key_id} was made, and nobody has it: `braid keys revoke {key_id}`"
+                f"{why.detail}; key {key_id} was created, but not shown: run `braid keys revoke {key_id}`"
             ) from error
 
     def _record(self, key_id: str, source: Mapping[str, Any]) -> KeyRecord:
-        """A record as it is read; what is not as we write it is not valid, whatever its MAC."""
+        """Return a record as read; content that we do not write is invalid, whatever its MAC."""
         try:
             return KeyRecord(
                 id=key_id,
@@ -333,15 +349,15 @@ def _checked(what: str, value: str, problem: str | None) -> str:
     return value
 
 
-def _nothing(what: str) -> list[str]:
-    raise InvalidInput(f"a key without {what} can do nothing: give it some")
+def _reject_empty(what: str) -> list[str]:
+    raise InvalidInput(f"a key without {what} has no rights: pass some")
 
 
-def _later(now: datetime, by: timedelta) -> datetime:
+def _add_time(now: datetime, by: timedelta) -> datetime:
     try:
         return now + by
     except OverflowError as error:
-        raise InvalidInput(f"{by.days} days from now is no date: give less") from error
+        raise InvalidInput(f"{by.days} days from now is not a valid date: pass less") from error
 
 
 def _time(text: str | None) -> datetime | None:

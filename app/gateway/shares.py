@@ -1,7 +1,7 @@
-"""Bounded amounts that callers share: places, bytes. Who is refused is told at once to come back.
+"""Fair shares of limited amounts (places, bytes); excess requests are rejected at once.
 
-A caller may hold as much as it leaves free: half of everything where it is alone, less the more others hold. So nobody
-takes it all, however much they send, and whoever comes next finds room.
+A caller may hold as much as it leaves free: half of the total when alone, less the more others hold. So no caller can
+take everything, however much it sends, and a new caller always finds room.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.errors import Overloaded
 
 
 class Hold:
-    """A part of a bounded amount; given back by the first `release`, from any thread."""
+    """A part of a limited amount; returned by the first `release`, from any thread."""
 
     def __init__(self, shares: Shares, owner: Hashable, amount: int) -> None:
         self._shares: Shares | None = shares
@@ -24,7 +24,7 @@ class Hold:
         self._lock = threading.Lock()
 
     def release(self) -> None:
-        """Give it back; once."""
+        """Return the part; further calls do nothing."""
         with self._lock:
             shares, self._shares = self._shares, None
         if shares is not None:
@@ -32,16 +32,13 @@ class Hold:
 
 
 class Shares:
-    """One bounded amount of one process. Thread-safe."""
+    """One limited amount of one process. Thread-safe."""
 
     def __init__(self, total: int, *, work: str, what: str, retry_after_s: float = 1.0) -> None:
-        """All of it is free.
+        """Create with everything free.
 
         Args:
-            total: the amount, 1 or more.
-            work: label of the metrics.
-            what: its unit in words, with the setting that bounds it, as errors say it.
-            retry_after_s: what who is refused is told.
+            what: its unit in words with the limiting setting, for errors.
         """
         self.total = total
         self._work = work
@@ -53,15 +50,15 @@ class Shares:
 
     @property
     def used(self) -> int:
-        """How much is held now."""
+        """Amount held now."""
         with self._lock:
             return self._held.total()
 
     def take(self, owner: Hashable, amount: int = 1) -> Hold:
-        """Take `amount`, without waiting.
+        """Take `amount` without waiting.
 
         Raises:
-            Overloaded: there is not so much left, or the owner would hold more than it leaves free.
+            Overloaded: too little is left, or the owner would hold more than it leaves free.
         """
         with self._lock:
             free = self.total - self._held.total() - amount
@@ -71,7 +68,7 @@ class Shares:
                 whose = "in all" if free < 0 else "by one caller"
                 raise Overloaded(
                     f"the service is busy: too many {self._what} are under way {whose}; "
-                    f"come back in {self._retry_after_s:g} s",
+                    f"retry in {self._retry_after_s:g} s",
                     retry_after_s=self._retry_after_s,
                 )
             self._held[owner] += amount

@@ -1,8 +1,8 @@
-"""The keys that an identity provider publishes (a JWKS), held so that requests hardly ever wait for them.
+"""Signing keys of an identity provider (a JWKS), cached so that requests rarely wait for them.
 
-They are fetched with the first token, and again behind a request once they are `FRESH_S` old (before it, at twice
-that). A key id that is not among them makes for one fetch in `PAUSE_S` at most, however many tokens name unknown ones.
-While the provider is away, the keys that are there stay good for `KEPT_S`; then no token is taken until it is back.
+They are fetched with the first token, and again in the background once they are `FRESH_S` old (in the foreground at
+twice that). An unknown key id triggers at most one fetch per `PAUSE_S`, however many tokens name unknown ones. While
+the provider is unavailable, cached keys are valid for `KEPT_S`; then no token is accepted until it is available.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FRESH_S = 300.0
 KEPT_S = 3600.0
 PAUSE_S = 10.0
 TIMEOUT_S = 3.0
-"""Of a whole fetch."""
+"""Timeout of a complete fetch."""
 _WAIT_S = 0.5
-"""How long a request with an unknown key id waits for a fetch that another has begun."""
+"""Seconds that a request with an unknown key id waits for a fetch in progress."""
 _MAX_BYTES = 512 * 1024
 
 KEY_TYPES: Mapping[str, tuple[str, str | None]] = MappingProxyType(
@@ -38,18 +38,18 @@ KEY_TYPES: Mapping[str, tuple[str, str | None]] = MappingProxyType(
         "EdDSA": ("OKP", "Ed25519"),
     }
 )
-"""Algorithm -> type and curve of its keys. All are asymmetric: a published key can never be a secret of HMAC."""
+"""Algorithm -> type and curve of its keys. All are asymmetric: a public key can never be a secret of HMAC."""
 
 _log = logging.getLogger("braid.tokens")
 
 
 class SigningKeys:
-    """The published keys of one provider. Thread-safe."""
+    """Published keys of one provider. Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        """Prepare; nothing is fetched yet. `url`: of the JWKS."""
+        """Create a cache for the JWKS at `url`, which is fetched when first needed."""
         self._url = url
-        # redirects are not followed: the operator named this address and no other
+        # redirects are not followed: the operator configured this URL and no other
         self._client = httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
         self._keys: dict[str, list[dict[str, Any]]] = {}
         self._ready: dict[tuple[str, str], jwt.PyJWK | None] = {}
@@ -59,29 +59,29 @@ class SigningKeys:
         self._fetching = threading.Lock()
 
     def find(self, kid: str, algorithm: str) -> jwt.PyJWK | None:
-        """The published key of that id which fits the algorithm; None where the provider publishes none.
+        """Return the published key of that id for the algorithm; None if the provider publishes none.
 
         Raises:
-            SigningKeysUnavailable: the provider can't be asked, and the key is not among those it gave in the last
+            SigningKeysUnavailable: the provider does not answer, and the key was not among those published in the last
                 hour.
         """
         now = time.monotonic()
         if self._age(now) >= KEPT_S or kid not in self._keys:
             self._fetch(wait_s=TIMEOUT_S if self._fetched_at is None else _WAIT_S)
             if self._age(time.monotonic()) >= KEPT_S:
-                raise SigningKeysUnavailable(_AWAY)
+                raise SigningKeysUnavailable(_UNAVAILABLE)
         elif self._age(now) >= 2 * FRESH_S and not self._failing:
-            self._fetch(wait_s=0)  # nobody asked for a while: what was withdrawn meanwhile must not be taken
+            self._fetch(wait_s=0)  # nobody asked for a while, so a withdrawn key may be cached
         elif self._age(now) >= FRESH_S and self._may_try(now):
             threading.Thread(target=self._fetch, name="braid-jwks", daemon=True).start()
         if kid not in self._keys:
             if self._failing:
-                raise SigningKeysUnavailable(_AWAY)
+                raise SigningKeysUnavailable(_UNAVAILABLE)
             return None
         return self._fitting(kid, algorithm)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._client.close()
 
     def _age(self, now: float) -> float:
@@ -91,7 +91,7 @@ class SigningKeys:
         return self._tried_at is None or now - self._tried_at >= PAUSE_S
 
     def _fetch(self, wait_s: float = 0) -> None:
-        """Fetch, unless one was tried a moment ago; waits so many seconds for one that is under way."""
+        """Fetch, unless that was tried a moment ago; wait up to `wait_s` seconds for a fetch in progress."""
         asked_at = time.monotonic()
         if not self._fetching.acquire(timeout=wait_s):  # 0: does not wait
             return
@@ -102,17 +102,17 @@ class SigningKeys:
             self._fetching.release()
 
     def _ask(self) -> None:
-        """Ask the provider once; whatever it answers, what is known stays if it is no usable set of keys."""
+        """Ask the provider once; known keys stay unless the answer is a usable set of keys."""
         self._tried_at = time.monotonic()
         try:
             keys = _read_keys(self._download())
         except (httpx2.HTTPError, httpx2.StreamError, ValueError) as error:
             if not self._failing:
-                _log.warning("the keys of BRAID_JWT_JWKS_URL can't be had: %s", _reason(error))
+                _log.warning("the keys of BRAID_JWT_JWKS_URL are unavailable: %s", _reason(error))
             self._failing = True
             return
         if self._failing:
-            _log.warning("the keys of BRAID_JWT_JWKS_URL are there again")
+            _log.warning("the keys of BRAID_JWT_JWKS_URL are available again")
         self._failing = False
         self._keys, self._ready = keys, {}
         self._fetched_at = time.monotonic()
@@ -138,35 +138,37 @@ class SigningKeys:
         return ready[kid, algorithm]
 
 
-_AWAY = "the identity provider can't be asked for its keys (BRAID_JWT_JWKS_URL), so tokens can't be checked: try again"
+_UNAVAILABLE = (
+    "the identity provider can't be asked for its keys (BRAID_JWT_JWKS_URL), so tokens can't be checked: try again"
+)
 
 
 def _read_keys(body: bytes) -> dict[str, list[dict[str, Any]]]:
-    """The keys of a set by id: those with an id that are for signatures. Raises ValueError."""
+    """Return the keys of a set by id: those with an id that are for signatures. Raises ValueError."""
     found = orjson.loads(body)
     keys = found.get("keys") if isinstance(found, dict) else None
     if not isinstance(keys, list):
-        raise ValueError("no set of keys")
+        raise ValueError("not a set of keys")
     by_id: dict[str, list[dict[str, Any]]] = {}
     for item in keys:
         if isinstance(item, dict) and isinstance(kid := item.get("kid"), str) and item.get("use", "sig") == "sig":
             by_id.setdefault(kid, []).append(item)
     if not by_id:
-        raise ValueError("no key for signatures that has an id")
+        raise ValueError("no signing key with an id")
     return by_id
 
 
 def _as_key(item: dict[str, Any], algorithm: str) -> jwt.PyJWK | None:
-    """A published key for one algorithm; None where it is for another one, or not to be read."""
+    """Return a published key for one algorithm; None if it is for another one, or unreadable."""
     kty, curve = KEY_TYPES[algorithm]
     if item.get("kty") != kty or item.get("alg", algorithm) != algorithm or (curve and item.get("crv") != curve):
         return None
-    # the public parts only: should a provider publish a private key, it is no use to hold it
+    # only the public parts: a private key that a provider publishes by mistake is not kept
     public: dict[str, Any] = {name: item[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in item}
     try:
         return jwt.PyJWK(public, algorithm)
     except jwt.PyJWTError:
-        _log.warning("a key of BRAID_JWT_JWKS_URL can't be read")
+        _log.warning("a key of BRAID_JWT_JWKS_URL is unreadable")
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 
-from app.config import Settings
+from app.config.service import JwtSettings
 from app.errors import NotAuthenticated
 from app.gateway.caller import MAX_GROUPS, USER_PREFIX, Caller, group_problem, make_caller, name_problem, tenant_problem
 from app.gateway.roles import Role
@@ -24,28 +24,30 @@ _SAYS: Mapping[type[jwt.PyJWTError], str] = MappingProxyType(
         jwt.MissingRequiredClaimError: f"the token lacks a claim: {', '.join(_REQUIRED)} are required",
     }
 )
-"""What is said of a token whose signature is right; of all others only that it is not valid."""
+"""Messages for tokens with a valid signature; others are only called invalid."""
 
 
 class TokenVerifier:
-    """Turns tokens into callers. One a process, thread-safe."""
+    """Turns tokens into callers. One instance per process, thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare; the provider is asked with the first token. `settings` names it, its issuer and the audience."""
+    def __init__(self, settings: JwtSettings) -> None:
+        """Create the verifier; the provider is called with the first token. `settings` has its URL, issuer and
+        audience.
+        """
         self._settings = settings
-        self._algorithms = frozenset(settings.jwt_algorithm_names)
-        self._keys = SigningKeys(str(settings.jwt_jwks_url))
+        self._algorithms = frozenset(settings.algorithm_names)
+        self._keys = SigningKeys(str(settings.jwks_url))
         self._jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 
     def verify(self, token: str) -> Caller:
-        """The caller of a token.
+        """Return the caller of a token.
 
-        The algorithm must be one of `BRAID_JWT_ALGORITHMS` and fit the published key; where the token's own header
-        says that its key is to be had (`jku`, `x5u`, `jwk`) is never looked at.
+        The algorithm must be one of `BRAID_JWT_ALGORITHMS` and match the published key; references to keys in the
+        token's own header (`jku`, `x5u`, `jwk`) are ignored.
 
         Raises:
-            NotAuthenticated: forged, expired, for others, or with claims that can't be used; the token is not repeated.
-            SigningKeysUnavailable: the provider can't be asked for its keys.
+            NotAuthenticated: the token is forged, expired, for others, or has unusable claims; it is not repeated.
+            SigningKeysUnavailable: the provider's keys are unavailable.
         """
         algorithm, kid = self._header(token)
         key = self._keys.find(kid, algorithm)
@@ -56,27 +58,27 @@ class TokenVerifier:
                 token,
                 key,
                 algorithms=[algorithm],
-                audience=self._settings.jwt_audience,
-                issuer=self._settings.jwt_issuer,
-                leeway=self._settings.jwt_leeway_s,
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                leeway=self._settings.leeway_s,
                 options={"require": _REQUIRED},
             )
         except jwt.PyJWTError as error:
             raise NotAuthenticated(_SAYS.get(type(error), "the token is not valid")) from error
-        except (ValueError, OverflowError) as error:  # a time that is none
+        except (ValueError, OverflowError) as error:  # an invalid time
             raise NotAuthenticated("the token is not valid") from error
         return self._caller(claims)
 
     def close(self) -> None:
-        """Let the connection to the provider go."""
+        """Close the connection to the provider."""
         self._keys.close()
 
     def _header(self, token: str) -> tuple[str, str]:
-        """Algorithm and key id, as the token claims them."""
+        """Return algorithm and key id, as the token claims them."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise NotAuthenticated("the token is no JWT") from error
+            raise NotAuthenticated("the token is not a JWT") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise NotAuthenticated("the token is not signed with one of BRAID_JWT_ALGORITHMS")
@@ -86,23 +88,23 @@ class TokenVerifier:
 
     def _caller(self, claims: Mapping[str, Any]) -> Caller:
         settings = self._settings
-        tenant = _claim(claims, settings.jwt_tenant_claim)
+        tenant = _claim(claims, settings.tenant_claim)
         if (problem := tenant_problem(tenant)) is not None:
-            raise _unusable(settings.jwt_tenant_claim, problem)
+            raise _unusable(settings.tenant_claim, problem)
         subject = claims["sub"]
         if (problem := name_problem(subject)) is not None:
             raise _unusable("sub", problem)
-        groups = _texts(claims, settings.jwt_groups_claim)
+        groups = _texts(claims, settings.groups_claim)
         if len(groups) > MAX_GROUPS:
-            raise _unusable(settings.jwt_groups_claim, f"more than {MAX_GROUPS} groups")
+            raise _unusable(settings.groups_claim, f"more than {MAX_GROUPS} groups")
         for group in groups:
             if (problem := group_problem(group)) is not None:
-                raise _unusable(settings.jwt_groups_claim, problem)
-        named = _texts(claims, settings.jwt_roles_claim)
+                raise _unusable(settings.groups_claim, problem)
+        named = _texts(claims, settings.roles_claim)
         return make_caller(
             tenant=str(tenant),
             groups=groups,
-            # roles of other applications are none of ours
+            # roles of other applications are ignored
             roles=frozenset(role for role in Role if role in named),
             subject=f"{USER_PREFIX}{subject}",
             name=f"{USER_PREFIX}{subject}",
@@ -110,7 +112,7 @@ class TokenVerifier:
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name, or, where there is none of that name, by a path (``realm_access.roles``)."""
+    """Return a claim by its name, or else by a path (``realm_access.roles``)."""
     if name in claims:
         return claims[name]
     found: Any = claims
@@ -122,7 +124,7 @@ def _claim(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
-    """A claim that is a list of texts; absent, it is empty."""
+    """Return a claim that is a list of texts; empty if it is absent."""
     found = _claim(claims, name)
     if found is None:
         return []
@@ -132,4 +134,4 @@ def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _unusable(claim: str, problem: str) -> NotAuthenticated:
-    return NotAuthenticated(f"the token's claim {claim!r} can't be used: {problem}")
+    return NotAuthenticated(f"the token's claim {claim!r} is unusable: {problem}")

@@ -1,1 +1,1 @@
-
+"""Answers from passages: context, prompt, language model, citations, abstention."""

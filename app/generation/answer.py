@@ -1,4 +1,4 @@
-"""Answers: from a language model where one is connected, else quotations. What was left out is part of the answer."""
+"""Answers: written by a language model if one is connected, else quoted. An answer reports what was left out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from app import telemetry
 from app.config import Settings
+from app.degradation import Reason
 from app.errors import EncoderError, GenerationError
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
 from app.generation.context import Fetch, build_context
@@ -20,17 +21,17 @@ from app.passage import Hit
 
 EXTRACTIVE = "extractive"
 _SECOND_SHARE = 0.85
-"""A further sentence is quoted when it scores at least so much of the best one."""
+"""Minimum score of a further quoted sentence, as a share of the best one's."""
 _MOST_SENTENCES = 3
 _WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
-"""Of its time, and at most, an answer has for weighing sentences: usually 30 ms, but many do it at once under load."""
+"""Share of the answer's time, and maximum seconds, for weighing sentences: usually 30 ms, more under load."""
 _WAIT_SHARE = 0.1
-"""Of its time an answer waits for others to be written, before it is quoted."""
+"""Share of the answer's time to wait for other answers, before it is quoted instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`degraded` holds (stage, reason) pairs; `dropped` the marks that named no passage."""
+    """An answer. `degraded` has (stage, reason) pairs; `dropped` the marks that name no passage."""
 
     text: str
     citations: tuple[Citation, ...]
@@ -43,8 +44,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
-    """How well the passages answer; None and `problem` where that could not be found out. `seconds`: what it took."""
+class WeighingResult:
+    """Relevance of the passages; None and `problem` if it could not be determined. `seconds` is the time taken."""
 
     evidence: Evidence | None
     problem: tuple[str, str] | None
@@ -53,7 +54,7 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One step of a streamed answer; the field that `kind` names is set."""
+    """One step of a streamed answer; only the field named by `kind` is set."""
 
     kind: Literal["token", "citation", "done"]
     text: str = ""
@@ -62,24 +63,25 @@ class Event:
 
 
 class Generator:
-    """Makes answers. Thread-safe."""
+    """Generates answers. Thread-safe."""
 
     def __init__(self, settings: Settings, encoder: TextEncoder) -> None:
         self._settings = settings
         self._encoder = encoder
-        self._model = LanguageModel(settings) if settings.llm_url else None
-        # each one holds a thread of the server for as long as the model talks
-        self._writing = threading.BoundedSemaphore(max(2, settings.threads // 2))
+        self._model = LanguageModel(settings.llm) if settings.llm.url else None
+        # each one holds a server thread for as long as the model writes
+        self._writing = threading.BoundedSemaphore(max(2, settings.server.threads // 2))
 
     @property
     def model(self) -> str:
-        """What makes the answers: the connected model's name, or ``extractive``."""
+        """Source of the answers: the connected model's name, or ``extractive``."""
         return self._model.name if self._model else EXTRACTIVE
 
-    def weigh(self, question: str, hits: Sequence[Hit], timeout_s: float) -> Weighed:
-        """Find out how well `hits` answer: the part of an answer that takes the processor, for whoever shares it out.
+    def weigh(self, question: str, hits: Sequence[Hit], timeout_s: float) -> WeighingResult:
+        """Determine how well `hits` answer: the CPU-bound part of an answer, separate for scheduling.
 
-        Never fails: without the embedding model the answer goes on, and says so. `timeout_s`: left for the answer.
+        Never fails: if the embedding model does, the answer continues and reports it. `timeout_s` is the answer's
+        remaining time.
         """
         started = time.perf_counter()
         evidence, problem = None, None
@@ -87,34 +89,12 @@ class Generator:
         try:
             evidence = weigh(question, hits, self._encoder, until)
         except EncoderError:
-            problem = ("generation", "encoder-failed: relevance could not be checked")
-        return Weighed(evidence, problem, time.perf_counter() - started)
+            problem = _problem(Reason.ENCODER_FAILED, "relevance could not be checked")
+        return WeighingResult(evidence, problem, time.perf_counter() - started)
 
-    def answer(
-        self,
-        question: str,
-        hits: Sequence[Hit],
-        *,
-        timeout_s: float,
-        nearby: Fetch | None = None,
-        generate: bool = True,
-        weighed: Weighed | None = None,
-    ) -> Answer:
-        """The whole answer. Never fails for the language model's sake: then it is quoted, and `degraded` says why.
-
-        Args:
-            question: as asked.
-            hits: the passages to answer from, best first.
-            timeout_s: seconds left for it.
-            nearby: reads neighbours of the passages for the language model's context; None: it gets `hits` alone.
-            generate: False: the flag `generation` is off, so that the answer is quoted although a model is connected.
-            weighed: what `weigh` found before `timeout_s` began; None: it is found out now.
-        """
-        steps = self.stream(question, hits, timeout_s=timeout_s, nearby=nearby, generate=generate, weighed=weighed)
-        for event in steps:
-            if event.answer is not None:
-                return event.answer
-        raise AssertionError("a stream ends with its answer")
+    def answer(self, question: str, hits: Sequence[Hit], **how: Any) -> Answer:
+        """Return the whole answer; arguments as those of `stream`."""
+        return whole_answer(self.stream(question, hits, **how))
 
     def stream(
         self,
@@ -124,9 +104,17 @@ class Generator:
         timeout_s: float,
         nearby: Fetch | None = None,
         generate: bool = True,
-        weighed: Weighed | None = None,
+        weighed: WeighingResult | None = None,
     ) -> Iterator[Event]:
-        """The answer piece by piece, last a ``done`` with the whole. Closing it ends the upstream request."""
+        """Yield the answer piece by piece, last a ``done`` with all of it. Closing the iterator ends the upstream
+        request. If the language model fails, the answer is quoted, and `degraded` has the reason.
+
+        Args:
+            hits: the passages to answer from, best first.
+            nearby: reads neighbours of the passages for the language model's context; None: only `hits` are used.
+            generate: False if the flag `generation` is off: the answer is quoted even with a model.
+            weighed: result of `weigh`, computed before `timeout_s` began; None: it is computed now.
+        """
         started = time.perf_counter()
         if weighed is None:
             weighed = self.weigh(question, hits, timeout_s)
@@ -137,15 +125,15 @@ class Generator:
         degraded = [weighed.problem] if weighed.problem is not None else []
         if not hits or (evidence is not None and not is_relevant(evidence)):
             degraded += _left_out(evidence)
-            yield from self._finish(UNKNOWN, hits, EXTRACTIVE, started, degraded, abstained=True)
+            yield from self._finish(UNKNOWN, started, degraded, abstained=True)
             return
-        if self._model is not None and not generate:
-            degraded.append(("generation", "switched-off: the flag generation is off, the answer is quoted"))
         if self._model is None or not generate:
+            if self._model is not None:
+                degraded.append(_problem(Reason.SWITCHED_OFF, "the flag generation is off, the answer is quoted"))
             yield from self._quote(evidence, hits, started, degraded)
             return
         if not self._writing.acquire(timeout=max(0.0, timeout_s) * _WAIT_SHARE):
-            degraded.append(("generation", "overloaded: too many answers are being written, this one is quoted"))
+            degraded.append(_problem(Reason.OVERLOADED, "too many answers are being written, this one is quoted"))
             yield from self._quote(evidence, hits, started, degraded)
             return
         try:
@@ -171,14 +159,13 @@ class Generator:
         context = build_context(
             hits,
             nearby,
-            max_tokens=self._settings.llm_context_tokens,
+            max_tokens=self._settings.llm.context_tokens,
             count_tokens=lambda text: len(self._encoder.token_offsets(text)),
         )
         degraded += context.degraded
         if len(context.results) < len(hits):
-            degraded.append(
-                ("generation", f"context-cut: {len(context.results)} of {len(hits)} passages fitted the prompt")
-            )
+            fitted = f"{len(context.results)} of {len(hits)} passages fitted the prompt"
+            degraded.append(_problem(Reason.CONTEXT_CUT, fitted))
         marks, usage, shown = MarkFilter(len(context.results)), Usage(), []
         outcome = "error"
         try:
@@ -194,10 +181,10 @@ class Generator:
             outcome = "ok"
         except GenerationError as error:
             if not shown:
-                degraded.append(("generation", f"{error.reason}: the answer is quoted from the passages"))
+                degraded.append(_problem(Reason.of(error.reason), "the answer is quoted from the passages"))
                 yield from self._quote(evidence, hits, started, degraded)
                 return
-            degraded.append(("generation", f"{error.reason}: the answer breaks off"))
+            degraded.append(_problem(Reason.of(error.reason), "the answer breaks off"))
         finally:
             telemetry.STAGE_REQUESTS.labels("generation", outcome).inc()
             telemetry.GENERATION.observe(time.perf_counter() - started)
@@ -206,15 +193,16 @@ class Generator:
             yield Event("token", text=rest)
         text = "".join(shown).strip()
         if not text:
-            degraded.append(("generation", "empty: the model said nothing, the answer is quoted from the passages"))
+            degraded.append(_problem(Reason.EMPTY, "the model said nothing, the answer is quoted from the passages"))
             yield from self._quote(evidence, hits, started, degraded)
             return
         abstained = UNKNOWN.rstrip(".").lower() in text.lower()
         if marks.dropped:
-            degraded.append(("citations", f"dropped: {len(marks.dropped)} marks named no passage"))
+            degraded.append(_problem(Reason.DROPPED, f"{len(marks.dropped)} marks named no passage", "citations"))
         citations = () if abstained else tuple(cite(text, context.passages))
         if not citations and not abstained:
-            degraded.append(("citations", "none: the model cited no passage, check the answer against the results"))
+            told = "the model cited no passage, check the answer against the results"
+            degraded.append(_problem(Reason.NONE, told, "citations"))
         for citation in citations:
             yield Event("citation", citation=citation)
         yield Event(
@@ -235,7 +223,7 @@ class Generator:
         self, evidence: Evidence | None, hits: Sequence[Hit], started: float, degraded: list[tuple[str, str]]
     ) -> Iterator[Event]:
         degraded += _left_out(evidence)
-        if evidence is None:  # no encoder: the best passage's beginning is all that can be said
+        if evidence is None:  # without the encoder, only the beginning of the best passage can be quoted
             chosen = [(1, best_quote("", hits[0].text))]
         else:
             best = evidence.sentences[0].score
@@ -251,13 +239,11 @@ class Generator:
         for marker, quote in chosen:
             quotes.setdefault(marker, quote)
         citations = [Citation.of(marker, hits[marker - 1], quote) for marker, quote in quotes.items()]
-        yield from self._finish(text, hits, EXTRACTIVE, started, degraded, citations=citations)
+        yield from self._finish(text, started, degraded, citations=citations)
 
     def _finish(
         self,
         text: str,
-        hits: Sequence[Hit],
-        model: str,
         started: float,
         degraded: list[tuple[str, str]],
         *,
@@ -267,16 +253,28 @@ class Generator:
         yield Event("token", text=text)
         for citation in citations:
             yield Event("citation", citation=citation)
-        done = Answer(text, tuple(citations), abstained, model, None, tuple(degraded), (), _ms(started))
+        done = Answer(text, tuple(citations), abstained, EXTRACTIVE, None, tuple(degraded), (), _ms(started))
         yield Event("done", answer=done)
 
 
+def whole_answer(steps: Iterator[Event]) -> Answer:
+    """Return the answer at the end of a stream."""
+    for event in steps:
+        if event.answer is not None:
+            return event.answer
+    raise AssertionError("a stream ends with its answer")
+
+
+def _problem(reason: Reason, detail: str, stage: str = "generation") -> tuple[str, str]:
+    return stage, reason.with_detail(detail)
+
+
 def _left_out(evidence: Evidence | None) -> list[tuple[str, str]]:
-    """What to say where the answer rests on fewer sentences than it would with more time."""
+    """Return a degradation if the answer is based on fewer sentences for lack of time."""
     if evidence is None or not evidence.left_out:
         return []
     weighed = len(evidence.sentences)
-    return [("generation", f"deadline: {weighed} of {weighed + evidence.left_out} sentences were weighed")]
+    return [_problem(Reason.DEADLINE, f"{weighed} of {weighed + evidence.left_out} sentences were weighed")]
 
 
 def _ms(started: float) -> float:

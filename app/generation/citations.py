@@ -1,4 +1,4 @@
-"""Citation marks in an answer, and the words of a passage that stand behind each."""
+"""Citation marks in an answer, and the quotes that support them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.generation.words import content_words
+from app.generation.content_words import content_words
 from app.passage import Hit
 from app.sentences import sentence_spans
 
@@ -20,10 +20,9 @@ _LONGEST_QUOTE = 600
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """`marker` is the n of ``[n]``: the place of the passage in the results, from 1.
+    """A citation; `marker` is the n of ``[n]``: the passage's position in the results, from 1.
 
-    `quote` is verbatim from the passage `id`: that result, or a neighbour that was shown with it. `page` is that
-    passage's.
+    `quote` is verbatim from the passage `id`: the result, or a neighbour shown with it. `page` is that passage's.
     """
 
     marker: int
@@ -38,35 +37,39 @@ class Citation:
 
 
 class MarkFilter:
-    """Lets an answer through piece by piece, holding back what may be a mark until it is known to name a passage.
+    """Filters a streamed answer, holding back possible marks until they are known to name a passage.
 
-    ``[1, 2]`` and ``【1】`` become ``[1][2]`` and ``[1]``; a mark that names no given passage is left out and counted.
+    ``[1, 2]`` and ``【1】`` become ``[1][2]`` and ``[1]``; a mark that names no given passage is removed and counted.
     """
 
     def __init__(self, passages: int) -> None:
         self._passages = passages
         self._held = ""
+        self._last = ""
         self.dropped: list[str] = []
 
     def feed(self, text: str) -> str:
-        """What of the answer so far can be shown now."""
+        """Return the part of the answer so far that can be shown now."""
         shown = []
         for character in text:
             if self._held:
                 self._held += character
                 if character in _CLOSE:
                     shown.append(self._resolve())
+                    self._last = (self._last + shown[-1])[-1:]
                 elif len(self._held) > _LONGEST or not _INSIDE.fullmatch(self._held[1:]):
                     held, self._held = self._held[:-1], ""
+                    self._last = held[-1]
                     shown += [held, self.feed(character)]
             elif character in _OPEN:
                 self._held = character
             else:
                 shown.append(character)
+                self._last = character
         return "".join(shown)
 
     def finish(self) -> str:
-        """The rest, at the end of the answer: an open bracket that never became a mark."""
+        """Return the rest at the end of the answer: an open bracket that never became a mark."""
         held, self._held = self._held, ""
         return held
 
@@ -78,17 +81,18 @@ class MarkFilter:
         good = [number for number in dict.fromkeys(numbers) if 1 <= number <= self._passages]
         if len(good) < len(set(numbers)):
             self.dropped.append(mark)
-        return "".join(f"[{number}]" for number in good)
+        # the space keeps what is left of "[[9]9]" from becoming a mark itself
+        parted = " " if not good and (self._last == "[" or self._last.isdigit()) else ""
+        return parted + "".join(f"[{number}]" for number in good)
 
 
 def cite(answer: str, passages: Sequence[Sequence[Hit]]) -> list[Citation]:
-    """One citation for each passage that `answer` (already filtered) marks, in the order of the marks.
+    """Return a citation for each passage that `answer` (already filtered) marks, in the order of the marks.
 
-    The quote is the sentence that shares most words with the statements marked, rare words counting more.
+    The quote is the sentence that shares most words with the marked statements; rare words count more.
 
     Args:
-        answer: as shown.
-        passages: for each marker, from 1: its result, and the neighbours that were shown with it.
+        passages: by marker, from 1: the result, and the neighbours shown with it.
     """
     statements: dict[int, list[str]] = {}
     for start, end, _ in sentence_spans(answer):
@@ -105,12 +109,12 @@ def cite(answer: str, passages: Sequence[Sequence[Hit]]) -> list[Citation]:
 
 
 def best_quote(statement: str, text: str) -> str:
-    """The sentence of `text`, verbatim, that shares most words with `statement`; cut at a word when very long."""
+    """Return the sentence of `text`, verbatim, that shares most words with `statement`; cut at a word if very long."""
     return _best_quote(statement, [text])[1]
 
 
 def _best_quote(statement: str, texts: Sequence[str]) -> tuple[int, str]:
-    """The best sentence of `texts`, and which text it is of; the first text where they are equally good."""
+    """Return the best sentence of `texts` and the index of its text; the first text on a tie."""
     sentences = [(place, text[start:end]) for place, text in enumerate(texts) for start, end, _ in sentence_spans(text)]
     words = [set(content_words(sentence)) for _, sentence in sentences]
     frequency = Counter(word for group in words for word in group)

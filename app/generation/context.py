@@ -1,9 +1,9 @@
-"""What is shown to the language model: results that follow each other in one piece, and what stands beside them.
+"""Context of the language model: adjacent results joined to blocks, and their neighbours.
 
-A passage is cut to be found, not to be read: its first "it" may mean something in the passage before, its list may go
-on in the next. So results of one document that follow each other become one block in reading order, and with the tokens
-left over each result is widened by its neighbours in the same section, best result first. The marker n of results[n-1]
-covers the neighbours shown with it; a citation names the passage that its quote is from.
+Passages are cut for finding, not for reading: a first "it" may refer to the previous passage, a list may continue in
+the next one. So adjacent results of one document become one block in reading order, and with the remaining tokens each
+result is widened by its neighbours in the same section, best result first. The marker n of results[n-1] covers the
+neighbours shown with it; a citation names the passage of its quote.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.degradation import Reason
 from app.errors import DeadlineExceeded, StoreError
 from app.passage import Hit
 from app.store.neighbours import Place
 
 CountTokens = Callable[[str], int]
 Fetch = Callable[[Sequence[Place]], Mapping[Place, Hit]]
-"""The passages at some places, as far as the caller may see them; raises StoreError or DeadlineExceeded."""
+"""Function that reads the passages at some places, if visible to the caller; raises StoreError or DeadlineExceeded."""
 
 NEIGHBOURS = 1
 _FRAME_TOKENS = 20
-"""About what the tags around a passage take."""
+"""Approximate tokens of the tags around a passage."""
 _LONGEST_OVERLAP = 2_000
-"""Characters: more than BRAID_PASSAGE_OVERLAP allows (100 tokens)."""
+"""Maximum characters of an overlap: more than BRAID_PASSAGE_OVERLAP allows (100 tokens)."""
 _SHORTEST_OVERLAP = 12
-"""Characters below which equal ends and beginnings are chance."""
+"""Number of characters below which an equal end and beginning are chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A passage in a block, shown under `marker`. `text` is the passage's, less what the segment before has said."""
+    """A passage in a block, shown under `marker`. `text` is the passage's text without what the previous segment
+    contains.
+    """
 
     marker: int
     hit: Hit
@@ -40,9 +43,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Blocks of segments that follow each other in their document; the block of the best result first.
+    """Blocks of adjacent segments of a document; the block of the best result comes first.
 
-    `results`: those that are in it, best first. `degraded`: (stage, reason) pairs.
+    `results` are the results in it, best first. `degraded` has (stage, reason) pairs.
     """
 
     blocks: tuple[tuple[Segment, ...], ...]
@@ -51,7 +54,7 @@ class Context:
 
     @property
     def passages(self) -> list[list[Hit]]:
-        """For each marker, from 1: its result, then the neighbours that are shown with it."""
+        """Return by marker, from 1: the result, then the neighbours shown with it."""
         found = [[hit] for hit in self.results]
         for block in self.blocks:
             for segment in block:
@@ -68,30 +71,32 @@ def build_context(
     count_tokens: CountTokens,
     neighbours: int = NEIGHBOURS,
 ) -> Context:
-    """As many whole results, best first, as `max_tokens` hold (at least one), and their neighbours in what is left.
+    """Return as many whole results as fit into `max_tokens`, best first (at least one), and neighbours in the remaining
+    tokens.
 
     Args:
-        hits: results, best first.
-        fetch: reads neighbours; None: there are none. Where it fails the context goes without, and says so.
-        max_tokens: bound on the tokens of the passages, as `count_tokens` counts them.
-        count_tokens: of any tokenizer; a rough bound is all that is needed.
+        fetch: reads neighbours; None: no neighbours. If it fails, the context has none and reports it.
+        max_tokens: limit of the passages' tokens, as `count_tokens` counts them.
+        count_tokens: counts tokens with any tokenizer; an approximation suffices.
         neighbours: passages to add on each side of a result.
     """
-    shown, left = _fitting(hits, max_tokens, count_tokens)
+    shown, left = _fit_results(hits, max_tokens, count_tokens)
     near: Mapping[Place, Hit] = {}
     degraded: tuple[tuple[str, str], ...] = ()
     if fetch is not None and left > 0:
-        wanted = _beside(shown, neighbours)
+        wanted = _adjacent_places(shown, neighbours)
         try:
             near = fetch(wanted) if wanted else {}
         except (StoreError, DeadlineExceeded):
-            degraded = (("context", "store-unavailable: neighbours were not added"),)
+            degraded = (("context", Reason.STORE_UNAVAILABLE.with_detail("neighbours were not added")),)
     added = _widen(shown, near, left, count_tokens, neighbours)
     return Context(_blocks(shown, added), tuple(shown), degraded)
 
 
-def _fitting(hits: Sequence[Hit], max_tokens: int, count_tokens: CountTokens) -> tuple[Sequence[Hit], int]:
-    """The results that fit, and the tokens left; none where a result did not fit: it would have come first."""
+def _fit_results(hits: Sequence[Hit], max_tokens: int, count_tokens: CountTokens) -> tuple[Sequence[Hit], int]:
+    """Return the results that fit and the remaining tokens; no tokens if a result did not fit, since it takes
+    precedence.
+    """
     used = 0
     for number, hit in enumerate(hits):
         tokens = count_tokens(f"{hit.title} {hit.section_heading} {hit.text}") + _FRAME_TOKENS
@@ -101,14 +106,14 @@ def _fitting(hits: Sequence[Hit], max_tokens: int, count_tokens: CountTokens) ->
     return hits, max_tokens - used
 
 
-def _beside(hits: Sequence[Hit], neighbours: int) -> list[Place]:
-    """The places beside `hits` that are not among them. Passages of an unknown version have none."""
+def _adjacent_places(hits: Sequence[Hit], neighbours: int) -> list[Place]:
+    """Return the places adjacent to `hits` and not among them. Passages of an unknown version have none."""
     have = {Place.of(hit) for hit in hits}
     return [place for _, place in _steps(hits, neighbours) if place not in have]
 
 
 def _steps(hits: Sequence[Hit], neighbours: int) -> Iterable[tuple[Hit, Place]]:
-    """Places to add with the result that wants each: nearest first, then best result first, what follows first."""
+    """Yield results with places to add: nearest first, then best result first, following before preceding."""
     for distance in range(1, neighbours + 1):
         for hit in hits:
             for position in (hit.position + distance, hit.position - distance):
@@ -119,7 +124,7 @@ def _steps(hits: Sequence[Hit], neighbours: int) -> Iterable[tuple[Hit, Place]]:
 def _widen(
     hits: Sequence[Hit], near: Mapping[Place, Hit], left: int, count_tokens: CountTokens, neighbours: int
 ) -> list[Hit]:
-    """Those of `near` that fit in `left` tokens, in the section of their result and without a gap to it."""
+    """Return those of `near` that fit into `left` tokens, in their result's section and without a gap to it."""
     have = {Place.of(hit) for hit in hits}
     added = []
     for hit, place in _steps(hits, neighbours):
@@ -157,7 +162,7 @@ def _blocks(hits: Sequence[Hit], added: Sequence[Hit]) -> tuple[tuple[Segment, .
 
 
 def _segments(run: Sequence[Hit], markers: Mapping[str, int]) -> tuple[Segment, ...]:
-    """Segments of passages that follow each other; a neighbour is shown with the nearest result of its section."""
+    """Return segments of adjacent passages; a neighbour is shown with the nearest result of its section."""
     results = [hit for hit in run if hit.id in markers]
     found: list[Segment] = []
     for hit in run:
@@ -169,13 +174,13 @@ def _segments(run: Sequence[Hit], markers: Mapping[str, int]) -> tuple[Segment, 
                 markers[result.id],
             ),
         )
-        text = _without_overlap(run[len(found) - 1].text, hit.text) if found else hit.text
+        text = _remove_overlap(run[len(found) - 1].text, hit.text) if found else hit.text
         found.append(Segment(markers[nearest.id], hit, text))
     return tuple(found)
 
 
-def _without_overlap(before: str, text: str) -> str:
-    """`text` without the sentences at its beginning that end `before` (BRAID_PASSAGE_OVERLAP repeats them)."""
+def _remove_overlap(before: str, text: str) -> str:
+    """Remove sentences at the beginning of `text` that end `before` (BRAID_PASSAGE_OVERLAP repeats them)."""
     for length in range(min(len(before), len(text), _LONGEST_OVERLAP), _SHORTEST_OVERLAP - 1, -1):
         # whole words only: the end of one may be the beginning of another
         if (

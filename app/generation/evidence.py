@@ -1,7 +1,7 @@
-"""How well passages answer a question, sentence by sentence, on an absolute scale.
+"""Evidence: how well passages answer a question, sentence by sentence, on an absolute scale.
 
-Fused scores can't say it: min-max makes the best passage of any search a 1. The cosine between question and sentence
-and the share of the question's words that the passages hold can.
+Fused scores can't tell, because min-max scaling makes the best passage of any search a 1. The cosine between question
+and sentence and the share of the question's words in the passages can.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.generation.words import content_words
+from app.generation.content_words import content_words
 from app.passage import Hit
 from app.sentences import sentence_spans
 
 MAX_SENTENCES = 12
-"""Embedded per question; 24 found no more (benchmarks/answers.md has the measurements behind all numbers here)."""
+"""Sentences embedded per question; 24 were no better (benchmarks/answers.md has the measurements
+behind these numbers)."""
 MAX_CHARACTERS = 600
 _AT_ONCE = 6
-"""Sentences that are embedded together: between two such steps it is seen whether there is time for another."""
+"""Sentences embedded per step; between steps the remaining time is checked."""
 _MOST_CANDIDATES = 600
 _MOST_PASSAGE_CHARACTERS = 20_000
-"""What is looked at. Passages that Braid cuts have a third of it at most, and 50 of them hold about 500 sentences."""
+"""Limits on candidates. Braid's own passages have at most a third of it, and 50 of them have about 500 sentences."""
 COSINE_SHARE = 0.6
-"""Of a sentence's score; the rest is lexical."""
+"""Share of the cosine in a sentence's score; the rest is lexical."""
 RANK_WEIGHT = 0.1
-"""What standing in the first passage adds to a sentence's score; in the n-th it is an n-th of it."""
+"""Bonus of a sentence in the first passage; in the n-th passage it is divided by n."""
 
 Vectors = npt.NDArray[np.float32]
 
 
 class TextEncoder(Protocol):
-    """The part of the encoder that is needed here."""
+    """The part of the encoder that weighing needs."""
 
     def encode_query(self, text: str) -> Vectors: ...
 
@@ -63,9 +64,9 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Sentences, best first; the best cosine; the share of the question's words that the passages hold (0..1).
+    """Sentences, best first; the best cosine; the share of the question's words in the passages (0..1).
 
-    `left_out`: sentences that would have been weighed, had there been time.
+    `left_out`: number of sentences that were not weighed for lack of time.
     """
 
     sentences: tuple[Sentence, ...]
@@ -78,10 +79,7 @@ def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float
     """Weigh the sentences of `hits` against `question`.
 
     Args:
-        question: as asked.
-        hits: the passages, best first.
-        encoder: embeds.
-        until: monotonic seconds; the few sentences that share most words with the question are weighed in any case.
+        until: monotonic deadline in seconds; the sentences that share most words with the question are always weighed.
 
     Raises:
         EncoderError: the embedding model failed.
@@ -95,10 +93,10 @@ def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float
     weight = {word: math.log(1 + len(candidates) / (1 + frequency[word])) for word in asked}
     whole = sum(weight.values()) or 1.0
     overlaps = [sum(weight[word] for word in group & asked) / whole for group in words]
-    # the titles say what a passage is about, so a sentence need not repeat it
+    # a title names the topic, so a sentence need not repeat it
     titles = {marker: set(content_words(f"{hit.title} {hit.section_heading}")) for marker, hit in enumerate(hits, 1)}
     everywhere = set(frequency).union(*titles.values())
-    # first sentences of the better passages are kept even when they share no word
+    # first sentences of better passages are kept even if they share no word
     order = sorted(range(len(candidates)), key=lambda i: (-overlaps[i], candidates[i][0], i))[:MAX_SENTENCES]
     sentences: list[Sentence] = []
     vector = encoder.encode_query(question)
@@ -119,7 +117,7 @@ def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float
 
 
 def _candidates(hits: Sequence[Hit]) -> Iterator[tuple[int, str]]:
-    """Sentences that say something, with the marker of their passage."""
+    """Yield meaningful sentences with the marker of their passage."""
     for marker, hit in enumerate(hits, start=1):
         text = hit.text[:_MOST_PASSAGE_CHARACTERS]
         for start, end, _ in sentence_spans(text):
@@ -128,12 +126,12 @@ def _candidates(hits: Sequence[Hit]) -> Iterator[tuple[int, str]]:
 
 
 MIN_COSINE = 0.40
-"""Below it nothing in the passages is about the question, unless they hold most of its words."""
+"""Minimum cosine; below it the passages are not about the question, unless they contain most of its words."""
 MIN_COVERAGE = 0.67
 
 
 def is_relevant(evidence: Evidence) -> bool:
-    """Whether the passages are about the question at all. Either sign is enough: a false silence is the worse error."""
+    """Return whether the passages are about the question. Either sign suffices: false abstention is the worse error."""
     if not evidence.sentences:
         return False
     return evidence.cosine >= MIN_COSINE or (evidence.coverage >= MIN_COVERAGE and evidence.cosine >= MIN_COSINE / 2)

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible API."""
+"""Client of a language model behind an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from app.breaker import Breaker, BreakerOpen, Trial
-from app.config import Settings
+from app.config.retrieval import LlmSettings
 from app.errors import GenerationError
 
 _CONNECT_S = 5.0
 _FAILURES, _REST_S = 2, 3.0
 _FAIR_S = 5.0
-"""Silence for less says nothing about the model: the caller had no more time."""
-_AWAY = frozenset({502, 503, 504})
+"""Seconds of silence below which the model is not to blame: the caller had no more time."""
+_UNAVAILABLE = frozenset({502, 503, 504})
 
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens as the endpoint counted them; None until, or unless, it says."""
+    """Token counts from the endpoint; None unless reported."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -45,53 +45,54 @@ class Usage:
 class LanguageModel:
     """Streams completions. Thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare the client for ``BRAID_LLM_URL`` (with or without ``/v1``); nothing is sent yet."""
-        url = (settings.llm_url or "").rstrip("/")
+    def __init__(self, llm: LlmSettings) -> None:
+        """Create the client for ``BRAID_LLM_URL`` (with or without ``/v1``); nothing is sent yet."""
+        url = (llm.url or "").rstrip("/")
         for tail in ("/chat/completions", "/completions"):
             url = url.removesuffix(tail)
         if not url.rsplit("/", 1)[-1].startswith("v"):
             url += "/v1"
-        self.name = settings.llm_model
-        self._max_tokens = settings.llm_max_tokens
+        self.name = llm.model
+        self._max_tokens = llm.max_tokens
         self._breaker = Breaker("the language model", failures=_FAILURES, rest_s=_REST_S, label="llm")
-        # an endpoint without keys takes any; the library wants one
-        key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else "none"
+        # the library requires a key; an endpoint without keys accepts any
+        key = llm.api_key.get_secret_value() if llm.api_key else "none"
         self._client = OpenAI(base_url=url, api_key=key, max_retries=0)
 
     def stream(self, messages: Sequence[dict[str, str]], *, timeout_s: float, usage: Usage) -> Iterator[str]:
-        """Pieces of the completion as they come; closing the iterator ends the request. Fills `usage`.
+        """Yield pieces of the completion as they arrive; closing the iterator ends the request. Fills `usage`.
 
-        A thread of its own reads the response: the time limit then holds whatever the endpoint sends or does not
-        send (the HTTP client's limit is one of each read, which a line of comment every few seconds never meets).
+        A separate thread reads the response, so that the time limit holds whatever the endpoint does. (The HTTP
+        client's limit applies to each read; a comment line every few seconds never exceeds it.)
 
         Args:
-            messages: role and content.
-            timeout_s: of the whole completion.
-            usage: filled when the endpoint tells.
+            timeout_s: seconds for the whole completion.
+            usage: filled when the endpoint reports it.
 
         Raises:
             GenerationError: reason ``unreachable``, ``timeout``, ``refused`` (an error status), ``broken-off``,
-                ``bad-answer``, or ``unavailable`` (it was away a moment ago and was not asked).
+                ``bad-answer``, or ``unavailable`` (it failed recently and was not called).
         """
         try:
             with self._breaker.calling() as call:
-                yield from self._watched(messages, timeout_s, usage, call)
+                yield from self._report_outcome(messages, timeout_s, usage, call)
         except BreakerOpen as error:
-            raise GenerationError("the language model was away a moment ago", reason="unavailable") from error
+            raise GenerationError(
+                "the language model failed a moment ago: try again in a few seconds", reason="unavailable"
+            ) from error
 
-    def _watched(
+    def _report_outcome(
         self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage, call: Trial
     ) -> Iterator[str]:
-        """The pieces, and what they tell of the endpoint: the first one is all that its being there needs."""
+        """Yield the pieces; the first one reports success to the breaker."""
         until = time.monotonic() + timeout_s
-        reading = _Reading(self._pieces(messages, timeout_s, usage, call))
+        reading = _CompletionReader(self._pieces(messages, timeout_s, usage, call))
         try:
             for piece in reading.pieces(until):
                 call.ok()
                 yield piece
         except queue.Empty:
-            _silent(call, timeout_s)
+            _report_silence(call, timeout_s)
             raise GenerationError(
                 f"the language model did not end its answer within {timeout_s:.1f} s", reason="timeout"
             ) from None
@@ -101,7 +102,7 @@ class LanguageModel:
     def _pieces(
         self, messages: Sequence[dict[str, str]], timeout_s: float, usage: Usage, call: Trial
     ) -> Iterator[str | openai.Stream[ChatCompletionChunk]]:
-        """First the open stream, so that it can be closed from outside, then the pieces of text."""
+        """Yield the open stream, so that it can be closed from outside, then the pieces of text."""
         typed: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": m["content"]}
             if m["role"] == "system"
@@ -131,12 +132,12 @@ class LanguageModel:
             if not complete:
                 raise GenerationError("the language model's answer broke off", reason="broken-off")
         except (openai.APITimeoutError, httpx2.TimeoutException) as error:
-            _silent(call, timeout_s)
+            _report_silence(call, timeout_s)
             raise GenerationError(
                 f"the language model did not answer within {timeout_s:.1f} s", reason="timeout"
             ) from error
         except openai.APIStatusError as error:
-            (call.failed if error.status_code in _AWAY else call.ok)()
+            (call.failed if error.status_code in _UNAVAILABLE else call.ok)()
             raise GenerationError(
                 f"the language model's endpoint answered {error.status_code}; "
                 "check BRAID_LLM_URL, BRAID_LLM_MODEL and BRAID_LLM_API_KEY",
@@ -148,10 +149,10 @@ class LanguageModel:
                 "the language model can't be reached; check BRAID_LLM_URL", reason="unreachable"
             ) from error
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            _silent(call, _FAIR_S)  # unless something came before
+            _report_silence(call, _FAIR_S)  # unless something arrived before
             raise GenerationError("the language model's answer broke off", reason="broken-off") from error
         except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
-            # endpoints that are not what they say they are: JSON that is none, fields of another shape
+            # endpoints that are not what they claim: invalid JSON, fields of another shape
             raise GenerationError(
                 "the language model's endpoint sent something unusable", reason="bad-answer"
             ) from error
@@ -160,14 +161,14 @@ class LanguageModel:
         self._client.close()
 
 
-def _silent(call: Trial, timeout_s: float) -> None:
-    """Nothing at all came, in a time in which something should have."""
+def _report_silence(call: Trial, timeout_s: float) -> None:
+    """Report a failure if nothing arrived in a time in which something should have."""
     if call.outcome is None and timeout_s >= _FAIR_S:
         call.failed()
 
 
-class _Reading:
-    """Reads a completion in a thread, so that its reader can stop waiting at any moment."""
+class _CompletionReader:
+    """Reads a completion in a thread, so that the consumer can stop waiting at any time."""
 
     def __init__(self, source: Iterator[str | openai.Stream[ChatCompletionChunk]]) -> None:
         self._source = source
@@ -178,7 +179,7 @@ class _Reading:
         threading.Thread(target=self._read, name="braid-llm", daemon=True).start()
 
     def pieces(self, until: float) -> Iterator[str]:
-        """The pieces; raises queue.Empty at `until` (monotonic seconds)."""
+        """Yield the pieces; raises queue.Empty at `until` (monotonic seconds)."""
         while True:
             item = self._found.get(timeout=max(0.0, until - time.monotonic()))
             if item is None:
@@ -188,7 +189,7 @@ class _Reading:
             yield item
 
     def stop(self) -> None:
-        """End the request, wherever it stands."""
+        """End the request, whatever its state."""
         with self._lock:
             self._stopped = True
             if self._stream is not None:

@@ -1,4 +1,4 @@
-"""The chat messages of a question and its passages. Passages are untrusted: data to quote from, never instructions."""
+"""Chat messages of a question and its passages. Passages are untrusted: data to quote, never instructions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from app.generation.context import Context, Segment
 
 PROMPT_VERSION = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=16).hexdigest()
-"""Of this file, which holds all that prompts are made with: answers of two prompts are not the same answers."""
+"""Hash of this file, which contains everything that shapes prompts: cached answers of another
+prompt must not be used."""
 
 UNKNOWN = "The documents do not answer this question."
-"""What the model is told to say, word for word, when the passages don't hold the answer."""
+"""Reply that the model must give, word for word, if the passages do not contain the answer."""
 
 _SYSTEM = f"""You answer questions from numbered passages of the user's own documents.
 Rules:
@@ -29,13 +30,13 @@ _TAG = re.compile(r"<(?=\s*/?\s*(?:documents?|passages?|question)\b)", re.IGNORE
 
 
 def build_prompt(question: str, context: Context) -> tuple[dict[str, str], ...]:
-    """Chat messages: what to do; the passages of `context` and the question.
+    """Return the chat messages: the instructions; the passages of `context` and the question.
 
-    Passages that follow each other stand in one document element, its title said once, each result under its number
-    together with its neighbours. A heading that changes on the way is said where it changes.
+    Adjacent passages share one document element with one title; each result is under its number together with its
+    neighbours. A heading is repeated where it changes.
     """
     blocks = "\n".join(_block(block) for block in context.blocks)
-    user = f"<passages>\n{blocks}\n</passages>\n\n<question>\n{_neutral(question)}\n</question>"
+    user = f"<passages>\n{blocks}\n</passages>\n\n<question>\n{_neutralise(question)}\n</question>"
     return {"role": "system", "content": _SYSTEM}, {"role": "user", "content": user}
 
 
@@ -45,20 +46,20 @@ def _block(block: Sequence[Segment]) -> str:
     lines = [f'<document from="{_attribute(first.title, heading)}">']
     for marker, group in groupby(block, key=lambda segment: segment.marker):
         segments = list(group)
-        # neighbours are of their result's section, so a heading changes between results only
+        # neighbours belong to their result's section, so a heading changes only between results
         changed = segments[0].hit.section_heading != heading
         heading = segments[0].hit.section_heading
         section = f' section="{_attribute(heading)}"' if changed else ""
         lines.append(f'<passage number="{marker}"{section}>')
-        lines += [_neutral(segment.text) for segment in segments]
+        lines += [_neutralise(segment.text) for segment in segments]
         lines.append("</passage>")
     return "\n".join([*lines, "</document>"])
 
 
 def _attribute(*parts: str) -> str:
-    return _neutral(" - ".join(dict.fromkeys(part for part in parts if part))).replace('"', "'")
+    return _neutralise(" - ".join(dict.fromkeys(part for part in parts if part))).replace('"', "'")
 
 
-def _neutral(text: str) -> str:
-    """Text that can't end its own passage or begin another."""
+def _neutralise(text: str) -> str:
+    """Escape text so that it can't end its own passage or begin another."""
     return _TAG.sub("‹", text)

@@ -1,32 +1,33 @@
-"""Changes of readers, and deletions: both take effect with one write of the head. See `ingest.protocol`."""
+"""Changes of readers, and deletions: each takes effect with one write of the head. See `ingest.protocol`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from app.access import Access, AccessChange
-from app.errors import NotFound, OutcomeUnknown, Overtaken
+from app.errors import NotFound, OutcomeUnknown, WriteConflict
 from app.ingest.protocol import CONFIRMATIONS, Steps, fenced, make_nonce
 from app.ingest.targets import find_targets
 from app.store.filters import Scope
 from app.store.heads import Head
 
-_UNKNOWN = "OpenSearch did not say whether it stored the change; the same call again is safe"
-_OVERTAKEN = "the document is being written by others over and over: send the change again"
+_UNKNOWN = "OpenSearch did not say whether it stored the change; repeating the call is safe"
+_OVERTAKEN = "other writers keep changing the document: send the change again"
 _CONFLICTS = 200
 
 Edit = Callable[[Head, str], Head | None]
-"""The head as it is to be, given what it is and the name of the change; None: there is nothing to change."""
+"""Function from the current head and the name of the change to the new head; None: there is nothing to change."""
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeResult:
-    """What a change did. `revoking`: somebody who could read the document before can't any more."""
+class StoredDocument:
+    """Result of a call on one document. `revoking` is True if a reader loses access. `access` is the current one."""
 
     passages: int
-    changed: bool
+    status: Literal["created", "updated", "unchanged"]
     revoking: bool = False
     access: Access = field(default_factory=Access)
 
@@ -36,20 +37,20 @@ class _Change:
     head: Head
     nonce: str = field(default_factory=make_nonce)
     tried_rev: int | None = None
-    """The revision that a write without an answer was to replace."""
+    """Revision that an unacknowledged write was meant to replace."""
     before: Head | None = None
     ended: bool = False
     unknown: bool = False
 
 
-def change_readers(steps: Steps, scope: Scope, document_id: str, access: AccessChange) -> ChangeResult:
-    """Give a document other readers; in force on return, for all that the caller sees under that id.
+def change_readers(steps: Steps, scope: Scope, document_id: str, access: AccessChange) -> StoredDocument:
+    """Change the readers of a document; effective on return, for every document that the caller sees under that id.
 
-    The caller need not be able to read it afterwards.
+    The caller may lose access to it.
 
     Raises:
-        NotFound: there is none that the caller may see.
-        Overtaken, OutcomeUnknown, StoreUnavailable, StoreError.
+        NotFound: no document with this id is visible to the caller.
+        WriteConflict, OutcomeUnknown, StoreUnavailable, StoreError.
     """
     live = find_targets(steps, scope, [document_id])[document_id].live
     done = change_access(steps, live, access, principals=scope.principals) if live else None
@@ -65,15 +66,13 @@ def change_access(
     *,
     content_hash: str | None = None,
     principals: frozenset[str] | None = None,
-) -> ChangeResult | None:
-    """Change the readers of documents that were just read. None: none of them is there any more.
+) -> StoredDocument | None:
+    """Change the readers of documents that were just read. None: all of them have been deleted.
 
     Args:
-        steps: of the caller.
-        heads: in force and readable by the caller, when they were read.
-        access: the lists that change.
-        content_hash: only while the document has this content.
-        principals: of the caller, who must still be able to read.
+        heads: live heads, readable by the caller at the time of reading.
+        content_hash: change the readers only if the document still has this content.
+        principals: the caller's principals, who must still be able to read the document.
     """
     untouched: dict[str, Head] = {}
 
@@ -81,7 +80,7 @@ def change_access(
         if head.version is None or not head.readable(principals) or content_hash not in (None, head.content_hash):
             return None
         wanted = (head.access or Access()).changed(access)
-        if wanted.same(head.access or Access()) and not head.open:
+        if wanted.is_equivalent(head.access or Access()) and not head.open:
             untouched[head.key] = head
             return None
         return replace(fenced(head), access=wanted, access_rev=head.rev + 1, unsettled=True, by=nonce)
@@ -91,9 +90,9 @@ def change_access(
     if not done and not untouched:
         return None
     shown = next(item.head for item in changes if item.before is not None or item.head.key in untouched)
-    return ChangeResult(
+    return StoredDocument(
         shown.version.passages if shown.version is not None else 0,
-        changed=bool(done),
+        "updated" if done else "unchanged",
         revoking=any(
             (item.head.access or Access()).narrows(item.before.access or Access())
             for item in done
@@ -106,19 +105,16 @@ def change_access(
 def delete_documents(
     steps: Steps, scope: Scope, document_ids: Sequence[str], *, source_id: str | None = None
 ) -> list[Head]:
-    """Delete documents, as far as the caller sees them; they can't be found any more on return.
+    """Delete documents, as far as the caller sees them; on return searches no longer find them.
 
     Args:
-        steps: of the caller.
-        scope: of the caller.
-        document_ids: which.
-        source_id: only those that belong to this source now.
+        source_id: delete only documents that belong to this source now.
 
     Returns:
-        What they were; empty: there was none of them.
+        The heads before the deletion; empty if there was no such document.
 
     Raises:
-        Overtaken, OutcomeUnknown, StoreUnavailable, StoreError: what was deleted by then stays deleted.
+        WriteConflict, OutcomeUnknown, StoreUnavailable, StoreError: documents deleted before the error stay deleted.
     """
     targets = find_targets(steps, scope, document_ids)
     heads = [head for target in targets.values() for head in target.live]
@@ -133,12 +129,12 @@ def delete_documents(
 
 
 def _change(steps: Steps, heads: Sequence[Head], edit: Edit) -> list[_Change]:
-    """Write each head as `edit` says, then finish and clear. `before` is set for those that were changed."""
+    """Write each head as `edit` says, then finish and clear. Changed ones have `before` set."""
     changes = [_Change(head) for head in heads]
     todo = changes
     until = time.monotonic() + steps.patience_s
     for _ in range(_CONFLICTS):
-        wanted = [(item, edited) for item in todo if (edited := _edited(steps, item, edit)) is not None]
+        wanted = [(item, edited) for item in todo if (edited := _next_head(steps, item, edit)) is not None]
         written = steps.write("commit", [edited for _, edited in wanted])
         todo = []
         for (item, _), outcome in zip(wanted, written, strict=True):
@@ -161,16 +157,16 @@ def _change(steps: Steps, heads: Sequence[Head], edit: Edit) -> list[_Change]:
     if any(item.unknown or (not item.ended and item.tried_rev is not None) for item in changes):
         raise OutcomeUnknown(_UNKNOWN)
     if not all(item.ended for item in changes):
-        raise Overtaken(_OVERTAKEN)
+        raise WriteConflict(_OVERTAKEN)
     return changes
 
 
-def _edited(steps: Steps, item: _Change, edit: Edit) -> Head | None:
-    """What to write now; None where the change has ended, one way or the other."""
+def _next_head(steps: Steps, item: _Change, edit: Edit) -> Head | None:
+    """Return the head to write now; None if the change has ended."""
     for _ in range(CONFIRMATIONS):
         if item.tried_rev is None or item.head.by != item.nonce:
             break
-        outcome = steps.confirm(item.head)  # it was stored, without an answer
+        outcome = steps.confirm(item.head)  # it was stored, but not acknowledged
         if outcome.head is not None:
             item.head, item.ended = outcome.head, True
             return None

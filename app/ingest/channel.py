@@ -1,4 +1,4 @@
-"""A bounded queue between two stages that can be closed by its writers and broken off by anyone."""
+"""Bounded queue between two stages; its writers can close it, and anyone can abort it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Item = TypeVar("Item")
 
 
 class Aborted(Exception):
-    """Another stage failed: this one has nothing more to do."""
+    """Another stage failed; this one must stop."""
 
 
-class Abort:
-    """Breaks off all channels that share it; keeps the first reason."""
+class AbortSignal:
+    """Signal that aborts all channels that share it; keeps the first reason."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,13 +35,13 @@ class Abort:
 
 
 class Channel(Generic[Item]):
-    """First in, first out; `put` waits while it is full, iterating waits while it is empty.
+    """FIFO queue; `put` blocks while it is full, iteration blocks while it is empty.
 
-    Both raise `Aborted` once the shared `Abort` is set. Iteration ends when all writers have called `close` and
-    everything has been taken.
+    Both raise `Aborted` once the shared `AbortSignal` is set. Iteration ends when all writers have called `close` and
+    the queue is empty.
     """
 
-    def __init__(self, abort: Abort, *, size: int, writers: int = 1) -> None:
+    def __init__(self, abort: AbortSignal, *, size: int, writers: int = 1) -> None:
         self._abort = abort
         self._size = size
         self._writers = writers
@@ -57,7 +57,7 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """One writer has nothing more to put."""
+        """Declare that one writer is done."""
         with self._changed:
             self._writers -= 1
             self._changed.notify_all()
@@ -67,7 +67,7 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
 
     def take(self, most: int) -> list[Item]:
-        """Up to `most` items that are there now, waiting for the first; empty at the end."""
+        """Take up to `most` available items, waiting for the first; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._writers <= 0 or self._abort.reason)
             self._check()

@@ -1,55 +1,50 @@
-"""How an ingest run tells how far it is: the protocol, one that is silent, and a bar on the terminal."""
+"""Progress of an ingest run: silent, or a bar on the terminal."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class IngestProgress(Protocol):
-    """Called from several threads."""
+class IngestProgress:
+    """Receives the progress of a run, and shows nothing; called from several threads."""
 
     def found(self, documents: int) -> None:
-        """So many more documents are coming."""
+        """Report further documents to process."""
 
     def done(self, documents: int) -> None:
-        """So many more documents are dealt with: written, unchanged or failed."""
+        """Report further documents as finished: written, unchanged or failed."""
 
     def stored(self, passages: int) -> None:
-        """So many more passages are in the store."""
+        """Report further passages as stored."""
 
     def note(self, message: str) -> None:
-        """Something that a watcher should know now, such as a cluster that is away."""
+        """Show a message at once, such as that the cluster is unavailable."""
 
 
-class Silent:
-    """Tells nobody."""
+def new_bar(console: Console, unit: str) -> Progress:
+    """Return a bar that counts `unit`; it shows nothing if the console is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
-    def found(self, documents: int) -> None: ...
-    def done(self, documents: int) -> None: ...
-    def stored(self, passages: int) -> None: ...
-    def note(self, message: str) -> None: ...
 
-
-class ProgressBar:
-    """One bar on standard error; nothing but the notes where that is not a terminal. A context manager."""
+class ProgressBar(IngestProgress):
+    """One bar on standard error; without a terminal only the notes. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("documents, {task.fields[passages]} passages"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
+        self._bar = new_bar(console, "documents, {task.fields[passages]} passages")
         self._task = self._bar.add_task("Ingesting", total=None, passages=0)
         self._found = 0
         self._passages = 0
@@ -59,9 +54,7 @@ class ProgressBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     def found(self, documents: int) -> None:

@@ -1,10 +1,10 @@
-"""The steps from which every write of a document is made; their order and why it is safe: docs/write-protocol.md.
+"""Steps of the write protocol; docs/write-protocol.md explains their order and why it is safe.
 
     put     read, intent, stage, reveal, commit, erase, hide, clear        (`ingest.put`)
     change  read, write of the head, erase, settle, hide, clear            (`ingest.change`: readers, deletion)
     sweep   seize, erase, settle, hide, clear                              (`ingest.sweep`)
 
-A model of these steps is explored exhaustively by `python -m tests.protocol`: change it together with this code.
+`python -m tests.protocol` explores a model of these steps exhaustively: change it together with this code.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from app.store.heads import Head, HeadWrite, read_heads, write_heads
 
 Result = TypeVar("Result")
 
-stamina.instrumentation.set_on_retry_hooks(())  # `on_retry` says it, in words for people
+stamina.instrumentation.set_on_retry_hooks(())  # `on_retry` reports retries in words
 
 STEPS = ("read", "intent", "stage", "reveal", "commit", "erase", "settle", "hide", "clear", "seize", "confirm")
-"""Names of the steps, in the model as well."""
+"""Names of the steps, also in the model."""
 
 observe: Callable[[str, Sequence[Head]], None] | None = None
-"""Told before each step; tests set it to stop or kill a process there."""
+"""Called before each step; tests set it to pause or kill a process there."""
 
 _PAUSE_S = 0.05
-"""Before a head is read whose write got no answer: it may still be under way. As much jitter comes on top."""
+"""Pause before reading a head after an unacknowledged write, which may still be under way; plus as much jitter."""
 CONFIRMATIONS = 50
-"""After so many lost turns a write whose answer was lost is given up: nobody knows whether it will stay."""
+"""Number of lost races after which an unacknowledged write is given up: its outcome is unknown."""
 _CLEAR_TRIES = 3
 _SETTLE_TRIES = 5
 
@@ -50,34 +50,37 @@ class Steps:
     def __init__(
         self, cluster: Cluster, *, patience_s: float = 60.0, on_retry: Callable[[str], None] | None = None
     ) -> None:
-        """`patience_s`: how long each step waits for a cluster that is away; `on_retry` is told before each new try."""
+        """Create the steps; each waits up to `patience_s` seconds for an unavailable cluster and calls `on_retry` per
+        try.
+        """
         self.cluster = cluster
         self.patience_s = patience_s
         self._on_retry = on_retry
 
     def write_index(self) -> str:
-        """The physical index that new passages go to."""
-        return self._patiently(lambda: index_names.write_index(self.cluster))
+        """Return the physical index for new passages."""
+        return self._retry(lambda: index_names.write_index(self.cluster))
 
     def read(self, heads: Iterable[Head]) -> dict[str, Head]:
-        """The heads as they are now, by key."""
+        """Return the current heads by key."""
         wanted = list(heads)
         self.reach("read", wanted)
-        return self._patiently(lambda: read_heads(self.cluster, wanted, timeout_s=self._timeout_s))
+        return self._retry(lambda: read_heads(self.cluster, wanted, timeout_s=self._timeout_s))
 
     def write(self, step: str, heads: Sequence[Head]) -> list[HeadWrite]:
-        """Write heads that were changed since they were read. Raises StoreError where nothing can be written."""
+        """Write heads that were changed after reading. Raises StoreError if nothing can be written."""
         if not heads:
             return []
         self.reach(step, heads)
         written = write_heads(self.cluster, heads, timeout_s=self._timeout_s)
         if any(item.outcome == "unknown" for item in written):
-            time.sleep(random.uniform(_PAUSE_S, 2 * _PAUSE_S))  # noqa: S311  # no secret
+            time.sleep(random.uniform(_PAUSE_S, 2 * _PAUSE_S))  # noqa: S311  # not for security
         return written
 
     def confirm(self, head: Head) -> HeadWrite:
-        """Write a head once more, unchanged: what a look-up shows may be lost with its primary shard, what is
-        acknowledged on top of it may not."""
+        """Write a head again, unchanged: a read may show a write that is then lost with its primary shard; a write
+        acknowledged after it may not be lost.
+        """
         return self.write("confirm", [head])[0]
 
     def stage(
@@ -101,24 +104,25 @@ class Steps:
         )
 
     def reveal(self, heads: Sequence[Head]) -> None:
-        """Let searches see what was staged, before the heads are switched to it."""
+        """Make staged passages visible to searches, before the heads are switched to them."""
         self.reach("reveal", heads)
         self.refresh()
 
     def hide(self, heads: Sequence[Head]) -> None:
-        """Let searches no longer see what was erased or rewritten, before success is answered."""
+        """Hide erased and rewritten passages from searches, before success is reported."""
         self.reach("hide", heads)
         self.refresh()
 
     def refresh(self) -> None:
         """Make all writes visible to searches."""
-        self._patiently(lambda: documents.refresh(self.cluster))
+        self._retry(lambda: documents.refresh(self.cluster))
 
     def erase(self, heads: Sequence[Head]) -> None:
-        """Erase the passages of all that can't be in force any more; an index that was deleted is not made again."""
+        """Erase the passages of all versions that can't become live any more; a deleted index is not created again."""
         self.reach("erase", heads)
         indexes = {version.index for head in heads for version in head.garbage}
-        there = self._patiently(lambda: index_names.existing(self.cluster, indexes))  # with an index its passages went
+        # the passages of a deleted index are gone
+        there = self._retry(lambda: index_names.existing(self.cluster, indexes))
         gone = [
             (version.index, key)
             for head in heads
@@ -130,10 +134,10 @@ class Steps:
             bulk_erase(self.cluster, gone, patience_s=self.patience_s, on_retry=self._on_retry)
 
     def settle(self, head: Head) -> None:
-        """Give the passages in force the readers of the head. They must have been refreshed since they were written.
+        """Give the live passages the readers of the head. They must have been refreshed since they were written.
 
         Raises:
-            StoreError: passages are missing that the head counts, again and again.
+            StoreError: passages that the head counts are missing repeatedly.
         """
         version = head.version
         if version is None or head.access is None:
@@ -155,17 +159,17 @@ class Steps:
             if outcome.indexed >= version.passages:
                 return
             now = self.read([head])[head.key]
-            if now.version != version:  # replaced or deleted meanwhile: nothing is left to settle
+            if now.version != version:  # replaced or deleted meanwhile: nothing to settle
                 return
         raise StoreError(
-            f"only {outcome.indexed} of {version.passages} passages of the document are there; run `braid heads audit`"
+            f"only {outcome.indexed} of {version.passages} passages of the document exist: run `braid heads audit`"
         )
 
     def finish(self, heads: Sequence[Head]) -> None:
-        """What follows the write of heads, up to the answer: erase, settle, and let searches see it.
+        """Complete the write of heads: erase, settle, and make the result visible to searches.
 
         Raises:
-            OutcomeUnknown: the cluster went away; the heads are in force, but native searches may not see it yet.
+            OutcomeUnknown: the cluster became unavailable; the heads are live, but native searches may not see it yet.
             StoreError.
         """
         if not heads:
@@ -178,12 +182,12 @@ class Steps:
             self.hide(heads)
         except StoreUnavailable as error:
             raise OutcomeUnknown(
-                f"{error.detail}. What was written is in force for this service, but other clients of the cluster may "
-                "not see it yet; the same call again is safe"
+                f"{error.detail}. The write is effective for this service, but other clients of the cluster may "
+                "not see it yet; repeating the call is safe"
             ) from error
 
     def tidy(self, head: Head) -> bool:
-        """Finish what another writer left half done, or is about to finish. False: the head was written meanwhile."""
+        """Finish the work of another writer that has died or is still at it. False: the head was written meanwhile."""
         written = self.confirm(head).head
         if written is None:
             return False
@@ -192,7 +196,7 @@ class Steps:
         return True
 
     def clear(self, heads: Sequence[Head]) -> None:
-        """Note in the heads that `finish` is done. What does not work is left to the next writer or to a sweep."""
+        """Record in the heads that `finish` is done. Failures are left to the next writer or to a sweep."""
         todo = [(head, head) for head in heads if head.open]
         for _ in range(_CLEAR_TRIES):
             if not todo:
@@ -207,7 +211,7 @@ class Steps:
             todo = [(now, done) for now, done in pairs if now.exists and _cleared(now, done) != now]
 
     def reach(self, step: str, heads: Sequence[Head]) -> None:
-        """Tell whoever observes the steps."""
+        """Notify the observer of the step."""
         if observe is not None:
             observe(step, heads)
 
@@ -215,7 +219,7 @@ class Steps:
     def _timeout_s(self) -> float:
         return max(1.0, min(10.0, self.patience_s))
 
-    def _patiently(self, call: Callable[[], Result]) -> Result:
+    def _retry(self, call: Callable[[], Result]) -> Result:
         for attempt in stamina.retry_context(
             on=StoreUnavailable, attempts=None, timeout=self.patience_s, wait_initial=0.2, wait_max=5.0
         ):
@@ -227,17 +231,17 @@ class Steps:
 
 
 def fenced(head: Head) -> Head:
-    """The head with no attempt that may still be committed: it might bring back what is changed or erased now."""
+    """Return the head without pending attempts, which might bring back what is changed or erased now."""
     return replace(head, pending=(), garbage=(*head.garbage, *head.pending))
 
 
 def with_access(passage: Passage, access: Access) -> Passage:
-    """The passage with other readers."""
+    """Return the passage with other readers."""
     return replace(passage, **{name: getattr(access, name) for name in ACCESS_FIELDS})
 
 
 def make_nonce() -> str:
-    """32 random bits, as 8 hex digits: two attempts never share a name."""
+    """Return 32 random bits as 8 hex digits, so that attempts have unique names."""
     return secrets.token_hex(4)
 
 

@@ -1,4 +1,4 @@
-"""Puts: documents that are written, new or in the place of another version. See `ingest.protocol`."""
+"""Writing of documents: new ones, and new versions of existing ones. See `ingest.protocol`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from app.access import Access, AccessChange
-from app.errors import OutcomeUnknown, Overtaken, StoreUnavailable
+from app.errors import OutcomeUnknown, StoreUnavailable, WriteConflict
 from app.ingest.change import change_access
 from app.ingest.protocol import CONFIRMATIONS, Steps, make_nonce, with_access
 from app.ingest.targets import enrol, find_targets
@@ -16,21 +16,22 @@ from app.passage import Passage, passage_id
 from app.store.filters import Scope
 from app.store.heads import Head, Version, make_token
 
-OVERTAKEN = "somebody else wrote the document, or changed its readers, at the same time: send it again"
-UNKNOWN = "OpenSearch did not say whether it stored the document; the same call again is safe"
+OVERTAKEN = "another writer changed the document or its readers at the same time: send it again"
+UNKNOWN = "OpenSearch did not say whether it stored the document; repeating the call is safe"
 
 _ATTEMPTS = 5
-"""How often a put is made anew that was fenced by another write."""
+"""Number of retries of a write that another write fenced."""
 _CONFLICTS = 200
-"""After so many lost turns a put gives up: each of them was somebody else's progress."""
+"""Number of lost races after which a write gives up; each of them was another writer's progress."""
 _RENEW_S = 20.0
-"""A longer staging renews its intent: a sweep takes attempts that rest for 60 s for dead."""
+"""Seconds after which a long staging renews its intent: a sweep takes attempts without progress for 60 s for dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A document to be written, cut and embedded. `access`: the lists that its writer names. Without passages: only its
-    readers change."""
+    """A chunked and embedded document to write. `access`: the lists that its writer names. Without passages, only its
+    readers change.
+    """
 
     document_id: str
     source_id: str
@@ -38,12 +39,12 @@ class Put:
     access: AccessChange
     passages: Sequence[Passage]
     head: Head | None = None
-    """Its target as it was read before, if it was: saves a look-up where nobody wrote it since."""
+    """The target's head from an earlier read; saves a look-up if nobody has written it since."""
 
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """What became of a put. `revoking`: somebody who could read the document before can't any more."""
+    """Result of writing a document. `revoking` is True if a reader loses access."""
 
     status: Literal["created", "updated", "unchanged", "refused", "overtaken", "unknown"]
     passages: int = 0
@@ -61,9 +62,9 @@ class _Attempt:
     intent_rev: int = 0
     tries: int = 0
     unanswered: bool = False
-    """A write of the head got no answer since it was last known how things stand."""
+    """A write of the head was not acknowledged, and its outcome is not yet known."""
     before: Head | None = None
-    """The head that was in force until the commit."""
+    """The live head until the commit."""
     committed: bool = False
     hidden: bool = False
     """The writer can't see what it replaces: its own neighbour, written for others."""
@@ -84,21 +85,21 @@ class _Attempt:
 
 
 def has_content(head: Head, content_hash: str) -> bool:
-    """Whether the version in force has this content."""
+    """Return whether the live version has this content."""
     return head.version is not None and head.content_hash == content_hash
 
 
-def unchanged(head: Head, content_hash: str, access: AccessChange) -> bool:
-    """Whether the version in force has this content and these readers."""
-    return has_content(head, content_hash) and _wanted(head, access).same(head.access or Access())
+def is_unchanged(head: Head, content_hash: str, access: AccessChange) -> bool:
+    """Return whether the live version has this content and these readers."""
+    return has_content(head, content_hash) and _new_access(head, access).is_equivalent(head.access or Access())
 
 
 def put_documents(steps: Steps, scope: Scope, puts: Sequence[Put]) -> list[PutResult]:
-    """Write documents, all at once. What replaces something is visible on return, what is new after a refresh.
+    """Write documents together. Replacements are visible on return, new documents after a refresh.
 
     Raises:
-        StoreUnavailable: the cluster stayed away; nothing is lost, and the same call again finishes the work.
-        StoreError: it takes no writes.
+        StoreUnavailable: the cluster stayed unavailable; nothing is lost, and repeating the call finishes the work.
+        StoreError: the cluster rejects writes.
     """
     attempts = [_Attempt(put, put.head) for put in puts]
     todo = attempts
@@ -114,25 +115,25 @@ def put_documents(steps: Steps, scope: Scope, puts: Sequence[Put]) -> list[PutRe
     committed = [attempt.known for attempt in attempts if attempt.committed and attempt.known.open]
     steps.finish(committed)
     steps.clear(committed)
-    return [_told(attempt, attempt.result) for attempt in attempts if attempt.result is not None]
+    return [_visible_result(attempt, attempt.result) for attempt in attempts if attempt.result is not None]
 
 
-def _told(attempt: _Attempt, result: PutResult) -> PutResult:
-    """The result; of what its writer can't see it says the same as if it had not been there."""
+def _visible_result(attempt: _Attempt, result: PutResult) -> PutResult:
+    """Return the result; if the writer can't see what it replaced, the result is that of a new document."""
     if attempt.hidden and result.status in ("updated", "unchanged"):
         return replace(result, status="created")
     return result
 
 
 def _intend(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
-    """Announce each attempt in its head; afterwards it has a result or a version that may be staged."""
+    """Announce each attempt in its head; afterwards it has a result or a version to stage."""
     todo = list(attempts)
     for attempt in todo:
         attempt.version, attempt.unanswered, attempt.refusal = None, False, ""
     until = time.monotonic() + steps.patience_s
     for _ in range(_CONFLICTS):
         _look_up(steps, scope, [attempt for attempt in todo if attempt.head is None])
-        todo = [attempt for attempt in todo if not _settled_before(steps, scope, attempt)]
+        todo = [attempt for attempt in todo if not _needs_no_staging(steps, scope, attempt)]
         if not todo:
             return
         written = steps.write("intent", [_intent(steps, attempt) for attempt in todo])
@@ -149,7 +150,7 @@ def _intend(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
         if any(item.outcome == "unknown" for item in written) and time.monotonic() > until:
             raise StoreUnavailable(
                 f"OpenSearch did not store the heads of documents for {steps.patience_s:.0f} s; nothing is lost: "
-                "send the same again"
+                "send the request again"
             )
     for attempt in todo:
         attempt.end("overtaken", OVERTAKEN)
@@ -162,26 +163,26 @@ def _look_up(steps: Steps, scope: Scope, attempts: Sequence[_Attempt]) -> None:
             attempt.head = targets[attempt.put.document_id].head
 
 
-def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
-    """Whether there is nothing to stage: the content is in force already, or only its readers change."""
+def _needs_no_staging(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
+    """Return whether there is nothing to stage: the content is live already, or only its readers change."""
     put, head = attempt.put, attempt.known
     attempt.hidden = not head.readable(scope.principals)
     if not has_content(head, put.content_hash):
-        if not put.passages:  # its writer relied on the content, and somebody replaced it meanwhile
+        if not put.passages:  # its writer relied on the content, but it was replaced meanwhile
             attempt.end("overtaken", OVERTAKEN)
         return attempt.result is not None
-    if unchanged(head, put.content_hash, put.access):
-        # whoever wrote it may not have got to the end: success is answered when searches see this and nothing else
+    if is_unchanged(head, put.content_hash, put.access):
+        # its writer may not have finished: success is reported only when searches see this version alone
         if head.untidy and not steps.tidy(head):
             _look_up(steps, scope, [attempt])
-            return _settled_before(steps, scope, attempt)
+            return _needs_no_staging(steps, scope, attempt)
         passages = head.version.passages if head.version is not None else 0
         attempt.result = PutResult("unchanged", passages, access=head.access or Access())
         return True
     try:
         principals = None if attempt.hidden else scope.principals
         done = change_access(steps, [head], put.access, content_hash=put.content_hash, principals=principals)
-    except Overtaken:
+    except WriteConflict:
         attempt.end("overtaken", OVERTAKEN)
         return True
     except OutcomeUnknown:
@@ -190,7 +191,7 @@ def _settled_before(steps: Steps, scope: Scope, attempt: _Attempt) -> bool:
     if done is None:  # replaced or deleted meanwhile
         attempt.head = None
         _look_up(steps, scope, [attempt])
-        return _settled_before(steps, scope, attempt)
+        return _needs_no_staging(steps, scope, attempt)
     attempt.result = PutResult("updated", done.passages, revoking=done.revoking, access=done.access)
     return True
 
@@ -199,14 +200,14 @@ def _intent(steps: Steps, attempt: _Attempt) -> Head:
     put, head = attempt.put, attempt.known
     if head.twin and not head.exists:
         enrol(steps, head)
-    attempt.access = _wanted(head, put.access)
+    attempt.access = _new_access(head, put.access)
     token = make_token(put.content_hash, head.rev + 1, make_nonce(), head.twin)
     attempt.version = Version(token, len(put.passages), steps.write_index())
     return replace(head, pending=(*head.pending, attempt.version))
 
 
 def _stage(steps: Steps, attempts: Sequence[_Attempt]) -> None:
-    """Write the passages of all attempts; those that OpenSearch refuses are marked."""
+    """Write the passages of all attempts; mark those that OpenSearch rejects."""
     if not attempts:
         return
     renewed = time.monotonic()
@@ -217,11 +218,11 @@ def _stage(steps: Steps, attempts: Sequence[_Attempt]) -> None:
             return
         renewed = time.monotonic()
         for attempt, item in zip(attempts, steps.write("intent", [a.known for a in attempts]), strict=True):
-            if item.head is not None:  # else the commit finds out how things stand
+            if item.head is not None:  # otherwise the commit finds out
                 attempt.head = item.head
 
     refused: dict[str, str] = {}
-    # the index that the head names, whatever the alias says by now: it is where the passages will be looked for
+    # the index in the head, even if the alias has moved: reads look for the passages there
     for index in dict.fromkeys(attempt.version.index for attempt in attempts if attempt.version is not None):
         there = [a for a in attempts if a.version is not None and a.version.index == index]
         versions = {attempt.put.document_id: attempt.intent_rev for attempt in there}
@@ -239,12 +240,12 @@ def _passages(attempts: Sequence[_Attempt]) -> Iterator[Passage]:
 
 
 def _commit(steps: Steps, attempts: Sequence[_Attempt]) -> None:
-    """Put each version in force while its attempt is pending; one that was fenced has no result or gives up."""
+    """Make each version live while its attempt is pending; a fenced attempt has no result yet or gives up."""
     todo = list(attempts)
     until = time.monotonic() + steps.patience_s
     while todo:
         ready = [attempt for attempt in todo if _may_commit(steps, attempt)]
-        written = steps.write("commit", [_committed(attempt) for attempt in ready])
+        written = steps.write("commit", [_committed_head(attempt) for attempt in ready])
         todo = []
         for attempt, item in zip(ready, written, strict=True):
             if item.head is not None:
@@ -263,30 +264,30 @@ def _commit(steps: Steps, attempts: Sequence[_Attempt]) -> None:
 
 
 def _may_commit(steps: Steps, attempt: _Attempt) -> bool:
-    """Whether the attempt is still pending; decides about it where it is not."""
+    """Return whether the attempt is still pending; otherwise decide on its outcome."""
     head = attempt.known
     for _ in range(CONFIRMATIONS):
         if head.version is None or head.version.token != attempt.token:
             break
-        item = steps.confirm(head)  # it was committed, without an answer
+        item = steps.confirm(head)  # it was committed, but not acknowledged
         if item.head is not None:
             _succeed(attempt, item.head)
             return False
         head = attempt.head = steps.read([head])[head.key]
     if attempt.version in head.pending:
         return True
-    if attempt.unanswered:  # or it was committed, and could not be confirmed
+    if attempt.unanswered:  # or it was committed, but could not be confirmed
         attempt.end("unknown", UNKNOWN)
         return False
     attempt.tries += 1
     revoked = bool(attempt.put.access) and head.access_rev > attempt.intent_rev
     if revoked or attempt.tries >= _ATTEMPTS:
         attempt.end("overtaken", OVERTAKEN)
-    attempt.head = None  # looked up anew: whoever fenced it may have hidden the document from this writer
+    attempt.head = None  # look it up again: the fencing writer may have hidden the document from this writer
     return False
 
 
-def _committed(attempt: _Attempt) -> Head:
+def _committed_head(attempt: _Attempt) -> Head:
     head, version = attempt.known, attempt.version
     others = [item for item in head.pending if item != version]
     garbage = (*head.garbage, *others, *([head.version] if head.version is not None else []))
@@ -316,7 +317,7 @@ def _succeed(attempt: _Attempt, head: Head) -> None:
 
 
 def _give_up(steps: Steps, attempts: Sequence[_Attempt]) -> None:
-    """Fence attempts whose passages were refused, and erase what went in of them; a sweep does it if this fails."""
+    """Fence attempts whose passages were rejected, and erase their passages; a sweep does it if this fails."""
     fenced = [
         replace(
             attempt.known,
@@ -332,5 +333,5 @@ def _give_up(steps: Steps, attempts: Sequence[_Attempt]) -> None:
         attempt.result = PutResult("refused", reason=attempt.refusal)
 
 
-def _wanted(head: Head, access: AccessChange) -> Access:
+def _new_access(head: Head, access: AccessChange) -> Access:
     return (head.access or Access()).changed(access)

@@ -1,4 +1,4 @@
-"""Ready documents: the fields of `POST /v1/documents` and of one line of JSON Lines, checked and made a `Document`."""
+"""Ready documents: validation of the fields of `POST /v1/documents` and of JSON Lines, and conversion to `Document`."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.access import PUBLIC, RESTRICTIONS, AccessChange
 from app.errors import DocumentRejected
-from app.ingest.enrich import normalise_tags
+from app.fields import with_fields
+from app.ingest.passages.enrich import normalise_tags
 from app.passage import (
+    EXTRA_FIELDS,
     Block,
     BlockKind,
     Document,
     ParsedDocument,
     SourceType,
-    language_tag,
-    not_blank,
-    readers,
-    restriction,
-    without_control_characters,
 )
+from app.values import Identifier, not_blank, readers, restriction
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes; as the largest body of `POST /v1/documents`."""
+"""Maximum bytes of a line; the same as the largest body of `POST /v1/documents`."""
 
 _ID_FIELDS = ("document_id", "_id", "id")
 _IGNORED = frozenset({"metadata"})
-"""BEIR's corpora carry it, mostly empty."""
+"""Field of BEIR's corpora, mostly empty."""
 
 
 def parse_timestamp(value: str) -> datetime:
-    """ISO 8601 -> an aware datetime; without a zone it is UTC, a bare date is its midnight.
+    """Parse ISO 8601 to an aware datetime; without a zone it is UTC, a date without time is midnight.
 
     Raises:
         ValueError: not ISO 8601.
@@ -60,30 +58,22 @@ def _iso(value: str) -> str:
     return value
 
 
-_Value = Annotated[
-    str, Field(min_length=1, max_length=512), AfterValidator(not_blank), AfterValidator(without_control_characters)
-]
-
-
 _Restriction = Annotated[list[str], AfterValidator(restriction)]
 
 
+@with_fields({name: stored.written for name, stored in EXTRA_FIELDS.items()})
+@with_fields(dict.fromkeys(RESTRICTIONS, (_Restriction | None, None)))
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    document_id: _Value
+    document_id: Identifier
     text: Annotated[str, Field(min_length=1), AfterValidator(not_blank)]
     title: Annotated[str, Field(max_length=1000)] | None = None
-    source_id: _Value | None = None
+    source_id: Identifier | None = None
     uri: Annotated[str, Field(max_length=2048)] | None = None
     timestamp: Annotated[str, Field(min_length=8, max_length=40), AfterValidator(_iso)] | None = None
     topic_tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] | None = None
-    language: Annotated[str, AfterValidator(language_tag)] | None = None
     acl: Annotated[list[str], AfterValidator(readers)] | None = None
-    acl_1: _Restriction | None = None
-    acl_2: _Restriction | None = None
-    acl_3: _Restriction | None = None
-    acl_4: _Restriction | None = None
 
 
 def ready_document(
@@ -98,16 +88,16 @@ def ready_document(
     whole: bool = False,
     title_is_enough: bool = False,
 ) -> Document:
-    """The document that `fields` describe; the arguments are its defaults, and `tags` are added to its own.
+    """Return the document described by `fields`; the arguments are defaults, and `tags` are added to its own.
 
-    Where neither names readers, the document keeps those that it has in the store; a new one is everybody's. The same
-    holds for each of `acl_1` ... `acl_4`.
+    If neither names readers, the document keeps its stored readers; a new one is public. The same holds for each of
+    `acl_1` ... `acl_4`.
 
-    With `title_is_enough` the title of a record without text is its text (the public collections hold such records).
-    `_id` and `id` are understood as `document_id`, `metadata` is ignored, anything else unknown is refused.
+    With `title_is_enough` the title of a record without text is its text (public collections have such records). `_id`
+    and `id` are accepted as `document_id`, `metadata` is ignored, other unknown fields are rejected.
 
     Raises:
-        DocumentRejected: ``invalid-record``, naming each field that is wrong, or ``empty`` for one without text.
+        DocumentRejected: ``invalid-record``, naming each invalid field, or ``empty`` for one without text.
     """
     known = {key: value for key, value in fields.items() if key not in _IGNORED}
     for alias in _ID_FIELDS:
@@ -118,7 +108,7 @@ def ready_document(
     text, title = known.get("text"), known.get("title")
     if isinstance(text, str) and not text.strip():
         if not title_is_enough or not isinstance(title, str) or not title.strip():
-            raise DocumentRejected("text: there is none", reason="empty")
+            raise DocumentRejected("text: it is missing", reason="empty")
         known["text"] = title
     try:
         record = _Record.model_validate(known)
@@ -144,13 +134,19 @@ def ready_document(
         keeps_acl=named is None,
         restrictions={**(restrictions or {}), **own},
         timestamp=parse_timestamp(record.timestamp) if record.timestamp else None,
-        language=record.language,
+        extra=extra_fields(vars(record)),
         whole=whole,
     )
 
 
+def extra_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked fields that go to the passages unchanged, if they have a value."""
+    found = {name: fields[name] for name in EXTRA_FIELDS if fields.get(name) not in (None, "", [])}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
 def record_id(fields: Mapping[str, Any]) -> str | None:
-    """The id of a record, even of one that is otherwise wrong."""
+    """Return the id of a record, even of an invalid one."""
     for name in _ID_FIELDS:
         value = fields.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
@@ -160,7 +156,7 @@ def record_id(fields: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that gives no record; `number` counts from 1. After one with `ends`, the rest could not be read."""
+    """A line without a valid record; `number` counts from 1. With `ends`, the rest of the file is unreadable."""
 
     number: int
     reason: str
@@ -169,15 +165,15 @@ class BadLine:
 
 
 def is_records(path: Path) -> bool:
-    """Whether the name says JSON Lines."""
+    """Return whether the name says JSON Lines."""
     return path.name.lower().endswith(RECORD_SUFFIXES)
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
-    """The objects of a JSON Lines file, plain or gzip, with their line numbers; one line in memory at a time."""
+    """Yield the objects of a JSON Lines file, plain or gzip, with their line numbers; one line in memory at a time."""
     number = 0
     try:
-        with _open(path) as file:
+        with open_unpacked(path) as file:
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
                 if len(line) > LONGEST_LINE:
@@ -200,14 +196,14 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
                     yield BadLine(number, "invalid-record", f"a JSON object is needed, not {type(row).__name__}")
     except (OSError, EOFError, zlib.error) as error:
         reason = "unreadable" if isinstance(error, PermissionError) else "broken"
-        yield BadLine(number + 1, reason, f"can't be read on from here: {type(error).__name__}", ends=True)
+        yield BadLine(number + 1, reason, f"the rest can't be read: {type(error).__name__}", ends=True)
 
 
 def count_lines(path: Path) -> int:
-    """Lines of a JSON Lines file, for a progress bar; of one that breaks off, those up to there."""
+    """Return the number of lines of a JSON Lines file for a progress bar; of a truncated file, of its readable part."""
     count = 0
     try:
-        with _open(path) as file:
+        with open_unpacked(path) as file:
             while part := file.read(1 << 20):
                 count += part.count(b"\n")
     except (OSError, EOFError, zlib.error):
@@ -215,7 +211,8 @@ def count_lines(path: Path) -> int:
     return count
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_unpacked(path: Path) -> IO[bytes]:
+    """Open a file of lines, plain or gzip. Raises OSError."""
     if path.name.lower().endswith(".gz"):
         return cast(IO[bytes], gzip.open(path, "rb"))
     return path.open("rb")

@@ -1,9 +1,9 @@
-"""An ingest run: read, parse, cut, embed and write, all at once, each stage in threads of its own.
+"""Ingest run: read, parse, chunk, embed and write concurrently, each stage in its own threads.
 
-    read -> parse (worker processes) -> look up, cut, tag -> embed -> write
+    read -> parse (worker processes) -> look up, chunk, tag -> embed -> write
 
-Bounded channels between the stages keep memory flat and let the slowest stage, which should be the embedding model,
-work without a pause. Documents whose current version is complete in the store are skipped before they are cut.
+Bounded channels between the stages limit memory and keep the slowest stage, normally the embedding model, busy.
+Documents whose current version is complete in the store are skipped before chunking.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from app.access import AccessChange
 from app.config import Settings
 from app.errors import DocumentRejected, InvalidInput, StoreUnavailable
 from app.ingest import change
-from app.ingest.channel import Abort, Aborted, Channel
-from app.ingest.documents import (
+from app.ingest.channel import Aborted, AbortSignal, Channel
+from app.ingest.cutting import (
     Encoder,
     embed,
     file_document,
@@ -33,45 +33,46 @@ from app.ingest.documents import (
     token_codec,
     version_of,
 )
-from app.ingest.news import Announce, News
-from app.ingest.parse import ParserPool
-from app.ingest.progress import IngestProgress, Silent
+from app.ingest.formats import ParserPool
+from app.ingest.notifier import Announce, WriteNotifier
+from app.ingest.progress import IngestProgress
 from app.ingest.protocol import Steps
-from app.ingest.put import Put, PutResult, has_content, put_documents, unchanged
+from app.ingest.put import Put, PutResult, has_content, is_unchanged, put_documents
 from app.ingest.records import is_records
-from app.ingest.report import IngestReport, Stage
-from app.ingest.sources import Defaults, Problem, Root, SourceFile, read_source, roots_of
+from app.ingest.run_report import IngestReport, Stage
+from app.ingest.sources.files import Defaults, Problem, Root, SourceFile, read_source, roots_of
 from app.ingest.sweep import Sweeper
 from app.ingest.targets import find_targets
-from app.passage import Document, Passage, readers
+from app.passage import Document, Passage
 from app.store.client import Cluster
 from app.store.documents import document_ids
 from app.store.documents import refresh as refresh_store
 from app.store.filters import Scope
 from app.store.heads import Head
+from app.values import readers
 
 _LOOKUP = 200
-"""Documents whose versions are asked for at once."""
-_TELL_S = 1.0
-"""How often, at most, caches are told of new documents while a run goes on."""
+"""Documents per look-up of stored versions."""
+_FLUSH_INTERVAL_S = 1.0
+"""Minimum seconds between notifications of caches during a run."""
 _SLICE = 128
-"""Passages embedded at once: enough that texts of like length meet in a batch of the model."""
+"""Passages embedded at once: enough for batches of texts of similar length."""
 _WRITERS = 2
-"""Threads that write: while one waits for the disk of heads or passages, the other goes on."""
-_WRITTEN = 4
-"""Slices written at once where more than one is waiting: each bulk of heads costs a sync of the disk."""
+"""Threads that write: while one waits for the disk of heads or passages, another continues."""
+_SLICES_PER_WRITE = 4
+"""Slices written at once if several are waiting, because each bulk of heads costs a disk sync."""
 _FAILURES = frozenset({"refused", "overtaken", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """What the caller says of a run.
+    """Options of a run.
 
-    `tags` are added to each document's own; `acl` None leaves documents their readers (new ones are everybody's), and
-    those that a record names are always its own; the same holds for `restrictions` (`acl_1` ... `acl_4`); `source_id`
-    None means the name of each root folder; `whole` stores each row of JSON Lines as one passage; `sync` removes the
-    documents of the sources at hand that are no longer there; `tagging` gives keyphrases to documents without tags;
-    `patience_s` is how long a cluster may be away.
+    `tags` are added to each document's own. With `acl` None documents keep their readers (new ones are public); readers
+    in a record always take precedence; the same holds for `restrictions` (`acl_1` ... `acl_4`). With `source_id` None
+    each root folder's name is used. `whole` stores each row of JSON Lines as one passage; `sync` removes documents that
+    the sources no longer contain; `tagging` adds keyphrases to documents without tags; `patience_s` is how many seconds
+    the cluster may be unavailable.
     """
 
     tags: tuple[str, ...] = ()
@@ -96,15 +97,15 @@ def ingest_paths(
     progress: IngestProgress | None = None,
     announce: Announce | None = None,
 ) -> IngestReport:
-    """Bring files and folders into the store; what can't go in is reported, everything else goes in.
+    """Ingest files and folders; failures are reported, everything else is stored.
 
-    It writes as the operator of the tenant. `announce` is told of what was written, once searches can see it.
+    Writes as the operator of the tenant. `announce` is called for writes once searches can see them.
 
     Raises:
-        InvalidInput: a path that does not exist, two roots of one name, `sync` for a lone file, or an access list that
-            can't be one.
-        StoreUnavailable: OpenSearch stayed away; the same call again finishes the work.
-        StoreError: OpenSearch takes no writes.
+        InvalidInput: a path does not exist, two roots have the same name, `sync` is requested for a single file, or an
+            access list is invalid.
+        StoreUnavailable: OpenSearch stayed unavailable; repeating the call finishes the work.
+        StoreError: OpenSearch rejects writes.
         EncoderError: the embedding model failed.
     """
     options = options or IngestOptions()
@@ -115,8 +116,10 @@ def ingest_paths(
             raise InvalidInput(f"--{name.replace('_', '-')}: {error}") from error
     roots = roots_of(paths)
     if options.sync and (lone := next((root.only for root in roots if root.only and not is_records(root.only)), None)):
-        raise InvalidInput(f"sync needs the whole source, and {lone.name!r} is one file of it: name its folder")
-    run = _Run(roots, settings, cluster, encoder, options, progress or Silent(), announce or (lambda revoking: None))
+        raise InvalidInput(f"sync needs the whole source, and {lone.name!r} is one file of it: pass its folder")
+    run = _Run(
+        roots, settings, cluster, encoder, options, progress or IngestProgress(), announce or (lambda revoking: None)
+    )
     begun = time.perf_counter()
     try:
         run.go()
@@ -124,22 +127,22 @@ def ingest_paths(
         complete = run.report.new + run.report.changed + run.report.unchanged
         raise StoreUnavailable(
             f"{error.detail.rstrip('.')}. {complete} documents of this run are in the store; "
-            f"the same command again skips them and finishes the rest"
+            f"repeating the command skips them and finishes the rest"
         ) from error
     run.report.seconds = time.perf_counter() - begun
     return run.report
 
 
 @dataclass(frozen=True, slots=True)
-class _Parsed:
+class _ParsedFile:
     document: Document
     place: str
     written: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
-    """A document that is to be written: its passages, none where only its readers change."""
+class _ChunkedDocument:
+    """A chunked document: its passages, or none if only its readers change."""
 
     document: Document
     content_hash: str
@@ -148,7 +151,7 @@ class _Cut:
 
 
 class _Run:
-    """The state of one run. Each method named after a stage runs in threads of that stage alone."""
+    """State of one run. Each method named after a stage runs only in threads of that stage."""
 
     def __init__(
         self,
@@ -166,10 +169,10 @@ class _Run:
         self._encoder = encoder
         self._options = options
         self._progress = progress
-        self._news = News(announce)
+        self._notifier = WriteNotifier(announce)
         self._written = threading.Event()
         self._defaults = Defaults(
-            tenant=options.tenant or settings.tenant,
+            tenant=options.tenant or settings.access.tenant,
             source_id=options.source_id,
             tags=options.tags,
             acl=options.acl,
@@ -185,19 +188,19 @@ class _Run:
         self.report = IngestReport()
         self.report.stages["parse"].workers = options.parse_workers
         self.report.stages["bulk"].workers = _WRITERS
-        abort = self._abort = Abort()
+        abort = self._abort = AbortSignal()
         workers = options.parse_workers
         self._files: Channel[SourceFile] = Channel(abort, size=2 * workers)
-        self._documents: Channel[_Parsed] = Channel(abort, size=2 * _LOOKUP, writers=1 + workers)
-        self._cut: Channel[_Cut] = Channel(abort, size=_SLICE)
-        self._embedded: Channel[list[_Cut]] = Channel(abort, size=_WRITTEN)
+        self._documents: Channel[_ParsedFile] = Channel(abort, size=2 * _LOOKUP, writers=1 + workers)
+        self._cut: Channel[_ChunkedDocument] = Channel(abort, size=_SLICE)
+        self._embedded: Channel[list[_ChunkedDocument]] = Channel(abort, size=_SLICES_PER_WRITE)
 
     def go(self) -> None:
         sweeper = Sweeper(self._cluster)
-        sweeper.sweep()  # notes what is half done, so that what a killed run left can be told from what goes on
+        sweeper.sweep()  # records unfinished writes, to distinguish those of a killed run from those under way
         workers = self._options.parse_workers
         with (
-            ParserPool(self._settings, workers) as pool,
+            ParserPool(self._settings.ingest, workers) as pool,
             ThreadPoolExecutor(workers + 4 + _WRITERS, thread_name_prefix="ingest") as threads,
         ):
             stages = [
@@ -207,7 +210,7 @@ class _Run:
                 threads.submit(self._encode),
                 *(threads.submit(self._write) for _ in range(_WRITERS)),
             ]
-            threads.submit(self._tell_each_second)
+            threads.submit(self._flush_each_second)
             for stage in stages:
                 stage.add_done_callback(self._check)
             try:
@@ -223,17 +226,17 @@ class _Run:
         if self._options.sync:
             self._sync(steps)
         sweeper.sweep()
-        self._news.tell(steps.refresh)
+        self._notifier.flush(steps.refresh)
 
-    def _tell_each_second(self) -> None:
-        while not self._written.wait(_TELL_S):
-            self._news.tell(lambda: refresh_store(self._cluster))
+    def _flush_each_second(self) -> None:
+        while not self._written.wait(_FLUSH_INTERVAL_S):
+            self._notifier.flush(lambda: refresh_store(self._cluster))
 
     def _steps(self) -> Steps:
         return Steps(self._cluster, patience_s=self._options.patience_s, on_retry=self._waiting)
 
     def _waiting(self, reason: str) -> None:
-        """Told before each new try: the moment to give up when the run has been broken off."""
+        """Report a retry; the moment to stop if the run was aborted."""
         if self._abort.reason is not None:
             raise Aborted
         self._progress.note(f"waiting for OpenSearch: {reason}")
@@ -275,13 +278,13 @@ class _Run:
                 self._sources.add(item.document.source_id)
             if document_id in self._seen:
                 first = self._seen[document_id]
-                self._fail(Problem(place, "duplicate-id", f"the document {document_id!r} came already, as {first}"))
+                self._fail(Problem(place, "duplicate-id", f"the document {document_id!r} occurs already as {first}"))
                 continue
             self._seen[document_id] = place
             if isinstance(item, SourceFile):
                 self._files.put(item)
             else:
-                self._documents.put(_Parsed(item.document, place, datetime.fromtimestamp(item.modified, UTC)))
+                self._documents.put(_ParsedFile(item.document, place, datetime.fromtimestamp(item.modified, UTC)))
         self._files.close()
         self._documents.close()
 
@@ -300,7 +303,7 @@ class _Run:
             if parsed.warnings:
                 with self._lock:
                     self.report.warnings += [(file.uri, warning) for warning in parsed.warnings]
-            self._documents.put(_Parsed(file_document(file, parsed, self._defaults), file.uri, written))
+            self._documents.put(_ParsedFile(file_document(file, parsed, self._defaults), file.uri, written))
         self._documents.close()
 
     def _chunk(self) -> None:
@@ -311,7 +314,7 @@ class _Run:
                 document, head = item.document, targets[item.document.document_id].head
                 with self._busy("chunk"):
                     content_hash = version_of(document, self._recipe)
-                if unchanged(head, content_hash, document.access) and not head.untidy:
+                if is_unchanged(head, content_hash, document.access) and not head.untidy:
                     with self._lock:
                         self.report.unchanged += 1
                     self._progress.done(1)
@@ -330,26 +333,26 @@ class _Run:
                     except DocumentRejected as error:
                         self._fail(Problem(item.place, error.reason, error.detail))
                         continue
-                self._cut.put(_Cut(document, content_hash, head, passages))
+                self._cut.put(_ChunkedDocument(document, content_hash, head, passages))
         self._cut.close()
 
     def _encode(self) -> None:
         codec = token_codec(self._settings, self._encoder)
-        # whatever is there is taken: full slices while this is the slowest stage, small ones while it waits for others
+        # take everything available: full slices while this is the slowest stage, small ones while it waits for others
         while documents := self._cut.take(_SLICE):
             waiting, ready = deque(documents), list[Passage]()
             for slice_ in _slices(documents):
                 with self._busy("encode"):
                     ready += embed(slice_, self._encoder, codec)
-                if complete := _complete(waiting, ready):
+                if complete := _take_complete(waiting, ready):
                     self._embedded.put(complete)
-            if waiting:  # those that only get other readers
+            if waiting:  # documents that only get other readers
                 self._embedded.put(list(waiting))
         self._embedded.close()
 
     def _write(self) -> None:
         steps = self._steps()
-        while slices := self._embedded.take(_WRITTEN):
+        while slices := self._embedded.take(_SLICES_PER_WRITE):
             puts = [
                 Put(
                     item.document.document_id,
@@ -369,23 +372,23 @@ class _Run:
 
     def _count(self, put: Put, result: PutResult) -> None:
         if result.status in _FAILURES:
-            detail = f"OpenSearch refused it: {result.reason}" if result.status == "refused" else result.reason
+            detail = f"OpenSearch rejected it: {result.reason}" if result.status == "refused" else result.reason
             self._fail(Problem(self._seen[put.document_id], result.status, detail))
             return
         self._progress.done(1)
         with self._lock:
-            self.report.unchanged += result.status == "unchanged"  # somebody else wrote the same
+            self.report.unchanged += result.status == "unchanged"  # another writer wrote the same content
             self.report.changed += result.status == "updated"
             self.report.new += result.status == "created"
             self.report.passages += result.passages if result.status != "unchanged" else 0
         if result.status != "unchanged":
-            self._news.wrote(visible=result.status == "updated", revoking=result.revoking)
+            self._notifier.record(visible=result.status == "updated", revoking=result.revoking)
             self._progress.stored(result.passages)
 
     def _sync(self, steps: Steps) -> None:
-        """Remove what the sources have no longer; nothing unless everything that they have is known."""
+        """Remove documents that the sources no longer contain; only if the sources were read completely."""
         if self._hidden:
-            self.report.sync_skipped = f"{self._hidden} could not be read, so what vanished is not known"
+            self.report.sync_skipped = f"{self._hidden} could not be read, so removed documents are unknown"
             return
         if not self._seen:
             self.report.sync_skipped = "the paths hold no documents at all (an unmounted folder?)"
@@ -396,21 +399,21 @@ class _Run:
             gone = [key for key in stored if key not in self._seen]
             for start in range(0, len(gone), _LOOKUP):
                 batch = gone[start : start + _LOOKUP]
-                # what is left of an older version may still name the source of a document that moved to another one
+                # leftovers of an older version may name the previous source of a document that moved
                 deleted = change.delete_documents(steps, self._scope, batch, source_id=source)
                 if deleted:
-                    self._news.wrote(visible=True, revoking=True)
+                    self._notifier.record(visible=True, revoking=True)
                 self.report.deleted += len(deleted)
 
 
-def _slices(documents: Sequence[_Cut]) -> Iterator[list[Passage]]:
+def _slices(documents: Sequence[_ChunkedDocument]) -> Iterator[list[Passage]]:
     passages = [passage for document in documents for passage in document.passages]
     for start in range(0, len(passages), _SLICE):
         yield passages[start : start + _SLICE]
 
 
-def _complete(waiting: deque[_Cut], ready: list[Passage]) -> list[_Cut]:
-    """Take the documents all of whose passages are embedded, in their order."""
+def _take_complete(waiting: deque[_ChunkedDocument], ready: list[Passage]) -> list[_ChunkedDocument]:
+    """Take the documents whose passages are all embedded, in their order."""
     complete = []
     while waiting and len(ready) >= len(waiting[0].passages):
         document = waiting.popleft()

@@ -1,17 +1,16 @@
-"""One document: written, given other readers, deleted; what a call of the service does."""
+"""Calls on single documents: write, change readers, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
 
-from app.access import Access, AccessChange
+from app.access import AccessChange
 from app.config import Settings
-from app.errors import DocumentRejected, NotFound, OutcomeUnknown, Overtaken
+from app.errors import DocumentRejected, NotFound, OutcomeUnknown, WriteConflict
 from app.ingest import change
-from app.ingest.documents import Encoder, embed, recipe, to_passages, token_codec, version_of
+from app.ingest.change import StoredDocument
+from app.ingest.cutting import Encoder, embed, recipe, to_passages, token_codec, version_of
 from app.ingest.protocol import Steps
 from app.ingest.put import Put, has_content, put_documents
 from app.ingest.targets import find_targets
@@ -20,20 +19,9 @@ from app.store.client import Cluster
 from app.store.filters import Scope
 
 _PATIENCE_S = 5.0
-"""How long each step waits for a cluster that is away."""
+"""Seconds that each step waits for an unavailable cluster."""
 _SLICE = 128
 """Passages embedded at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """What became of one document. `revoking`: somebody who could read it before can't any more. `access` is in force
-    now."""
-
-    passages: int
-    status: Literal["created", "updated", "unchanged"]
-    revoking: bool = False
-    access: Access = field(default_factory=Access)
 
 
 def ingest_document(
@@ -45,16 +33,16 @@ def ingest_document(
     scope: Scope | None = None,
     refresh: bool = True,
 ) -> StoredDocument:
-    """Bring one document into the store, replacing an older version; searchable on return if `refresh`.
+    """Ingest one document, replacing an older version; searchable on return if `refresh`.
 
-    `scope` is the writer's (None: the operator of the document's tenant): a document that it may not see stays as it
-    is, beside the new one, and the answer is the same as if it were not there.
+    `scope` is the writer's (None: the operator of the document's tenant). A document that it can't see stays unchanged
+    beside the new one, and the result is the same as without it.
 
     Raises:
         DocumentRejected: ``empty``, or ``refused`` with OpenSearch's reason.
-        Overtaken: another write came in between; this one took no effect.
+        WriteConflict: another write interfered; this one had no effect.
         OutcomeUnknown: OpenSearch did not say whether it stored the document.
-        StoreUnavailable, StoreError, EncoderError: OpenSearch is given 5 s to come back.
+        StoreUnavailable, StoreError, EncoderError: OpenSearch has 5 s to become available.
     """
     steps, scope = Steps(cluster, patience_s=_PATIENCE_S), scope or Scope(document.tenant)
     content_hash = version_of(document, recipe(settings, encoder))
@@ -68,9 +56,9 @@ def ingest_document(
     put = Put(document.document_id, document.source_id, content_hash, document.access, passages, head)
     (result,) = put_documents(steps, scope, [put])
     if result.status == "refused":
-        raise DocumentRejected(f"OpenSearch refused it: {result.reason}", reason="refused")
+        raise DocumentRejected(f"OpenSearch rejected it: {result.reason}", reason="refused")
     if result.status == "overtaken":
-        raise Overtaken(result.reason)
+        raise WriteConflict(result.reason)
     if result.status == "unknown":
         raise OutcomeUnknown(result.reason)
     if refresh and result.status != "updated":
@@ -79,28 +67,25 @@ def ingest_document(
 
 
 def change_readers(cluster: Cluster, scope: Scope, document_id: str, access: AccessChange) -> StoredDocument:
-    """Give a document other readers; in force on return. Nothing is parsed, cut or embedded again.
+    """Change the readers of a document; effective on return. Nothing is parsed, chunked or embedded again.
 
     Args:
-        cluster: where it is.
-        scope: of the caller, who changes only what it may read; it need not be able to read it afterwards.
-        document_id: which.
-        access: the lists that change, checked by `passage.readers`.
+        scope: the caller's scope: it changes only what it can read, and may lose access.
+        access: the lists to change, validated by `passage.readers`.
 
     Raises:
-        NotFound: there is none that the scope may see.
-        Overtaken, OutcomeUnknown, StoreUnavailable, StoreError: as `ingest_document`.
+        NotFound: the scope sees no such document.
+        WriteConflict, OutcomeUnknown, StoreUnavailable, StoreError: as `ingest_document`.
     """
-    done = change.change_readers(Steps(cluster, patience_s=_PATIENCE_S), scope, document_id, access)
-    return StoredDocument(done.passages, "updated" if done.changed else "unchanged", done.revoking, done.access)
+    return change.change_readers(Steps(cluster, patience_s=_PATIENCE_S), scope, document_id, access)
 
 
 def delete_document(cluster: Cluster, scope: Scope, document_id: str) -> StoredDocument:
-    """Delete a document, as far as the scope sees it; it can't be found any more on return.
+    """Delete a document, as far as the scope sees it; on return searches no longer find it.
 
     Raises:
-        NotFound: there is none that the scope may see.
-        Overtaken, OutcomeUnknown, StoreUnavailable, StoreError: as `ingest_document`.
+        NotFound: the scope sees no such document.
+        WriteConflict, OutcomeUnknown, StoreUnavailable, StoreError: as `ingest_document`.
     """
     deleted = change.delete_documents(Steps(cluster, patience_s=_PATIENCE_S), scope, [document_id])
     if not deleted:

@@ -1,4 +1,4 @@
-"""Sweeps: what writers left that were killed is fenced and erased. See `ingest.protocol`."""
+"""Sweeps: fence and erase what killed writers left behind. See `ingest.protocol`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _log = logging.getLogger("braid.sweep")
 
 _INTERVAL_S = 2.0
 _REST_S, _PENDING_REST_S = 3.0, 60.0
-"""For so long an open head must have rested, by this process's own clock: its writer is taken for dead then. Attempts
-get longer: theirs renew their intents every 20 s. Too early a sweep costs a writer another try, and nothing else."""
+"""Seconds without a change, by this process's own clock, after which an open head's writer counts as dead. Attempts get
+more time, because they renew their intents every 20 s. Sweeping too early only costs a writer another try."""
 _FAILURE_PAUSE_S = 30.0
 _LONGEST_PAUSE_S = 3600.0
-"""Before a head that can't be tidied up is tried again: at first the former, then twice as long each time."""
+"""Pause before a failed head is tried again: the first one, doubled each time up to the longest."""
 _FORGET_S = 3600.0
 _FORGET_DAYS = 30
-"""So long a deleted document's readers are remembered, for the case that it comes back."""
+"""Days for which a deleted document's readers are remembered, in case it comes back."""
 
 
 @dataclass(slots=True)
 class Sweeper:
-    """Looks for heads that rest half way, and finishes what their writers began. Not thread-safe."""
+    """Finds heads with unfinished writes and finishes them. Not thread-safe."""
 
     cluster: Cluster
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Key -> sequence number, and when it was first seen so (monotonic seconds)."""
+    """Key -> sequence number, and when it was first seen (monotonic seconds)."""
     _stuck: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Key of a head that could not be tidied up -> when it is tried again (monotonic seconds), and the pause before."""
+    """Key of a failed head -> time of the next try (monotonic seconds), and the previous pause."""
 
     def sweep(self) -> list[Head]:
-        """One pass; the heads that were tidied up. Raises StoreError."""
+        """Sweep once; return the heads that were finished. Raises StoreError."""
         now = time.monotonic()
         heads = list(find_open(self.cluster))
         self._seen = {head.key: self._first_seen(head, now) for head in heads}
@@ -62,21 +62,21 @@ class Sweeper:
 
 
 def sweep_heads(cluster: Cluster, heads: Sequence[Head]) -> list[Head]:
-    """Tidy up heads whose writers are gone; those that somebody else wrote meanwhile are left alone.
+    """Finish the writes of heads whose writers are gone; heads written by others meanwhile are left alone.
 
     Returns:
-        Those that were tidied up. What can't be is fenced, stays open, and is no error: it is logged.
+        The finished heads. Heads that can't be finished are fenced, stay open and are logged; that is not an error.
 
     Raises:
-        StoreError: the cluster is away, or takes no writes.
+        StoreError: the cluster is unavailable or rejects writes.
     """
     return _sweep(cluster, heads)[0]
 
 
 def _sweep(cluster: Cluster, heads: Sequence[Head]) -> tuple[list[Head], list[Head]]:
-    """Those that were tidied up, and those that can't be."""
+    """Return the finished heads, and those that can't be finished."""
     steps = Steps(cluster, patience_s=5.0)
-    # first the heads, so that nothing that is erased now can be committed later
+    # heads first, so that nothing erased now can be committed later
     written = steps.write("seize", [fenced(head) for head in heads])
     seized = [item.head for item in written if item.head is not None]
     stuck = list(_finish(steps, seized))
@@ -86,13 +86,13 @@ def _sweep(cluster: Cluster, heads: Sequence[Head]) -> tuple[list[Head], list[He
 
 
 def _finish(steps: Steps, heads: Sequence[Head]) -> Iterator[Head]:
-    """Finish heads, all at once where that works; those that can't be: none of them may keep the others open."""
+    """Finish heads, together if possible; yield those that can't be finished, so that they do not block the others."""
     try:
         steps.finish(heads)
     except StoreError as error:
-        steps.refresh()  # raises where it is the cluster that does not work
+        steps.refresh()  # raises if the cluster itself is the problem
         if len(heads) == 1:
-            _log.warning("a document can't be tidied up (%s): run `braid heads audit`", error.detail)
+            _log.warning("the writes of a document can't be finished (%s): run `braid heads audit`", error.detail)
             yield heads[0]
             return
         middle = len(heads) // 2
@@ -127,4 +127,4 @@ class BackgroundSweep:
                 continue
             pause = _INTERVAL_S
             if swept:
-                _log.info("tidied up after %d writes that were broken off", len(swept))
+                _log.info("finished %d interrupted writes", len(swept))

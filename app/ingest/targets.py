@@ -1,8 +1,8 @@
-"""Which head a caller's write of a document id goes to.
+"""Choice of the head for a write to a document id.
 
-A document that the caller can't see keeps its secrecy: a write to its id neither destroys it nor shows that it is
-there. It goes to a neighbour, a document of the same id under a head of the writer's own; the hidden document's head
-lists its neighbours, so that those who see all of them can change or delete them.
+A document that the caller can't see keeps its secrecy: a write to its id neither destroys nor reveals it. The write
+goes to a neighbour, a document of the same id under the writer's own head. The hidden document's head lists its
+neighbours, so that those who see all of them can change or delete them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from app.errors import Overtaken, StoreUnavailable
+from app.errors import StoreUnavailable, WriteConflict
 from app.ingest.protocol import Steps
 from app.store.filters import Scope
 from app.store.heads import Head, twin_name
@@ -20,11 +20,10 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a put goes, and what the caller sees of a document id.
+    """Target of a write, and the documents that the caller sees under the id.
 
-    `head` may not exist yet. It may be hidden from the caller only if it is the neighbour that the caller wrote itself,
-    for others: writing again replaces it, and must not tell that it is there.
-    `live`: the documents that the caller sees, the one that is shown first.
+    `head` may not exist yet. It is hidden from the caller only if it is a neighbour that the caller wrote for others:
+    writing again replaces it and must not reveal it. `live`: the visible documents, the one that is shown first.
     """
 
     head: Head
@@ -32,7 +31,7 @@ class Target:
 
 
 def find_targets(steps: Steps, scope: Scope, document_ids: Iterable[str]) -> dict[str, Target]:
-    """The target of each document id, read now. Raises StoreError."""
+    """Return the target of each document id, read now. Raises StoreError."""
     own = steps.read(Head(scope.tenant, document_id) for document_id in document_ids)
     listed = [Head(head.tenant, head.document_id, twin) for head in own.values() for twin in head.twins]
     twins = steps.read(listed) if listed else {}
@@ -54,10 +53,10 @@ def _target(scope: Scope, own: Head, heads: Sequence[Head], live: Sequence[Head]
 
 
 def enrol(steps: Steps, head: Head) -> None:
-    """List a neighbour in the document's own head before it is written for the first time.
+    """List a neighbour in the document's own head before its first write.
 
     Raises:
-        Overtaken: the document's head is written by others over and over.
+        WriteConflict: other writers keep changing the document's head.
         StoreError.
     """
     unknown = False
@@ -71,5 +70,7 @@ def enrol(steps: Steps, head: Head) -> None:
             return
         unknown = outcome == "unknown"
     if unknown:
-        raise StoreUnavailable("OpenSearch did not say whether it stored the head of a document; send the write again")
-    raise Overtaken("the document is being written by others over and over: send it again")
+        raise StoreUnavailable(
+            "OpenSearch did not say whether it stored the head of a document; send the request again"
+        )
+    raise WriteConflict("other writers keep changing the document: send it again")

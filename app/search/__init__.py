@@ -1,1 +1,1 @@
-
+"""Search as stages that return values: candidates, ranking, page."""

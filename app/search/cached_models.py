@@ -1,21 +1,21 @@
-"""The models of a search with caches before them: vectors of queries, and scores of cross-encoders.
+"""Caches around the models of a search: query vectors, and scores of cross-encoders.
 
-Both are kept apart by what the caller may see (`partition`): what one caller asked must not show in the time that
-another's search takes.
+Both are separate for callers with different access (`partition`), so that the time of a search does not reveal what
+other callers searched for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from app.cache.entries import digest
+from app.cache.codec import digest
 from app.cache.scores import ScoreCache
 from app.cache.vectors import VectorCache
 from app.deadline import Deadline
+from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import QueryTokens
 from app.passage import embedding_text
 from app.search.reranking import Reranker, Scores, Scoring, Subject
@@ -25,36 +25,24 @@ Vector = npt.NDArray[np.float32]
 
 
 def partition_of(scope: Scope) -> str:
-    """Names those who see the same."""
+    """Return a name shared by callers with the same access."""
     return digest(scope.tenant, None if scope.principals is None else sorted(scope.principals))
 
 
-class QueryEncoder(Protocol):
-    """The part of the encoder that search needs."""
-
-    @property
-    def name(self) -> str: ...
-
-    def encode_query(self, text: str) -> Vector:
-        """A normalised vector of shape (dimension,)."""
-        ...
-
-
 class QueryVectors:
-    """Embeds queries: by the reranker where it needs the same inference, else by the embedding model. Thread-safe."""
+    """Embeds queries, by the reranker if it needs the same inference, else by the embedding model. Thread-safe."""
 
-    def __init__(self, encoder: QueryEncoder, reranker: Reranker | None, cache: VectorCache | None = None) -> None:
+    def __init__(self, encoder: Encoder, reranker: Reranker | None, cache: VectorCache | None = None) -> None:
         self._encoder = encoder
         self._reranker = reranker
         self._cache = cache
 
     def encode(self, text: str, *, reranked: bool, partition: str | None) -> tuple[Vector, object | None]:
-        """The query's vector, and what the reranker needs of the same inference.
+        """Return the query's vector and the reranker's part of the same inference.
 
         Args:
-            text: the query.
-            reranked: whether the reranker will be asked.
-            partition: names those who share what is cached; None: nothing is read from the cache or kept in it.
+            reranked: whether the reranker will run.
+            partition: name of the callers who share cached values; None: the cache is not used.
 
         Raises:
             EncoderError.
@@ -78,7 +66,7 @@ class QueryVectors:
 
 
 class CachedScoring:
-    """A cross-encoder's way through one query, which scores only what it has not scored before."""
+    """A cross-encoder's scoring of one query, limited to passages without a cached score."""
 
     def __init__(self, scoring: Scoring, cache: ScoreCache, key: str) -> None:
         self._scoring = scoring
@@ -86,11 +74,11 @@ class CachedScoring:
         self._key = key
 
     def blocks(self, subjects: Sequence[Subject]) -> list[int]:
-        """As the cross-encoder's."""
+        """Return the cross-encoder's block sizes."""
         return self._scoring.blocks(subjects)
 
     def score(self, subjects: Sequence[Subject], deadline: Deadline) -> Scores:
-        """Scores of a block, shape (n,). Raises as the cross-encoder's."""
+        """Return scores of a block, shape (n,). Raises as the cross-encoder's."""
         texts = [_name_of(subject) for subject in subjects]
         known = self._cache.get(self._key, texts)
         missing = [place for place, text in enumerate(texts) if text not in known]
@@ -103,14 +91,14 @@ class CachedScoring:
         return scores
 
     def upper_bound(self, fused: float) -> float:
-        """As the cross-encoder's."""
+        """Return the cross-encoder's upper bound."""
         return self._scoring.upper_bound(fused)
 
 
-def with_score_cache(
+def add_score_cache(
     scoring: Scoring, cache: ScoreCache | None, reranker: Reranker, query: str, partition: str | None
 ) -> Scoring:
-    """`scoring` with a cache before it, where that pays: late interaction costs less than a look into Redis."""
+    """Add a cache to `scoring`, if it pays: late interaction is cheaper than a Redis look-up."""
     if cache is None or partition is None or reranker.reads_tokens or not reranker.calibrated:
         return scoring
     return CachedScoring(scoring, cache, f"braid:rerank:{digest(partition, reranker.name, query)}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2 as httpx
 import numpy as np
 import orjson
 
 from app.breaker import Breaker, BreakerOpen, Trial
-from app.config import Settings
+from app.config.retrieval import RerankerSettings
 from app.deadline import Deadline
 from app.errors import ConfigurationError, DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable
 from app.passage import embedding_text
-from app.search.reranking import Rated, Scores, Subject
+from app.search.reranking import Scores, Subject, TextScores
 from reranker.cross_encoder import CrossEncoder
 from reranker.errors import ConfigurationError as BadModel
 from reranker.errors import DeadlinePassed, InferenceError
@@ -27,68 +28,89 @@ from reranker.scheduler import MicroBatcher
 
 DEPTH = 20
 _WEIGHT = 0.5
-"""Of a server that does not say what was measured for its model."""
+"""Weight for a server that does not report a measured one for its model."""
 _BLOCK = 5
 _REMOTE_BLOCK = 10
 _CONNECT_S = 0.25
 _REST_S = 2.0
-"""How long a server is left alone that could not be reached, or failed `_FAILURES` times on end."""
+"""Seconds without calls to a server that was unreachable, or failed `_FAILURES` times in a row."""
 _FAILURES = 3
 _FAIR_S = 0.1
-"""Silence for less says nothing about the server: the caller had no more time."""
-_AWAY = frozenset({502, 503, 504})
+"""Seconds of silence below which the server is not to blame: the caller had no more time."""
+_UNAVAILABLE = frozenset({502, 503, 504})
 _LARGEST_ANSWER = 4 * 1024 * 1024
 
 
-class _Scorer(Protocol):
-    """Scores texts against a query."""
-
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> Rated: ...
-
-    def upper_bound(self, fused: float) -> float: ...
-
-
 class _Scoring:
-    """One query's way through a cross-encoder."""
+    """A cross-encoder's scoring of one query."""
 
-    def __init__(self, owner: _Scorer, query: str, block: int) -> None:
+    def __init__(self, owner: _CrossEncoderReranker, query: str) -> None:
         self._owner = owner
         self._query = query
-        self._block = block
+        self._block = owner.block
 
     def blocks(self, subjects: Sequence[Subject]) -> list[int]:
-        """Equal blocks; what is scored before the time is up counts."""
+        """Return equal blocks; blocks scored before the time is up count."""
         whole, rest = divmod(len(subjects), self._block)
         return [self._block] * whole + ([rest] if rest else [])
 
     def score(self, subjects: Sequence[Subject], deadline: Deadline) -> Scores:
-        """Probabilities of relevance, shape (n,)."""
+        """Return probabilities of relevance, shape (n,)."""
         texts = [embedding_text(item.hit.title, item.hit.section_heading, item.hit.text) for item in subjects]
         return self._owner.score_texts(self._query, texts, deadline).scores
 
     def upper_bound(self, fused: float) -> float:
-        """As calibrated with the model."""
+        """Return the model's calibrated bound."""
         return self._owner.upper_bound(fused)
 
 
-class LocalCrossEncoder:
-    """A cross-encoder in this process, shared by all requests through one bounded queue. Thread-safe."""
+class _CrossEncoderReranker(ABC):
+    """The parts that both cross-encoders share."""
 
     calibrated = True
     reads_tokens = False
     depth = DEPTH
+    block: int
+    """Passages that are scored at once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def encode_query(self, text: str) -> None:
+        """Return None: a cross-encoder has no vectors."""
+        return
+
+    def reads(self, tokens: bytes | None) -> bool:
+        """Return False: a cross-encoder reads texts."""
+        return False
+
+    def begin(self, query: str, encoded: object | None) -> _Scoring:
+        return _Scoring(self, query)
+
+    @abstractmethod
+    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
+        """Return the probability that each text is relevant.
+
+        Raises:
+            DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable.
+        """
+
+    @abstractmethod
+    def upper_bound(self, fused: float) -> float:
+        """Return the upper bound of the probability of a passage with this normalised fused score; 1 if unknown."""
+
+
+class LocalCrossEncoder(_CrossEncoderReranker):
+    """A cross-encoder in this process, shared by all requests through one bounded queue. Thread-safe."""
+
+    block = _BLOCK
+
+    def __init__(self, reranker: RerankerSettings) -> None:
         """Load the model of `reranker_model`.
 
         Raises:
-            ConfigurationError: the folder is unusable; says what was expected.
+            ConfigurationError: the folder is unusable; the message says what was expected.
         """
-        assert settings.reranker_model is not None  # noqa: S101 - checked by the caller
+        assert reranker.model is not None  # noqa: S101 - checked by the caller
         try:
-            model = CrossEncoder(
-                settings.reranker_model, threads=settings.reranker_threads, provider=settings.reranker_provider
-            )
+            model = CrossEncoder(reranker.model, threads=reranker.threads, provider=reranker.provider)
         except BadModel as error:
             raise ConfigurationError(f"BRAID_RERANKER_MODEL: {error.detail}") from error
         self.name = f"cross-encoder/{model.name}"
@@ -96,19 +118,7 @@ class LocalCrossEncoder:
         self.weight = model.settings.weight
         self._batcher = MicroBatcher(model)
 
-    def encode_query(self, text: str) -> None:
-        """A cross-encoder has no vectors."""
-        return
-
-    def begin(self, query: str, encoded: object | None) -> _Scoring:
-        return _Scoring(self, query, _BLOCK)
-
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> Rated:
-        """Probability that each text is relevant.
-
-        Raises:
-            DeadlineExceeded, Overloaded, RerankerError.
-        """
+    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
         try:
             scored = self._batcher.score(query, texts, timeout_s=deadline.remaining_s("rerank"))
         except DeadlinePassed as error:
@@ -117,38 +127,35 @@ class LocalCrossEncoder:
             raise Overloaded(error.detail, retry_after_s=error.retry_after_s) from error
         except InferenceError as error:
             raise RerankerError(error.detail) from error
-        return Rated(self._settings.probability(scored.logits), scored.truncated)
+        return TextScores(self._settings.probability(scored.logits), scored.truncated)
 
     def upper_bound(self, fused: float) -> float:
-        """Of the probability of a passage with this normalised fused score."""
         return float(self._settings.upper_bound(np.array([fused]))[0])
 
     def close(self) -> None:
-        """End its thread; what waits is finished first, for a second at most."""
+        """Stop the thread; waiting work is finished first, within a second."""
         self._batcher.close(timeout_s=1.0)
 
 
-class RemoteCrossEncoder:
-    """A server that speaks ``POST /v1/rerank``; Braid's own also says what its model was measured with. Thread-safe.
+class RemoteCrossEncoder(_CrossEncoderReranker):
+    """A server with ``POST /v1/rerank``; Braid's own also reports the measured settings of its model. Thread-safe.
 
-    A server that is away is left alone for `_REST_S`, so that searches do not wait for it one after the other; the
+    An unavailable server is not called for `_REST_S`, so that searches do not wait for it one after the other; the
     first request after that tries again.
     """
 
-    calibrated = True
-    reads_tokens = False
-    depth = DEPTH
+    block = _REMOTE_BLOCK
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, reranker: RerankerSettings) -> None:
         headers = {"Content-Type": "application/json"}
-        if settings.reranker_key is not None:
-            headers["Authorization"] = f"Bearer {settings.reranker_key.get_secret_value()}"
-        self._client = httpx.Client(base_url=(settings.reranker_url or "").rstrip("/"), headers=headers)
+        if reranker.key is not None:
+            headers["Authorization"] = f"Bearer {reranker.key.get_secret_value()}"
+        self._client = httpx.Client(base_url=(reranker.url or "").rstrip("/"), headers=headers)
         self._lock = threading.Lock()
         self._breaker = Breaker("the reranker's server", failures=_FAILURES, rest_s=_REST_S, label="reranker")
         self._info: ModelSettings | None = None
         self._asked = False
-        with contextlib.suppress(RerankerUnavailable, httpx.TimeoutException):  # it may come later
+        with contextlib.suppress(RerankerUnavailable, httpx.TimeoutException):  # it may become available later
             self._learn(httpx.Timeout(_CONNECT_S), Trial())
 
     @property
@@ -159,29 +166,19 @@ class RemoteCrossEncoder:
     def weight(self) -> float:
         return self._info.weight if self._info else _WEIGHT
 
-    def encode_query(self, text: str) -> None:
-        """A cross-encoder has no vectors."""
-        return
-
-    def begin(self, query: str, encoded: object | None) -> _Scoring:
-        return _Scoring(self, query, _REMOTE_BLOCK)
-
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> Rated:
-        """Probability that each text is relevant.
-
-        Raises:
-            DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable.
-        """
+    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
         left = deadline.remaining_s("rerank")
         try:
             with self._breaker.calling() as call:
                 return self._score(query, texts, left, call)
         except BreakerOpen as error:
-            raise RerankerUnavailable("the reranker's server could not be reached a moment ago") from error
+            raise RerankerUnavailable(
+                "the reranker's server was unreachable a moment ago: try again in a few seconds"
+            ) from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(f"timeout_ms={deadline.budget_ms} was spent in the reranker") from error
 
-    def _score(self, query: str, texts: Sequence[str], left: float, call: Trial) -> Rated:
+    def _score(self, query: str, texts: Sequence[str], left: float, call: Trial) -> TextScores:
         body: dict[str, Any] = {"query": query, "documents": list(texts), "return_documents": False}
         timeout = httpx.Timeout(left, connect=min(left, _CONNECT_S))
         self._learn(timeout, call)
@@ -191,11 +188,10 @@ class RemoteCrossEncoder:
         return _read_answer(answer, len(texts))
 
     def upper_bound(self, fused: float) -> float:
-        """As its server says; 1 where it does not."""
         return float(self._info.upper_bound(np.array([fused]))[0]) if self._info else 1.0
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._client.close()
 
     def _send(self, method: str, path: str, timeout: httpx.Timeout, call: Trial, content: bytes | None = None) -> Any:
@@ -210,8 +206,8 @@ class RemoteCrossEncoder:
             raise
         except httpx.HTTPError as error:
             call.failed()
-            raise RerankerUnavailable("the connection to the reranker's server broke") from error
-        if response.status_code in _AWAY:
+            raise RerankerUnavailable("the connection to the reranker's server was interrupted") from error
+        if response.status_code in _UNAVAILABLE:
             call.failed()
         else:
             call.ok()
@@ -222,10 +218,10 @@ class RemoteCrossEncoder:
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError as error:
-            raise RerankerError("the reranker's server answered with something that is no JSON") from error
+            raise RerankerError("the reranker's server returned invalid JSON") from error
 
     def _learn(self, timeout: httpx.Timeout, call: Trial) -> None:
-        """What the server says of its model, asked once; another maker's server says nothing that we know."""
+        """Read the server's description of its model, once; another maker's server has none that we know."""
         with self._lock:
             if self._asked:
                 return
@@ -241,15 +237,15 @@ class RemoteCrossEncoder:
 
 
 def check_model(folder: Path) -> None:
-    """Look at the folder's files without loading the weights. Raises ConfigurationError."""
+    """Check the folder's files without loading the weights. Raises ConfigurationError."""
     try:
         load_settings(folder)
     except BadModel as error:
         raise ConfigurationError(f"BRAID_RERANKER_MODEL: {error.detail}") from error
 
 
-def _read_answer(answer: Any, count: int) -> Rated:
-    """Scores in the order of the documents. Raises RerankerError where any is missing or no number."""
+def _read_answer(answer: Any, count: int) -> TextScores:
+    """Return scores in the order of the documents. Raises RerankerError if one is missing or not a number."""
     scores = np.full(count, np.nan)
     try:
         for item in answer["results"]:
@@ -258,11 +254,11 @@ def _read_answer(answer: Any, count: int) -> Rated:
                 raise ValueError(index)
             scores[index] = float(item["relevance_score"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RerankerError("the reranker's server answered with something that is no list of scores") from error
+        raise RerankerError("the reranker's server returned no list of scores") from error
     if not np.isfinite(scores).all():
-        raise RerankerError("the reranker's server left out scores, or gave some that are no numbers")
+        raise RerankerError("the reranker's server omitted scores, or returned invalid ones")
     truncated = answer.get("truncated")
-    return Rated(scores, truncated if isinstance(truncated, int) else None)
+    return TextScores(scores, truncated if isinstance(truncated, int) else None)
 
 
 def _retry_after(response: httpx.Response) -> float:

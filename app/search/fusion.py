@@ -1,20 +1,19 @@
-"""Fusion in the service, exact whatever the number of shards.
+"""Fusion in the service, exact for any number of shards.
 
 Normalisation follows the processors of the neural-search plugin: min_max maps a leg to 0..1, a leg whose scores are all
 equal to 1.0 and the lowest score to 0.001; l2 divides by the Euclidean norm; z_score is (score - mean) / deviation, as
 OpenSearch has it from 3.0. The arithmetic mean counts a passage that a leg did not return as 0 (z_score: as that leg's
 lowest). Reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009) sums 1 / (rank constant + rank), ranks from 1.
 
-One thing differs on purpose: **a leg without signal is not blown up.** Where the scores of a leg lie closer together
-than `FLAT` says, min_max divides by that distance rather than by the spread, so that differences which mean nothing
-can't outvote the other leg; at a spread of zero this is the plugin's 1.0 for all, and from `FLAT` on plain min_max.
+One deliberate difference: **a leg without signal is not amplified.** If a leg's scores lie closer together than `FLAT`,
+min_max divides by that distance instead of the spread, so that meaningless differences can't outvote the other leg; a
+spread of zero gives the plugin's 1.0 for all, and a spread of `FLAT` or more gives plain min_max.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +25,15 @@ Scores = npt.NDArray[np.float64]
 Leg = Literal["lexical", "dense"]
 
 _MIN_SCORE = 0.001
-"""What the plugin gives the lowest candidate instead of 0, so that it still counts as found."""
+"""The plugin's value for the lowest candidate, so that it still counts as found."""
 FLAT: Mapping[Leg, float] = {"lexical": 0.02, "dense": 0.02}
-"""The least spread that counts as signal, as a share of the leg's best score."""
+"""Minimum spread that counts as signal, as a share of the leg's best score."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """A candidate with what each leg gave it (None: not among that leg's candidates). `bonus` is for exact matches.
+class FusedCandidate(NamedTuple):
+    """A candidate with each leg's score (None: not among that leg's candidates); `bonus` is for exact matches.
 
-    `rerank` is the reranker's score, `final` what it and the fused score make together, where it was reranked.
+    `rerank` is the reranker's score, `final` the blend of it and the fused score, if it was reranked.
     """
 
     id: str
@@ -49,17 +47,25 @@ class Fused:
 
     @property
     def score(self) -> float:
-        """What orders the results."""
+        """The score that orders the results."""
         return (self.fused if self.final is None else self.final) + self.bonus
 
     @property
     def place(self) -> tuple[float, float, str]:
-        """Sorts: at equal scores exact matches, then the passage id, so that pages are stable."""
+        """Sort key: score, then exact matches, then the passage id, so that pages are stable."""
         return -self.score, -self.bonus, self.id
 
 
 def min_max(scores: Sequence[float], flat: float = 0.0) -> Scores:
-    """Scores mapped to 0..1, shape (n,) in and out; `flat`: the least spread that counts, a share of the best score."""
+    """Scale scores to 0..1.
+
+    Args:
+        scores: scores of one ranking, shape (n,).
+        flat: minimum spread that counts, as a share of the best score.
+
+    Returns:
+        Scaled scores, shape (n,).
+    """
     values = np.asarray(scores, np.float64)
     if not values.size:
         return values
@@ -75,7 +81,7 @@ def min_max(scores: Sequence[float], flat: float = 0.0) -> Scores:
 
 
 def normalise(scores: Sequence[float], technique: Normalization, leg: Leg) -> tuple[Scores, float]:
-    """A leg's scores on a common scale, shape (n,), and what a passage counts that the leg did not return."""
+    """Return a leg's scores on a common scale, shape (n,), and the value of passages that the leg did not return."""
     values = np.asarray(scores, np.float64)
     if technique == "min_max" or not values.size:
         return min_max(values.tolist(), FLAT[leg]), 0.0
@@ -83,21 +89,21 @@ def normalise(scores: Sequence[float], technique: Normalization, leg: Leg) -> tu
         norm = float(np.linalg.norm(values))
         return (values / norm if norm else np.ones_like(values)), 0.0
     deviation = float(values.std())
-    if deviation <= FLAT[leg] * abs(float(values.max())) / 4:  # no signal: all count alike
+    if deviation <= FLAT[leg] * abs(float(values.max())) / 4:  # no signal: all are equal
         return np.ones_like(values), 0.0
     standard: Scores = (values - values.mean()) / deviation
     return standard, float(standard.min())
 
 
 def bonus_scale(*legs: tuple[Scores, float]) -> float:
-    """What a bonus of 1 must be multiplied by to reach over all fused scores of `legs`, each as `normalise` gave it.
+    """Return the factor that lifts a bonus of 1 above all fused scores of `legs`, each from `normalise`.
 
-    1 for scores of 0..1; z_score's lie further apart.
+    It is 1 for scores of 0..1; those of z_score lie further apart.
     """
     spans = (
         max(float(values.max()), absent) - min(float(values.min()), absent) for values, absent in legs if len(values)
     )
-    return _reaching(max([0.0, *spans]))
+    return _round_up(max([0.0, *spans]))
 
 
 def fuse_linear(
@@ -107,15 +113,15 @@ def fuse_linear(
     *,
     normalization: Normalization = "min_max",
     bonus: Mapping[str, float] | None = None,
-) -> list[Fused]:
-    """Weighted mean of the normalised legs, best first.
+) -> list[FusedCandidate]:
+    """Return the weighted mean of the normalised legs, best first.
 
     Args:
         lexical: candidates of the text leg, with its scores.
         dense: candidates of the vector leg.
         alpha: the dense share, 0..1.
-        normalization: how the legs are put on a common scale.
-        bonus: passage id -> what is added for an exact match, also to the order, as a share of the range of scores.
+        normalization: the legs' normalisation.
+        bonus: passage id -> bonus of an exact match, also for the order, as a share of the range of scores.
     """
     left, left_absent = normalise([item.score for item in lexical], normalization, "lexical")
     right, right_absent = normalise([item.score for item in dense], normalization, "dense")
@@ -135,8 +141,8 @@ def fuse_rrf(
     rank_constant: int,
     *,
     bonus: Mapping[str, float] | None = None,
-) -> list[Fused]:
-    """Reciprocal rank fusion of two legs given best first, over all shards."""
+) -> list[FusedCandidate]:
+    """Return the reciprocal rank fusion of two legs, given best first, over all shards."""
 
     def shares(leg: Sequence[Candidate]) -> tuple[Scores, float]:
         return 1.0 / (rank_constant + np.arange(1, len(leg) + 1, dtype=np.float64)), 0.0
@@ -144,12 +150,12 @@ def fuse_rrf(
     return _merge(lexical, dense, shares(lexical), shares(dense), bonus or {})
 
 
-def rank_alone(leg: Sequence[Candidate], which: Leg, bonus: Mapping[str, float] | None = None) -> list[Fused]:
-    """One leg without the other, by its own scores; `bonus` as in `fuse_linear`."""
+def rank_alone(leg: Sequence[Candidate], which: Leg, bonus: Mapping[str, float] | None = None) -> list[FusedCandidate]:
+    """Rank one leg alone, by its own scores; `bonus` as in `fuse_linear`."""
     scores = np.array([item.score for item in leg], np.float64)
-    scale = _reaching(float(np.ptp(scores)) if len(scores) else 0.0)
+    scale = _round_up(float(np.ptp(scores)) if len(scores) else 0.0)
     ranked = [
-        Fused(
+        FusedCandidate(
             item.id,
             item.document_id,
             item.score,
@@ -162,8 +168,8 @@ def rank_alone(leg: Sequence[Candidate], which: Leg, bonus: Mapping[str, float] 
     return sorted(ranked, key=lambda item: item.place)
 
 
-def _reaching(span: float) -> float:
-    return span * (1 + 1e-9) if span > 1 else 1.0  # rounding must not leave it short
+def _round_up(span: float) -> float:
+    return span * (1 + 1e-9) if span > 1 else 1.0  # rounding must not make it too small
 
 
 def _merge(
@@ -172,20 +178,20 @@ def _merge(
     left: tuple[Scores, float],
     right: tuple[Scores, float],
     bonus: Mapping[str, float],
-) -> list[Fused]:
+) -> list[FusedCandidate]:
     lexical_share = dict(zip((item.id for item in lexical), left[0].tolist(), strict=True))
     dense_share = dict(zip((item.id for item in dense), right[0].tolist(), strict=True))
     lexical_score = {item.id: item.score for item in lexical}
     dense_score = {item.id: item.score for item in dense}
     documents = {item.id: item.document_id for item in (*lexical, *dense)}
     merged = [
-        Fused(
-            id=key,
-            document_id=document_id,
-            fused=lexical_share.get(key, left[1]) + dense_share.get(key, right[1]),
-            lexical=lexical_score.get(key),
-            dense=dense_score.get(key),
-            bonus=bonus.get(key, 0.0),
+        FusedCandidate(
+            key,
+            document_id,
+            lexical_share.get(key, left[1]) + dense_share.get(key, right[1]),
+            lexical_score.get(key),
+            dense_score.get(key),
+            bonus.get(key, 0.0),
         )
         for key, document_id in documents.items()
     ]

@@ -1,4 +1,4 @@
-"""The router: which way a search takes, decided here from flags, mode, the query's shape and the time that is left.
+"""The router: chooses the way of a search from flags, mode, the query's shape and the remaining time.
 
 =====================================  ==================================================================
 case                                   way
@@ -8,22 +8,22 @@ the flag of a leg is off               mode hybrid: the other leg alone, stated 
 mode lexical, dense                    that leg alone
 a hybrid query that is nothing but     the lexical leg alone, without reranking, where it finds them as
 identifiers                            they are written; else both legs
+BRAID_HYBRID_WAY=native                one native `hybrid` request through a search pipeline, where one gives
+                                       what is asked for: no identifier, no weight by what the legs find, no
+                                       z_score, and no RRF over shards before 3.5
 flag early_exit on, and the first of   the lexical leg alone, without reranking
 the lexical leg leads by a margin
-BRAID_HYBRID_WAY=native                one native `hybrid` request through the search pipeline, where it
-                                       would be exact: one shard, min-max with a fixed weight (or RRF), no
-                                       identifier, nothing shaped or explained
 too little time left for the query's   the lexical leg alone, stated
 vector and its leg
 everything else                        two legs side by side, fused in the service, then reranked
 =====================================  ==================================================================
 
-Two legs are the default: they are faster (OpenSearch runs the sub-queries of `hybrid` one after the other), the order
-does not move with the number of shards, each query can have its weight, a leg without signal is kept small, and when
-one leg fails the other still answers (benchmarks/legs.md, docs/decisions.md). A request that says how to fuse, or that
-asks for reranking by its own word, gets both legs, whatever its query looks like.
+Two legs are the default: they are faster (OpenSearch runs the sub-queries of `hybrid` one after the other), the ranking
+does not depend on the number of shards, each query can have its own weight, a leg without signal stays small, and if
+one leg fails the other still answers (benchmarks/legs.md, docs/decisions.md). A request that says how to fuse, or
+explicitly asks for reranking, gets both legs, whatever its query looks like.
 
-The time budget (`timeout_ms`) is shared out as the request goes along; each share is one of what is *left*:
+The time budget (`timeout_ms`) is divided as the request proceeds; each share is a share of the *remaining* time:
 
 ===========  =========================================================================================
 stage        gets
@@ -44,7 +44,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.errors import SwitchedOff
+from app.degradation import Reason
+from app.errors import FeatureDisabled
 from app.features import ALL_ON, Features
 from app.querytext import QueryText, is_distinctive
 from app.search.request import FusionRequest, SearchRequest
@@ -53,14 +54,14 @@ Way = Literal["lexical", "dense", "native", "legs"]
 Exit = Literal["never", "code", "lead"]
 
 ANSWER_SEARCH = 0.5
-"""The share of an answer's budget that its search gets."""
+"""Share of an answer's budget for its search."""
 LEGS = 0.8
 STOP = 0.9
 RERANK = 0.8
 EXIT_WAIT = 0.4
-"""Of the legs' time, at most, is spent on waiting for what may make the other leg needless."""
+"""Maximum share of the legs' time spent waiting for a result that may make the other leg unnecessary."""
 EARLY_EXIT_MARGIN = 0.5
-"""The lead of the lexical leg's best passage over its second, as a share of its score (benchmarks/early_exit.md)."""
+"""Lead of the lexical leg's best passage over its second, as a share of its score (benchmarks/early_exit.md)."""
 
 
 _PUNCTUATION = "\"'`“”„«».,;:!?()[]{}<>"
@@ -68,9 +69,9 @@ _PUNCTUATION = "\"'`“”„«».,;:!?()[]{}<>"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The way a request takes, and why, in words that `explain` shows.
+    """The way of a request, and its reason in words that `explain` shows.
 
-    `exit`: what of the lexical leg makes the other one needless. `stated`: what the caller has to be told, as (stage,
+    `exit`: the lexical result that makes the other leg unnecessary. `stated`: degradations to report, as (stage,
     reason) pairs.
     """
 
@@ -81,7 +82,7 @@ class Plan:
 
     @property
     def early(self) -> bool:
-        """Whether a hybrid search ended with the lexical leg because that said enough."""
+        """Return whether a hybrid search ended with a sufficient lexical leg."""
         return self.way == "lexical" and self.exit != "never"
 
 
@@ -93,25 +94,20 @@ def choose(
     native_rrf_across_shards: bool,
     native_linear: bool,
     exact: bool,
-    shaped: bool,
     features: Features = ALL_ON,
     query: QueryText | None = None,
 ) -> Plan:
-    """Pick the way.
+    """Choose the way of a search.
 
     Args:
-        request: as asked.
-        wanted: the setting.
         shards: primary shards behind the read alias.
-        native_rrf_across_shards: whether the cluster ranks over all shards.
-        native_linear: whether weight and normalisation are such that a search pipeline gives them.
+        native_rrf_across_shards: whether the cluster's RRF ranks the candidates of all shards together.
+        native_linear: whether a search pipeline provides weight and normalisation.
         exact: whether the query names identifiers or quotes, which only the service can put first.
-        shaped: whether the page is made from all candidates, not from the best of them alone.
-        features: what is switched on for this request.
-        query: taken apart; None: nothing is known of its shape.
+        query: the analysed query; None: its shape is unknown.
 
     Raises:
-        SwitchedOff: the leg that the mode names is off, or both are.
+        FeatureDisabled: the leg of the mode is disabled, or both are.
     """
     if request.mode != "hybrid":
         _check(request.mode, features)
@@ -121,35 +117,25 @@ def choose(
     by_code, by_lead = _may_exit(request) and is_code(query), _may_exit(request) and features.early_exit
     if by_code:
         return Plan("legs", "two legs side by side: nothing was found as it is written", "code")
-    if by_lead:
-        return Plan("legs", "two legs side by side: no passage leads the lexical leg by enough", "lead")
     if wanted == "legs":
+        if by_lead:
+            return Plan("legs", "two legs side by side: no passage leads the lexical leg by enough", "lead")
         return Plan("legs", "two legs side by side")
-    if request.explain:
-        return Plan("legs", "explain shows the scores of each leg")
     if exact:
         return Plan("legs", "identifiers and quoted phrases are put first by the service")
-    if shaped:
-        return Plan("legs", "what is shown is chosen among all candidates")
-    if request.fusion.method == "rrf":
-        if shards > 1 and not native_rrf_across_shards:
-            return Plan("legs", f"native RRF ranks per shard on this version, and there are {shards} shards")
-        return Plan("native", "one native hybrid request")
-    if shards > 1:
-        return Plan("legs", f"native min-max takes the candidates of each of {shards} shards")
-    if not native_linear:
+    if request.fusion.method == "rrf" and shards > 1 and not native_rrf_across_shards:
+        return Plan("legs", f"native RRF ranks per shard on this version, and there are {shards} shards")
+    if request.fusion.method == "linear" and not native_linear:
         return Plan("legs", "the weight depends on what the legs find, or the normalisation is not native")
     return Plan("native", "one native hybrid request")
 
 
 def after_lexical(chosen: Plan, query: QueryText, scores: Sequence[float], found: Sequence[str]) -> Plan | None:
-    """The plan that ends with the lexical leg, where what it found says enough; None: go on.
+    """Return the plan that ends with the lexical leg, if its result suffices; None: continue.
 
     Args:
-        chosen: the plan so far.
-        query: taken apart.
-        scores: of the lexical leg, best first.
-        found: the query's identifiers that few passages hold as they are written.
+        scores: scores of the lexical leg, best first.
+        found: the query's identifiers that few passages contain verbatim.
     """
     if chosen.exit == "code" and set(query.codes) <= set(found):
         return Plan("lexical", f"nothing but what was found as it is written: {', '.join(query.codes)}", "code")
@@ -159,12 +145,12 @@ def after_lexical(chosen: Plan, query: QueryText, scores: Sequence[float], found
 
 
 def leads(scores: Sequence[float], margin: float) -> bool:
-    """Whether the best of `scores` (best first, at least two) leads the second by `margin` of itself."""
+    """Return whether the best of `scores` (best first, at least two) leads the second by `margin` of itself."""
     return len(scores) > 1 and scores[0] > 0 and (scores[0] - scores[1]) / scores[0] >= margin
 
 
 def is_code(query: QueryText | None) -> bool:
-    """Whether a query is nothing but identifiers that can only mean one thing each, quoted or not."""
+    """Return whether a query consists of distinctive identifiers only, quoted or not."""
     if query is None or not query.codes or not all(map(is_distinctive, query.codes)):
         return False
     words = (word.strip(_PUNCTUATION).lower() for word in re.split(r"[\s,;]+", query.text))
@@ -178,14 +164,14 @@ def _may_exit(request: SearchRequest) -> bool:
 def _check(mode: Literal["lexical", "dense"], features: Features) -> None:
     flag = "lexical" if mode == "lexical" else "vector"
     if not getattr(features, flag):
-        raise SwitchedOff(f"mode {mode!r} can't be had: the feature flag {flag!r} is off; ask for another mode")
+        raise FeatureDisabled(f"mode {mode!r} is disabled by the feature flag {flag!r}: use another mode")
 
 
 def _one_leg(features: Features) -> Plan:
     if features.lexical:
-        told = ("vector", "switched-off: the flag vector is off, only the lexical leg ran")
+        told = ("vector", Reason.SWITCHED_OFF.with_detail("the flag vector is off, only the lexical leg ran"))
         return Plan("lexical", "the flag vector is off", stated=(told,))
     if features.vector:
-        told = ("lexical", "switched-off: the flag lexical is off, only the vector leg ran")
+        told = ("lexical", Reason.SWITCHED_OFF.with_detail("the flag lexical is off, only the vector leg ran"))
         return Plan("dense", "the flag lexical is off", stated=(told,))
-    raise SwitchedOff("nothing can be searched: the feature flags 'lexical' and 'vector' are both off")
+    raise FeatureDisabled("nothing can be searched: the feature flags 'lexical' and 'vector' are both off")

@@ -1,161 +1,190 @@
-"""A search's rerank stage: whether it runs, on how many candidates, with what share and time; what it had to leave."""
+"""The rerank stage of a search: whether it runs, on how many candidates, in what time; and what was left out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from app import telemetry
 from app.cache.scores import ScoreCache
-from app.config import Settings
+from app.config.retrieval import RerankSettings
 from app.deadline import Deadline
+from app.degradation import Reason
 from app.errors import DeadlineExceeded, EncoderError, RerankerError
-from app.search.cached_models import with_score_cache
-from app.search.fusion import Fused
+from app.search.cached_models import add_score_cache
+from app.search.fusion import FusedCandidate
+from app.search.page import is_unshaped
 from app.search.plan import RERANK
 from app.search.request import RerankRequest
-from app.search.reranking import Goal, Reranked, Reranker, Stop, Subject, decisive, rerank
-from app.search.retrieval import Retrieval, Run, timed
+from app.search.reranking import Goal, Reranker, RerankResult, Subject, is_decisive, rerank
+from app.search.retrieval import Retrieval
+from app.search.stages import Passages, Ranking, RerankOutcome, SearchCall
+from app.search.trace import Trace
 from app.tuning import Tuning
 
 _A_PASSAGE = "rerank of a passage"
-_A_FEW = 5
-"""Passages that are worth reranking alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class RerankOutcome:
-    """What the reranker did: `scored` of the first `of` candidates, blended in by `weight`, and why it `stopped`."""
-
-    reranker: str
-    weight: float
-    scored: int
-    of: int
-    stopped: Stop | Literal["decisive"]
+_MIN_PASSAGES = 5
+"""Minimum number of passages to rerank; below it none are."""
 
 
 class RerankStage:
     """Reranks the candidates of searches. Thread-safe."""
 
     def __init__(
-        self, settings: Settings, reranker: Reranker | None, retrieval: Retrieval, scores: ScoreCache | None = None
+        self, options: RerankSettings, reranker: Reranker | None, retrieval: Retrieval, scores: ScoreCache | None = None
     ) -> None:
-        """`scores` are those that a cross-encoder gave before; None: none are kept."""
-        self._settings = settings
+        """Create the stage; `scores` caches those of cross-encoders; None: no cache."""
+        self._options = options
         self._scores = scores
         self._reranker = reranker
         self._retrieval = retrieval
 
-    def wanted(self, run: Run) -> bool:
-        """Whether the request is to be reranked, by its own word or by default."""
-        if not run.features.rerank:
-            return False
-        asked = run.request.rerank
-        if asked is None:
-            return self._settings.rerank_default and run.request.mode == "hybrid"
-        return asked is not False
+    def depth(self, call: SearchCall) -> int:
+        """Return how many candidates are to be reranked; 0: none."""
+        if self._reranker is None or not is_rerank_wanted(self._options, call):
+            return 0
+        return self._parameters(call, self._reranker)[0]
 
-    def apply(self, run: Run, candidates: Sequence[Fused], top: int) -> tuple[Sequence[Fused], RerankOutcome | None]:
-        """The candidates in the reranker's order, as far as it got; degraded where that was not as far as meant.
+    def _parameters(self, call: SearchCall, reranker: Reranker) -> tuple[int, float]:
+        depth, weight = rerank_parameters(self._options, call.tuning, reranker, call.request.reranking)
+        return min(depth, call.depth), weight
 
-        Args:
-            run: of the search.
-            candidates: best first.
-            top: how many of them must be in their right place.
+    def rerank(self, ranking: Ranking, call: SearchCall, trace: Trace) -> Ranking:
+        """Return the candidates in the reranker's order, as far as it got; degraded if that was less than intended.
 
         Raises:
             StoreError, DeadlineExceeded: the passages could not be read.
         """
-        if not run.features.rerank and run.request.rerank:
-            run.degrade("rerank", "switched-off: the flag rerank is off, results keep their fused order")
-        if not self.wanted(run) or not candidates:
-            return candidates, None
+        if ranking.found.plan.early:
+            return ranking
+        request, candidates = call.request, ranking.order
+        if not call.features.rerank and request.rerank:
+            trace.degrade("rerank", Reason.SWITCHED_OFF, "the flag rerank is off, results keep their fused order")
+        if not is_rerank_wanted(self._options, call) or not candidates:
+            return ranking
         if self._reranker is None:
-            if run.request.rerank:
-                run.degrade("rerank", "not-configured: no reranker is set up, results keep their fused order")
-            return candidates, None
-        depth, weight = rerank_parameters(self._settings, run.tuning, self._reranker, run.request.reranking)
-        depth = min(depth, run.depth)
+            if request.rerank:
+                trace.degrade("rerank", Reason.NOT_CONFIGURED, "no reranker is set up, results keep their fused order")
+            return ranking
+        depth, weight = self._parameters(call, self._reranker)
         head, tail = candidates[:depth], candidates[depth:]
         outcome = RerankOutcome(self._reranker.name, weight, 0, len(head), "decisive")
-        margin = self._settings.rerank_skip_margin
-        if margin is not None and run.request.rerank is None and decisive(candidates, margin):
-            return candidates, outcome
-        if self._too_late(run, head):
-            return candidates, None
-        with timed(run, "retrieve_ms"):
-            self._retrieval.read(run, [item.id for item in head], tokens=self._reranker.reads_tokens)
-        head = [item for item in head if item.id in run.passages]
-        goal = Goal(top, weight, run.request.reranking.threshold)
-        with timed(run, "rerank_ms", telemetry.RERANK.observe):
+        margin = self._options.skip_margin
+        if margin is not None and call.request.rerank is None and is_decisive(candidates, margin):
+            return replace(ranking, rerank=outcome)
+        if self._too_late(call, trace, head):
+            return ranking
+        with trace.timed("retrieve_ms"):
+            ids = [item.id for item in head]
+            subjects, passages = read_subjects(self._retrieval, call, trace, ranking.passages, ids, self._reranker)
+        head = [item for item in head if item.id in subjects]
+        # a shaped page may show any of the candidates
+        top = call.window if is_unshaped(request) else len(candidates)
+        goal = Goal(top, weight, call.request.reranking.threshold)
+        with trace.timed("rerank_ms", telemetry.RERANK.observe):
             started = time.perf_counter()
-            found = self._rerank(run, self._reranker, head, tail, goal)
+            found = self._score(call, self._reranker, ranking.found.encoded, subjects, head, tail, goal)
             if found.scored:
                 self._retrieval.times.note(_A_PASSAGE, (time.perf_counter() - started) / found.scored)
-        for reason in _degradations(found, goal, self._reranker):
-            run.degrade("rerank", reason)
+        for reason, detail in _degradations(found, goal, self._reranker):
+            trace.degrade("rerank", reason, detail)
         if found.stopped == "error":
             telemetry.RERANK_ERRORS.inc()
         telemetry.STAGE_REQUESTS.labels("rerank", "error" if found.stopped == "error" else "ok").inc()
         telemetry.RERANK_STOPS.labels(found.stopped).inc()
-        # a server says its model's name when it is first reached
+        # a server reports its model's name when first reached
         outcome = replace(outcome, reranker=self._reranker.name)
-        return found.candidates, replace(outcome, scored=found.scored, of=found.of, stopped=found.stopped)
+        outcome = replace(outcome, scored=found.scored, of=found.of, stopped=found.stopped)
+        return replace(ranking, order=found.candidates, rerank=outcome, passages=passages)
 
-    def _too_late(self, run: Run, head: Sequence[Fused]) -> bool:
-        """Whether too little time is left to read the passages and score a few of them; then it is stated."""
+    def _too_late(self, call: SearchCall, trace: Trace, head: Sequence[FusedCandidate]) -> bool:
+        """Return whether too little time is left to read the passages and score a few of them; record that."""
         times = self._retrieval.times
-        expected = times.expected_s("fetch") + times.expected_s(_A_PASSAGE) * min(_A_FEW, len(head))
-        left = (run.deadline.at - time.monotonic()) * RERANK
+        expected = times.expected_s("fetch") + times.expected_s(_A_PASSAGE) * min(_MIN_PASSAGES, len(head))
+        left = (call.deadline.at - time.monotonic()) * RERANK
         if expected <= left or not expected:
             return False
         telemetry.RERANK_STOPS.labels("deadline").inc()
-        run.degrade(
+        trace.degrade(
             "rerank",
-            f"deadline: {max(0, int(left * 1000))} ms were left for it, which is less than it has lately needed for "
-            "the first passages; results keep their fused order",
+            Reason.DEADLINE,
+            f"{max(0, int(left * 1000))} ms were left for it, which is less than it has lately needed for the first "
+            "passages; results keep their fused order",
         )
         return True
 
-    def _rerank(
-        self, run: Run, reranker: Reranker, head: Sequence[Fused], tail: Sequence[Fused], goal: Goal
-    ) -> Reranked:
+    def _score(
+        self,
+        call: SearchCall,
+        reranker: Reranker,
+        encoded: object | None,
+        subjects: Mapping[str, Subject],
+        head: Sequence[FusedCandidate],
+        tail: Sequence[FusedCandidate],
+        goal: Goal,
+    ) -> RerankResult:
         try:
-            left_ms = run.deadline.remaining_s("rerank") * RERANK * 1000
-            budget = Deadline.after(max(1, int(min(left_ms, self._settings.rerank_budget_ms))))
-            partition = run.partition if run.features.rerank_cache else None
-            begun = reranker.begin(run.request.query, run.encoded)
-            scoring = with_score_cache(begun, self._scores, reranker, run.request.query, partition)
+            left_ms = call.deadline.remaining_s("rerank") * RERANK * 1000
+            budget = Deadline.after(max(1, int(min(left_ms, self._options.budget_ms))))
+            partition = call.partition if call.features.rerank_cache else None
+            begun = reranker.begin(call.request.query, encoded)
+            scoring = add_score_cache(begun, self._scores, reranker, call.request.query, partition)
         except (DeadlineExceeded, EncoderError, RerankerError) as error:
-            return Reranked([*head, *tail], 0, len(head), "error", error.kind)
-        subjects = [Subject(run.passages[item.id], run.tokens.get(item.id)) for item in head]
-        return rerank(head, tail, subjects, scoring, goal, calibrated=reranker.calibrated, deadline=budget)
+            return RerankResult([*head, *tail], 0, len(head), "error", error.kind)
+        wanted = [subjects[item.id] for item in head]
+        return rerank(head, tail, wanted, scoring, goal, calibrated=reranker.calibrated, deadline=budget)
+
+
+def read_subjects(
+    retrieval: Retrieval, call: SearchCall, trace: Trace, passages: Passages, ids: Sequence[str], reranker: Reranker
+) -> tuple[dict[str, Subject], Passages]:
+    """Return what `reranker` scores, by id, and `passages` with those that were read.
+
+    Only the token vectors where those suffice: a page shows few of the candidates, and reads the texts of those.
+
+    Raises:
+        StoreError, DeadlineExceeded.
+    """
+    tokens = retrieval.read_tokens(call, trace, ids) if reranker.reads_tokens else {}
+    enough = {key for key, packed in tokens.items() if reranker.reads(packed)}
+    passages = retrieval.read(call, trace, passages, [key for key in ids if key not in enough])
+    there = [key for key in ids if key in enough or key in passages.hits]
+    return {key: Subject(passages.hits.get(key), tokens.get(key)) for key in there}, passages
+
+
+def is_rerank_wanted(options: RerankSettings, call: SearchCall) -> bool:
+    """Return whether the request is to be reranked, explicitly or by default."""
+    if not call.features.rerank:
+        return False
+    asked = call.request.rerank
+    if asked is None:
+        return options.default and call.request.mode == "hybrid"
+    return asked is not False
 
 
 def rerank_parameters(
-    settings: Settings,
+    options: RerankSettings,
     tuning: Tuning,
     reranker: Reranker,
     asked: RerankRequest = RerankRequest(),  # noqa: B008 - frozen
 ) -> tuple[int, float]:
-    """Depth and weight: the request's, else the setting's, else as tuned for this reranker, else its own."""
+    """Return depth and weight: from the request, else the settings, else the tuning for this reranker, else its own."""
     tuned = tuning.rerank if tuning.rerank is not None and tuning.rerank.reranker == reranker.name else None
-    depths = (asked.depth, settings.rerank_depth, tuned.depth if tuned else None, reranker.depth)
-    weights = (asked.weight, settings.rerank_weight, tuned.weight if tuned else None, reranker.weight)
+    depths = (asked.depth, options.depth, tuned.depth if tuned else None, reranker.depth)
+    weights = (asked.weight, options.weight, tuned.weight if tuned else None, reranker.weight)
     return (
         next(value for value in depths if value is not None),
         next(value for value in weights if value is not None),
     )
 
 
-def _degradations(found: Reranked, goal: Goal, reranker: Reranker) -> Iterator[str]:
-    """What the caller has to know of a stage that did less than was meant, in words."""
+def _degradations(found: RerankResult, goal: Goal, reranker: Reranker) -> Iterator[tuple[Reason, str]]:
+    """Yield reasons and details if the stage did less than intended."""
     share = f"{found.scored} of {found.of} were reranked, the others keep their fused order behind them"
     if found.stopped == "deadline":
-        yield f"deadline: {share}"
+        yield Reason.DEADLINE, share
     if found.stopped == "error":
-        yield f"{found.problem}: {share}" if found.scored else f"{found.problem}: results keep their fused order"
+        yield Reason.of(found.problem), share if found.scored else "results keep their fused order"
     if goal.threshold is not None and not reranker.calibrated:
-        yield "no-threshold: the scores of this reranker are no probabilities, so all were reranked"
+        yield Reason.NO_THRESHOLD, "the scores of this reranker are no probabilities, so all were reranked"

@@ -1,59 +1,46 @@
-"""Which reranker a service has."""
+"""Choice of the service's reranker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from app.config import Settings
-from app.deadline import Deadline
+from app.config.retrieval import RerankerSettings
 from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import ConfigurationError
 from app.search.cross_encoding import LocalCrossEncoder, RemoteCrossEncoder, check_model
 from app.search.late_interaction import LateInteraction
-from app.search.reranking import Rated, Reranker
+from app.search.reranking import Reranker
 
 
-class TextReranker(Reranker, Protocol):
-    """A reranker that also takes texts that are not in the store: what ``POST /v1/rerank`` needs."""
-
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> Rated:
-        """Scores in the order of the texts. Raises DeadlineExceeded, EncoderError, RerankerError, Overloaded."""
-        ...
-
-    def close(self) -> None: ...
-
-
-def load_reranker(settings: Settings, encoder: Encoder) -> TextReranker | None:
-    """The reranker that `settings` describe; None where there is none.
+def load_reranker(settings: Settings, encoder: Encoder) -> Reranker | None:
+    """Return the reranker of `settings`, or None.
 
     Raises:
-        ConfigurationError: the cross-encoder's folder is unusable, or late interaction can't be had.
+        ConfigurationError: the cross-encoder's folder is unusable, or late interaction is not available.
     """
-    wanted = settings.reranker
+    wanted = settings.reranker.kind
     if wanted == "none":
         return None
     if wanted != "late-interaction":
-        if settings.reranker_model is not None:
-            return LocalCrossEncoder(settings)
-        if settings.reranker_url is not None:
-            return RemoteCrossEncoder(settings)
+        if settings.reranker.model is not None:
+            return LocalCrossEncoder(settings.reranker)
+        if settings.reranker.url is not None:
+            return RemoteCrossEncoder(settings.reranker)
     codec = _codec(encoder)
-    if codec is not None and (settings.token_vectors or wanted == "late-interaction"):
-        return LateInteraction(encoder, codec, stored=settings.token_vectors)
+    if codec is not None and (settings.index.token_vectors or wanted == "late-interaction"):
+        return LateInteraction(encoder, codec, stored=settings.index.token_vectors)
     if wanted == "late-interaction":
         raise ConfigurationError(
             f"BRAID_RERANKER=late-interaction: there is no token projection for the embedding model {encoder.name!r}; "
-            f"use all-MiniLM-L6-v2, make one (docs/late-interaction.md), or name a cross-encoder"
+            f"use all-MiniLM-L6-v2, create one (docs/late-interaction.md), or configure a cross-encoder"
         )
     return None
 
 
-def check_reranker(settings: Settings) -> None:
-    """Raise ConfigurationError where the cross-encoder's folder is not one, before anything is started for it."""
-    if settings.reranker_model is not None and settings.reranker not in ("none", "late-interaction"):
-        check_model(settings.reranker_model)
+def check_reranker(reranker: RerankerSettings) -> None:
+    """Raise ConfigurationError for an unusable cross-encoder folder, before anything is started."""
+    if reranker.model is not None and reranker.kind not in ("none", "late-interaction"):
+        check_model(reranker.model)
 
 
 def _codec(encoder: Encoder) -> TokenVectors | None:

@@ -1,12 +1,12 @@
-"""What a list of hits is made into for its reader: no passage twice, not one document alone, if wanted varied.
+"""Shaping of results: near-duplicates folded, passages per document limited, optionally diversified.
 
-The order is: fold, then MMR, then the bound on each document. Folding comes first because a near-copy would take the
-place of another passage in both later steps (in MMR only a vector close to 1.0 tells, and that a paraphrase has, too).
-MMR comes before the bound, so that the passages kept of a document are its varied ones, not its best two near-copies;
-and it knows the bound, since a passage that will not be shown must not push others away.
+The order is: fold, then MMR, then the limit per document. Folding comes first because a near-duplicate would take
+another passage's place in both later steps (for MMR it is just a vector close to 1.0, like a paraphrase). MMR precedes
+the limit, so that a document keeps its most varied passages, not its best two near-duplicates; and it knows the limit,
+because a passage that will not be shown must not displace others.
 
-Everything is a function of the whole list of candidates, and every step keeps prefixes: the first k of a list asked for
-with a larger `count` are the first k. So a page never repeats, or skips, what stood on the page before.
+Everything is a function of the whole list of candidates, and every step preserves prefixes: the first k of a result
+with a larger `count` are the same k. So a page never repeats or skips hits of the previous page.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _SHORT = 12
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd and irregular: a shingle's hash is a polynomial of its words' hashes, modulo 2^64."""
 _LONGEST_WORD = 20
-"""Mean characters of a word above which a text is in a script without spaces: its characters are then its words."""
+"""Mean characters per word above which a script has no spaces: its characters then count as words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is wanted: so many passages of a document at most, near-copies folded, MMR's lambda; None: not that."""
+    """Requested shape: maximum passages per document, folding of near-duplicates, MMR's lambda; None: not requested."""
 
     max_per_document: int | None = None
     fold_duplicates: bool = False
@@ -43,32 +43,32 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
-    """Hits, best first; for each that stands for near-copies, their ids, best first."""
+class ShapedHits:
+    """Hits, best first; by hit the ids of the near-duplicates folded into it, best first."""
 
     hits: tuple[Hit, ...]
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def shape(hits: Sequence[Hit], wanted: Shape, vectors: Mapping[str, Vector], count: int) -> Shaped:
-    """Fold, vary and bound `hits`.
+def shape(hits: Sequence[Hit], wanted: Shape, vectors: Mapping[str, Vector], count: int) -> ShapedHits:
+    """Fold, diversify and limit `hits`.
 
     Args:
         hits: all candidates, best first; the same list for each page.
-        wanted: what to do.
+        wanted: the requested shape.
         vectors: passage id -> unit vector of shape (dimension,); read for MMR only.
-        count: hits that will be shown up to the end of the page; those after it are not put in MMR's order.
+        count: hits up to the end of the page; later ones are not ordered by MMR.
     """
     kept, folded = fold_duplicates(hits) if wanted.fold_duplicates else (list(hits), {})
     if wanted.mmr_lambda is not None:
         kept = mmr(kept, vectors, lam=wanted.mmr_lambda, count=count, max_per_document=wanted.max_per_document)
     if wanted.max_per_document is not None:
         kept = limit_per_document(kept, wanted.max_per_document)
-    return Shaped(tuple(kept), {hit.id: folded[hit.id] for hit in kept if hit.id in folded})
+    return ShapedHits(tuple(kept), {hit.id: folded[hit.id] for hit in kept if hit.id in folded})
 
 
 def limit_per_document(hits: Sequence[Hit], most: int) -> list[Hit]:
-    """The first `most` of each document, in their order; the rest are left out."""
+    """Return the first `most` hits of each document, in order."""
     seen: Counter[str] = Counter()
     kept = []
     for hit in hits:
@@ -79,21 +79,20 @@ def limit_per_document(hits: Sequence[Hit], most: int) -> list[Hit]:
 
 
 def fold_duplicates(hits: Sequence[Hit], *, threshold: float = 0.9) -> tuple[list[Hit], dict[str, tuple[str, ...]]]:
-    """Fold near-copies into the best of them.
+    """Fold near-duplicates into the best of them.
 
-    Two texts are near-copies if the Jaccard coefficient of their sets of word 5-shingles (Broder 1997, "On the
-    resemblance and containment of documents") is at least `threshold`; of texts shorter than 12 words, if they are
-    equal but for case and white space. A hit is compared with hits that were kept only, so a chain of small changes
-    does not fold its ends into one.
+    Two texts are near-duplicates if the Jaccard coefficient of their sets of word 5-shingles (Broder 1997, "On the
+    resemblance and containment of documents") is at least `threshold`; texts shorter than 12 words, if they are equal
+    except for case and white space. A hit is compared only with kept hits, so that a chain of small changes does not
+    fold its ends into one.
 
-    The comparison is exact, but for shingles that differ and have the same hash of some fifty bits.
+    The comparison is exact, except for different shingles with the same hash of some fifty bits.
 
     Args:
-        hits: best first.
         threshold: 0 < threshold <= 1.
 
     Returns:
-        The hits kept, in their order, and for each that others were folded into its id -> their ids.
+        The kept hits in order, and id -> ids of the hits folded into it.
     """
     texts = [_words(hit.text) for hit in hits]
     sizes, owner, shingle = _shared_shingles(texts)
@@ -101,7 +100,7 @@ def fold_duplicates(hits: Sequence[Hit], *, threshold: float = 0.9) -> tuple[lis
     numbers = int(shingle.max(initial=-1)) + 1
     kept: list[int] = []
     folded: dict[str, list[str]] = defaultdict(list)
-    equal: dict[str, int] = {}  # normalised text -> place of the hit that stands for it
+    equal: dict[str, int] = {}  # normalised text -> index of the hit that represents it
     for place, hit in enumerate(hits):
         text, start, end = " ".join(texts[place]), starts[place], starts[place + 1]
         stands = equal.get(text)
@@ -131,15 +130,15 @@ def mmr(
     """Order by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
 
     Each pick is the hit with the largest ``lam * relevance - (1 - lam) * similarity``: relevance is the score, scaled
-    to 0..1 over all hits; similarity is the largest cosine with a hit picked before, 0 where it is negative. Costs
-    O(count * n) cosines.
+    to 0..1 over all hits; similarity is the largest cosine with an earlier pick, 0 if negative. Computes O(count * n)
+    cosines.
 
     Args:
         hits: best first; ties keep this order.
-        vectors: passage id -> unit vector of shape (dimension,); a hit without one is unlike all.
-        lam: 1.0 (the order given) to 0.0 (variety alone).
-        count: picks to make; the others follow in the order given.
-        max_per_document: hits of a document that has so many picks are not picked any more.
+        vectors: passage id -> unit vector of shape (dimension,); a hit without one is similar to none.
+        lam: from 1.0 (the given order) to 0.0 (diversity only).
+        count: number of picks; the others follow in the given order.
+        max_per_document: maximum picks per document.
     """
     if lam >= 1.0 or not hits or count <= 0:
         return list(hits)
@@ -173,13 +172,13 @@ def _words(text: str) -> list[str]:
 
 
 def _shared_shingles(texts: Sequence[Sequence[str]]) -> tuple[Places, Places, Places]:
-    """The shingles that more than one text has; texts that are too short have none.
+    """Return the shingles that occur in more than one text; texts that are too short have none.
 
-    Most shingles are in one text only: without them, comparing costs next to nothing where nothing is alike.
+    Most shingles occur in one text only; without them, comparing dissimilar texts costs next to nothing.
 
     Returns:
-        The size of each text's whole set, shape (n,); and as pairs, in the order of the texts, the place of a text and
-        the number of a shingle that it shares, shape (pairs,) each.
+        The size of each text's full set, shape (n,); and as pairs, in the order of the texts, the index of a text and
+        the number of a shared shingle, shape (pairs,) each.
     """
     lengths = np.array([len(words) if len(words) >= _SHORT else 0 for words in texts], np.intp)
     words = chain.from_iterable(text for text, length in zip(texts, lengths, strict=True) if length)
@@ -193,7 +192,7 @@ def _shared_shingles(texts: Sequence[Sequence[str]]) -> tuple[Places, Places, Pl
     pairs = np.sort((mixed[inside] << bits) | owners[: len(mixed)][inside].astype(np.uint64))
     pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]  # np.unique takes five times as long
     owner = (pairs & np.uint64((1 << int(bits)) - 1)).astype(np.intp)
-    again = (pairs[1:] >> bits) == (pairs[:-1] >> bits)  # the shingle of the pair before, in another text
+    again = (pairs[1:] >> bits) == (pairs[:-1] >> bits)  # the same shingle as in the previous pair, in another text
     number = np.cumsum(np.append(True, ~again)[: len(pairs)])
     shared = np.append(False, again)[: len(pairs)] | np.append(again, False)[: len(pairs)]
     order = np.argsort(owner[shared], kind="stable")
@@ -201,7 +200,7 @@ def _shared_shingles(texts: Sequence[Sequence[str]]) -> tuple[Places, Places, Pl
 
 
 def _matrix(hits: Sequence[Hit], vectors: Mapping[str, Vector]) -> npt.NDArray[np.float64]:
-    """Unit vectors of `hits`, shape (n, dimension); a row of zeros for a hit without one."""
+    """Return the unit vectors of `hits`, shape (n, dimension); zeros for a hit without one."""
     dimension = next((len(vectors[hit.id]) for hit in hits if hit.id in vectors), 1)
     matrix = np.zeros((len(hits), dimension))
     for place, hit in enumerate(hits):

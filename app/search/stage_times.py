@@ -1,4 +1,4 @@
-"""What the stages of a search have lately taken: to skip one for which no time is left."""
+"""Recent times of a search's stages, for skipping one that would take too long."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 import time
 
 _WEIGHT = 0.2
-"""Of the newest time in the mean."""
+"""Weight of the newest time in the mean."""
 _ENOUGH = 5
-"""Times that must be known before anything is skipped for them: the first ones are those of a cold start."""
+"""Minimum number of times before a stage can be skipped: the first ones are those of a cold start."""
 _HALF_LIFE_S = 10.0
-"""A mean loses its force when no new times come: what is always skipped would else never be tried again."""
+"""Seconds in which a mean without new times halves: otherwise a skipped stage would never be tried again."""
 
 
 class StageTimes:
@@ -21,13 +21,13 @@ class StageTimes:
         self._known: dict[str, tuple[int, float, float]] = {}
 
     def note(self, stage: str, seconds: float) -> None:
-        """A stage ended well and took so long."""
+        """Record the time of a stage that succeeded."""
         with self._lock:
             count, mean, _ = self._known.get(stage, (0, seconds, 0.0))
             self._known[stage] = (count + 1, mean + _WEIGHT * (seconds - mean), time.monotonic())
 
     def expected_s(self, stage: str) -> float:
-        """Seconds that it will take by all that is known; 0 where too little is."""
+        """Return the expected seconds of a stage; 0 if too little is known."""
         with self._lock:
             count, mean, at = self._known.get(stage, (0, 0.0, 0.0))
         if count < _ENOUGH:

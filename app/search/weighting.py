@@ -1,12 +1,12 @@
-"""The dense share of a query's linear fusion, predicted from the query and from what the two legs gave.
+"""Learned fusion weight: a query's dense share, predicted from the query and the results of both legs.
 
-A logistic model over few features (`FEATURES`): how well the legs agree, how far each leg's best stand out, how much of
-the query the best lexical match holds, question words, identifiers. Spread and entropy of scores are those of query
-performance prediction (Shtok et al., TOIS 2012). What the query says alone predicts next to nothing
-(benchmarks/fusion.md), so the weight is chosen when both legs have answered, and choosing it costs no further request.
+A logistic model over few features (`FEATURES`): agreement of the legs, lead of each leg's best results, share of the
+query in the best lexical match, question words, identifiers. Spread and entropy of scores are those of query
+performance prediction (Shtok et al., TOIS 2012). The query alone predicts next to nothing (benchmarks/fusion.md), so
+the weight is chosen after both legs have answered, which costs no further request.
 
-Where the model is not sure - its coefficients disagree between bootstrap samples, or the query is unlike all that it
-was trained on - the fixed weight stands.
+If the model is unsure - its coefficients disagree between bootstrap samples, or the query differs from its training
+data - the fixed weight is used.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ FEATURES = (
 )
 _SHIPPED_MODEL = Path(__file__).with_name("weight_model.json")
 _CLIP = 3.0
-"""Standard deviations at which a feature is cut: a single strange value must not decide."""
+"""Standard deviations at which a feature is cut, so that a single outlier does not decide."""
 _STRANGE = 1.75
-"""Root mean square of the standardised features above which a query is unlike the training data."""
+"""Root mean square of the standardised features above which a query counts as unlike the training data."""
 _UNSURE = 0.75
-"""Standard deviation of the logit above which the coefficients do not agree."""
+"""Standard deviation of the logit above which the coefficients disagree."""
 _TOP = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The dense share of one query, where it comes from, why, and the features that were looked at."""
+    """Dense share of one query, its source and reason, and the features that were used."""
 
     alpha: float
     source: Literal["request", "setting", "tuned", "default", "learned"]
@@ -68,7 +68,7 @@ class Weight:
 
 
 def features(query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Candidate]) -> Vector:
-    """The features of a query, shape (len(FEATURES),); legs are given best first and may be empty."""
+    """Return the features of a query, shape (len(FEATURES),); legs are given best first and may be empty."""
     left = np.array([item.score for item in lexical], np.float64)
     right = np.array([item.score for item in dense], np.float64)
     left_ids, right_ids = [item.id for item in lexical], [item.id for item in dense]
@@ -104,13 +104,13 @@ def features(query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Can
 
 
 def standardise(values: Vector, mean: Sequence[float] | Vector, scale: Sequence[float] | Vector) -> Vector:
-    """Features in standard deviations from their mean, cut at `_CLIP`; shape (columns,) or (n, columns) in and out."""
+    """Return features in standard deviations from their mean, cut at `_CLIP`; shape (columns,) or (n, columns)."""
     cut: Vector = np.clip((values - np.asarray(mean)) / np.asarray(scale), -_CLIP, _CLIP)
     return cut
 
 
 def predict(model: WeightModel, values: Vector) -> tuple[float, float, float]:
-    """The dense share, the standard deviation of its logit, and how strange the query is (1 is usual)."""
+    """Return the dense share, the standard deviation of its logit, and the query's strangeness (1 is usual)."""
     raw = (values - np.asarray(model.mean)) / np.asarray(model.scale)
     standard = np.append(standardise(values, model.mean, model.scale), 1.0)
     logit = float(standard @ np.asarray(model.coefficients))
@@ -122,7 +122,7 @@ def predict(model: WeightModel, values: Vector) -> tuple[float, float, float]:
 def learned_weight(
     model: WeightModel, fixed: Weight, query: QueryText, lexical: Sequence[Candidate], dense: Sequence[Candidate]
 ) -> Weight:
-    """The predicted weight, or `fixed` with the reason why the prediction was not trusted."""
+    """Return the predicted weight, or `fixed` with the reason for rejecting the prediction."""
     if not lexical or not dense:
         return Weight(fixed.alpha, fixed.source, "one leg found nothing: there is nothing to weigh")
     values = features(query, lexical, dense)
@@ -140,16 +140,16 @@ def learned_weight(
 
 
 def contributions(model: WeightModel, values: Vector) -> list[tuple[str, float]]:
-    """What each feature adds to the logit of the dense share, the strongest first."""
+    """Return each feature's contribution to the logit of the dense share, the strongest first."""
     standard = standardise(values, model.mean, model.scale)
     shares = zip(model.features, (standard * np.asarray(model.coefficients[:-1])).tolist(), strict=True)
     return sorted(shares, key=lambda item: -abs(item[1]))
 
 
 def model_for(tuning: Tuning, embedding_model: str) -> WeightModel | None:
-    """The model to predict with: the tuning's own, else the shipped one where it fits; None where none does.
+    """Return the model for predictions: the tuning's own, else the shipped one if it matches; else None.
 
-    A model knows the scores of one embedding model and one normalisation; under another it would guess.
+    A model is valid for one embedding model and one normalisation.
     """
     if not tuning.learned:
         return None
@@ -165,7 +165,7 @@ def model_for(tuning: Tuning, embedding_model: str) -> WeightModel | None:
 
 @cache
 def shipped_model() -> WeightModel | None:
-    """The model that Braid ships (its card: docs/models.md), or None where the file is missing."""
+    """Return the model that ships with Braid (its card: docs/models.md), or None if the file is missing."""
     try:
         return WeightModel.model_validate_json(_SHIPPED_MODEL.read_bytes())
     except FileNotFoundError:
@@ -173,7 +173,7 @@ def shipped_model() -> WeightModel | None:
 
 
 def _entropy(scores: Vector) -> float:
-    """Entropy of the scores above the lowest, 0 (one stands out) to 1 (all alike)."""
+    """Return the entropy of the scores above the lowest, from 0 (one stands out) to 1 (all equal)."""
     above = scores - scores.min()
     total = float(above.sum())
     if total <= 0:
@@ -184,7 +184,7 @@ def _entropy(scores: Vector) -> float:
 
 
 def _correlation(lexical: Sequence[Candidate], dense: Sequence[Candidate]) -> float:
-    """Pearson's correlation of the two scores over the passages that both legs returned; 0 for three or fewer."""
+    """Return Pearson's correlation of both scores over the passages that both legs returned; 0 for three or fewer."""
     other = {item.id: item.score for item in dense}
     pairs = np.array([(item.score, other[item.id]) for item in lexical if item.id in other])
     if len(pairs) <= 3 or (pairs.std(axis=0) == 0).any():

@@ -1,1 +1,1 @@
-"""Between HTTP and search: what is cached, what is let in, and how fresh a cached answer must be."""
+"""Use cases: everything that one call does, from the cache to the log."""

@@ -1,4 +1,4 @@
-"""Knows what searches of each tenant see now (`store.versions`), from a question that is not too old."""
+"""Freshness: the state of each tenant's passages (`store.versions`), at most so old."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TENANTS = 10_000
 
 
 @dataclass(slots=True)
-class _Seen:
+class _TenantEntry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     value: TenantState | None = None
     writes: int = -1
@@ -26,29 +26,29 @@ class _Seen:
 
 
 class Freshness:
-    """Shares one question among all requests that come while it is asked. Thread-safe."""
+    """Shares one query among all requests that arrive while it runs. Thread-safe."""
 
     def __init__(self, ask: Callable[[str], TenantState], executor: Executor, *, max_age_s: float = 0.5) -> None:
-        """`ask` gives a tenant's state; raises StoreError."""
+        """Create the checker; `ask` returns a tenant's state, and raises StoreError."""
         self._ask = ask
         self._executor = executor
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
-        self._tenants: LRUCache[str, _Seen] = LRUCache(_TENANTS)
+        self._tenants: LRUCache[str, _TenantEntry] = LRUCache(_TENANTS)
 
     def current(self, tenant: str, writes: int, timeout_s: float) -> TenantState:
-        """The state, asked `max_age_s` ago or later, and after `writes` of the tenant's generation.
+        """Return the state, at most `max_age_s` old, and read after `writes` of the tenant's generation.
 
-        One that is half as old is asked anew beside the request, so that under load no request waits for it.
+        A state half as old is refreshed in the background, so that under load no request waits for it.
 
         Raises:
-            StoreError: the cluster can't say.
-            TimeoutError: it did not say in time.
+            StoreError: the cluster does not answer.
+            TimeoutError: the cluster did not answer in time.
         """
         with self._lock:
             seen = self._tenants.get(tenant)
             if seen is None:
-                seen = self._tenants[tenant] = _Seen()
+                seen = self._tenants[tenant] = _TenantEntry()
         with seen.lock:
             age = time.monotonic() - seen.asked_at
             current = seen.writes >= writes and age <= self._max_age_s
@@ -62,7 +62,7 @@ class Freshness:
         assert running is not None  # noqa: S101 - started above
         return running.result(timeout_s)
 
-    def _run(self, tenant: str, seen: _Seen, writes: int) -> TenantState:
+    def _run(self, tenant: str, seen: _TenantEntry, writes: int) -> TenantState:
         started = time.monotonic()
         found: TenantState | None = None
         try:
@@ -70,7 +70,7 @@ class Freshness:
             return found
         finally:
             with seen.lock:
-                if seen.running_writes == writes:  # else a later question is under way
+                if seen.running_writes == writes:  # otherwise a later query is running
                     seen.running = None
                 if found is not None and started > seen.asked_at:
                     seen.value, seen.writes, seen.asked_at = found, writes, started

@@ -1,4 +1,4 @@
-"""The service's hold on its ingest process: starts it at the first write, asks it, and replaces it when it dies."""
+"""Client of the ingest process: starts it at the first write, sends it tasks, and replaces it when it dies."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from app.serving.tasks import IngestOutcome, IngestTask
 _log = logging.getLogger("braid.ingest")
 
 WORKER = "app.serving.ingest_worker"
-"""The program; tests put one with parsers that misbehave in its place."""
+"""The program; tests replace it by one with misbehaving parsers."""
 FROZEN_S = 60.0
-"""A process that says nothing for so long is replaced."""
-_INTERRUPTED = "the ingest process ended while it worked on the document (see the service's log): send it again"
+"""Seconds without a sign of life after which a process is replaced."""
+_INTERRUPTED = "the ingest process ended while working on the document (see the service's log): send it again"
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}
-"""Threads that each have a heap of their own hold on to a lot that nobody uses."""
+"""Limits the heaps of threads, which keep much unused memory."""
 
 Progress = Callable[[int], None]
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingTask:
     future: Future[IngestOutcome]
     progress: Progress | None
     embedded: int = 0
 
 
 class IngestProcess:
-    """One process, there when it is needed. Thread-safe."""
+    """One process, started on demand. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,19 +51,18 @@ class IngestProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process that runs now; None before the first task."""
+        """The current process; None before the first task."""
         child = self._child
         return child.pid if child is not None else None
 
     def submit(self, task: IngestTask, progress: Progress | None = None) -> Future[IngestOutcome]:
-        """Have a task carried out.
+        """Submit a task.
 
         Args:
-            task: it ends by its deadline, or a little later.
-            progress: told how many passages have been embedded.
+            task: the task; it ends by its deadline, or slightly later.
 
         Returns:
-            The outcome, or the BraidError that it failed with: IngestInterrupted where the process died.
+            The outcome, or the BraidError of the failure: IngestInterrupted if the process died.
         """
         with self._lock:
             if self._closed:
@@ -74,7 +73,7 @@ class IngestProcess:
         return child.ask(task, progress)
 
     def close(self) -> None:
-        """End the process; what it is doing is given up."""
+        """End the process; its work is abandoned."""
         with self._lock:
             self._closed = True
             child, self._child = self._child, None
@@ -83,16 +82,16 @@ class IngestProcess:
 
 
 class _Child:
-    """One life of the process. Its keeper, a thread, starts it and takes what it says.
+    """One life of the process. A keeper thread starts it and receives its messages.
 
-    The kernel ends a child with the *thread* that started it, so that must not be one that a request happened to have.
+    The kernel ends a child with the *thread* that started it, so that thread must not belong to a request.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._ours, self._theirs = Pipe()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _PendingTask] = {}
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._error: BraidError | None = None
@@ -113,11 +112,11 @@ class _Child:
                 future.set_exception(self._error or IngestInterrupted(_INTERRUPTED))
                 return future
             number = next(self._numbers)
-            self._asked[number] = _Asked(future, progress)
+            self._asked[number] = _PendingTask(future, progress)
         try:
             with self._sending:
                 self._ours.send((number, task))
-        except OSError:  # it died this moment: its keeper says so to everybody
+        except OSError:  # it died just now: its keeper informs all waiting callers
             _log.info("the ingest process ended before it had the document")
         return future
 
@@ -133,7 +132,7 @@ class _Child:
             self._theirs.close()
             while not self._closed:
                 if not self._ours.poll(FROZEN_S):
-                    _log.error("the ingest process %d says nothing any more and is replaced", self._process.pid)
+                    _log.error("the ingest process %d gives no sign of life and is replaced", self._process.pid)
                     break
                 self._take(*self._ours.recv())
         except (EOFError, OSError) as error:
@@ -142,7 +141,7 @@ class _Child:
             self._end()
 
     def _take(self, number: int, kind: str, value: object) -> None:
-        if kind == FAILED and number == 0 and isinstance(value, BraidError):  # it can't start
+        if kind == FAILED and number == 0 and isinstance(value, BraidError):  # it failed to start
             self._error = value
             return
         with self._lock:

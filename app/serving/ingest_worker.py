@@ -1,9 +1,9 @@
-"""The ingest process: reads files, cuts, embeds and writes, so that the service's own process only answers.
+"""The ingest process: reads files, chunks, embeds and writes, so that the service's own process only answers.
 
     python -m app.serving.ingest_worker FD
 
-Its parent (`ingest_process`) holds the other end of the socket FD. Everything heavy of a write happens here, at a low
-priority, in one interpreter of its own: Python code that cuts a book would else hold the lock that searches need.
+Its parent (`ingest_process`) holds the other end of the socket FD. The heavy work of writes happens here, at low
+priority, in a separate interpreter: otherwise Python code that chunks a book would hold the lock that searches need.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +32,11 @@ from app.config import Settings
 from app.deadline import Deadline
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import BraidError, DocumentRejected
-from app.ingest.documents import file_document
-from app.ingest.parse import ParserPool
-from app.ingest.records import ready_document
+from app.ingest.cutting import file_document
+from app.ingest.formats import ParserPool
+from app.ingest.records import extra_fields, ready_document
 from app.ingest.single import ingest_document
-from app.ingest.sources import Defaults, SourceFile
+from app.ingest.sources.files import Defaults, SourceFile
 from app.passage import Document
 from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFile
 from app.store.client import Cluster
@@ -43,21 +44,21 @@ from app.store.client import Cluster
 _log = logging.getLogger("braid.ingest")
 
 NICENESS = 10
-"""Of this process and of its parsers: a search that wants the processor gets it."""
+"""Niceness of this process and its parsers: searches have priority."""
 TICK_S = 5.0
-"""How often it says that it lives."""
+"""Seconds between signs of life."""
 _THREADS = 32
-"""More than the service asks for at once."""
+"""More than the service submits at once."""
 _SLICE = 4
-"""Passages that are embedded before another task has its turn: about 0.2 s of one core."""
+"""Passages embedded before another task's turn: about 0.2 s of one core."""
 _PR_SET_PDEATHSIG = 1
 
 TICK, READY, PROGRESS, DONE, FAILED = "tick", "ready", "progress", "done", "failed"
-"""What a message is; each is (number of the task or 0, kind, value)."""
+"""Kinds of messages; each message is (number of the task or 0, kind, value)."""
 
 
 class Turns:
-    """A lock whose waiters get it in the order of coming; by itself a lock goes to whoever is quickest."""
+    """A lock whose waiters get it in order of arrival; an ordinary lock goes to the fastest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +67,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for the turn, and hold it for as long as the block takes."""
+        """Wait for the turn, and hold it for the duration of the block."""
         with self._lock:
             mine = threading.Event()
             if self._taken:
@@ -86,7 +87,7 @@ class Turns:
 
 
 class TaskEncoder:
-    """The encoder as one task sees it: in small slices, each at its turn, none after the deadline."""
+    """The encoder as seen by one task: in small slices, each in its turn, none after the deadline."""
 
     def __init__(self, encoder: Encoder, turns: Turns, deadline: Deadline, progress: Callable[[int], None]) -> None:
         self._encoder = encoder
@@ -140,12 +141,12 @@ class Ingester:
         """Load the model.
 
         Raises:
-            ConfigurationError: as the service's own start.
+            ConfigurationError: as at the service's own start.
         """
         self._settings = settings
-        threads = settings.ingest_threads or max(1, len(os.sched_getaffinity(0)) // 2)
-        self._cluster = Cluster(settings)
-        self._encoder = load_encoder(settings.model_copy(update={"embedding_threads": threads}))
+        threads = settings.ingest.threads or max(1, len(os.sched_getaffinity(0)) // 2)
+        self._cluster = Cluster(settings.opensearch)
+        self._encoder = load_encoder(settings.with_values(embedding_threads=threads))
         self._turns = Turns()
         self._lock = threading.Lock()
         self._parsers: dict[bool, ParserPool] = {}
@@ -174,10 +175,10 @@ class Ingester:
     def _parsed(self, upload: UploadedFile, task: IngestTask) -> Document:
         parsed = self._pool(task.job).parse(upload.path, deadline=task.deadline)
         size = sum(len(block.text) for block in parsed.blocks)
-        if size > self._settings.max_text_bytes:
+        if size > self._settings.limits.max_text_bytes:
             raise DocumentRejected(
-                f"it holds {size} characters of text, and {self._settings.max_text_bytes} are taken over HTTP "
-                "(BRAID_MAX_TEXT_BYTES): split the file, or bring it in with `braid ingest`",
+                f"it has {size} characters of text, and the limit over HTTP is {self._settings.limits.max_text_bytes} "
+                "(BRAID_MAX_TEXT_BYTES): split the file, or use `braid ingest`",
                 reason="too-large",
             )
         if parsed.title == upload.path.stem:  # the parser fell back on the name of our own file
@@ -190,26 +191,29 @@ class Ingester:
             tags=tuple(fields.get("topic_tags", ())),
             acl=tuple(fields["acl"]) if fields.get("acl") is not None else None,
             restrictions={name: tuple(fields[name]) for name in RESTRICTIONS if fields.get(name) is not None},
+            extra=extra_fields(fields),
         )
         document_id = str(fields.get("document_id", upload.name))
         return file_document(SourceFile(upload.path, document_id, source, upload.name, ()), parsed, defaults)
 
     def _pool(self, job: bool) -> ParserPool:
-        """One parser for jobs and one for callers who wait: a file that takes minutes must not stand before theirs."""
+        """Return the parsers of jobs or of waiting callers: a file that takes minutes must not
+        delay waiting callers.
+        """
         with self._lock:
             if job not in self._parsers:
-                self._parsers[job] = ParserPool(self._settings, 1)
+                self._parsers[job] = ParserPool(self._settings.ingest, 1)
             return self._parsers[job]
 
 
 def main(descriptor: int) -> None:
-    """Take tasks until the parent closes its end, or is gone."""
-    # by the kernel for a process that holds its interpreter's lock; all others notice that their socket ends
+    """Process tasks until the parent closes its end, or is gone."""
+    # the kernel kills a process that holds its interpreter's lock; others notice that their socket ends
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    # the parent ends this process when what it has begun has ended; a signal to the whole group must not
+    # the parent ends this process when its tasks have ended; a signal to the whole group must not
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(NICENESS)
+    _lower_priority()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.set_inheritable(descriptor, False)  # parsers must not keep it open
     connection = Connection(descriptor)
@@ -219,7 +223,7 @@ def main(descriptor: int) -> None:
         try:
             with sending:
                 connection.send((number, kind, value))
-        except OSError:  # the parent is gone, or has given this process up
+        except OSError:  # the parent is gone, or has abandoned this process
             os._exit(1)
 
     def tick() -> None:
@@ -233,8 +237,8 @@ def main(descriptor: int) -> None:
         elif isinstance(error, BraidError):
             send(number, FAILED, error)
         else:
-            _log.error("a defect while ingesting", exc_info=error)
-            send(number, FAILED, BraidError("a defect of the service; see its log"))
+            _log.error("a bug while ingesting", exc_info=error)
+            send(number, FAILED, BraidError("a bug in the service; see its log"))
 
     stopped = threading.Event()
     threading.Thread(target=tick, name="tick", daemon=True).start()
@@ -249,9 +253,21 @@ def main(descriptor: int) -> None:
             try:
                 number, task = connection.recv()
             except (EOFError, OSError):
-                os._exit(0)  # what is under way belongs to nobody any more
+                os._exit(0)  # nobody waits for the remaining tasks
             future = threads.submit(ingester.store, task, partial(send, number, PROGRESS))
             future.add_done_callback(partial(finish, number))
+
+
+def _lower_priority() -> None:
+    """Give the serving process priority: run in a separate session, with a low priority.
+
+    If Linux schedules by sessions (`autogroup`), niceness counts only inside one, and OpenSearch, a session of its own,
+    would share the processor evenly with this process. See sched(7).
+    """
+    os.setsid()
+    os.nice(NICENESS)
+    with suppress(OSError):  # not every kernel has it
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Documents that are stored while nobody waits: a queue in memory, files on disk, and a record of each in OpenSearch.
+"""Jobs: documents stored in the background, with a queue in memory, files on disk, and a record of each in OpenSearch.
 
     queued -> running -> done | failed          lost: whoever had it is gone
 
-The process that took a job carries it out, and it alone writes its record, with a heartbeat; a record that says
-"running" and has no heartbeat any more is a lost job, and is shown as one. Nothing is taken up again by itself: its
-file has gone with the host, or the caller has long sent it again.
+The process that accepted a job carries it out, and is the only writer of its record, with a heartbeat; a record in
+state "running" without a heartbeat is a lost job, and is shown as one. Jobs are never resumed: the file may be gone
+with the host, or the caller may have sent it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.deadline import WriteDeadline
 from app.errors import BraidError, IngestInterrupted, NotFound, StoreError
 from app.serving.ingest_process import IngestProcess
 from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFile
-from app.store import jobs as records
+from app.store import job_records as records
 from app.store.client import Cluster
 from app.store.filters import Scope
 
@@ -34,7 +34,7 @@ _log = logging.getLogger("braid.jobs")
 
 HEARTBEAT_S = 5.0
 LOST_S = 30.0
-"""Without a heartbeat for so long, whoever had the job is gone."""
+"""Seconds without a heartbeat after which a job is lost."""
 _PURGE_S = 3600.0
 _OPEN = frozenset({"queued", "running"})
 _AGAIN = "send the document again (POST /v1/documents)"
@@ -45,13 +45,13 @@ Ended = Callable[["Job", IngestOutcome | BraidError], None]
 
 
 def now() -> str:
-    """The time as records say it."""
+    """Return the time for records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A job of this process. `release` gives back what it holds of the service's bounds."""
+    """A job of this process. `release` returns its part of the service's limits."""
 
     source: RecordFile | UploadedFile
     scope: Scope
@@ -68,7 +68,7 @@ class Job:
     error: dict[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
-        """What the index holds of it."""
+        """Return the record for the index."""
         return {
             "id": self.id,
             "kind": "ingest",
@@ -87,7 +87,7 @@ class Job:
 
 
 class FairQueue:
-    """First come, first served for each owner, and owners in turn."""
+    """A queue in order of arrival for each owner, with owners in turn."""
 
     def __init__(self) -> None:
         self._owners: dict[object, deque[Job]] = {}
@@ -97,7 +97,7 @@ class FairQueue:
         self._owners.setdefault((job.scope.tenant, job.scope.subject), deque()).append(job)
 
     def take(self) -> Job | None:
-        """The next job of the owner whose turn it is."""
+        """Return the next job of the owner whose turn it is."""
         for owner, jobs in self._owners.items():
             job = jobs.popleft()
             del self._owners[owner]
@@ -108,7 +108,7 @@ class FairQueue:
 
 
 class Jobs:
-    """The jobs of one process: one is worked on at a time."""
+    """The jobs of one process: one runs at a time."""
 
     def __init__(self, settings: Settings, cluster: Cluster, process: IngestProcess) -> None:
         self._settings = settings
@@ -125,17 +125,15 @@ class Jobs:
     def submit(
         self, source: RecordFile | UploadedFile, scope: Scope, document_id: str, release: Release, ended: Ended
     ) -> Job:
-        """Take a document on; its record is there on return.
+        """Accept a document; its record exists on return.
 
         Args:
-            source: its file.
-            scope: of the caller, who is the job's owner.
-            document_id: as far as it is known.
-            release: called when the job has ended, and its file is not needed any more.
-            ended: called with what became of it.
+            document_id: id of the document, if known.
+            release: called when the job has ended, and its file is no longer needed.
+            ended: called with the outcome.
 
         Raises:
-            StoreError: the record can't be written: nothing was taken on.
+            StoreError: the record can't be written: the document was not accepted.
         """
         job = Job(source, scope, document_id, release, ended)
         self._begin()
@@ -148,11 +146,11 @@ class Jobs:
         return job
 
     def show(self, job_id: str, scope: Scope, *, every: bool) -> dict[str, Any]:
-        """The record of a job, for its owner; with `every`, of any in the tenant.
+        """Return the record of a job for its owner; with `every`, of any in the tenant.
 
         Raises:
-            NotFound: there is none, or it is somebody else's.
-            StoreError: OpenSearch can't be asked.
+            NotFound: there is none, or it belongs to another caller.
+            StoreError: OpenSearch is unavailable.
         """
         record = records.get(self._cluster, job_id) if _ID.fullmatch(job_id) else None
         if record is None or record["tenant"] != scope.tenant or not (every or record["owner"] == scope.subject):
@@ -164,7 +162,7 @@ class Jobs:
         return record
 
     def close(self) -> None:
-        """Give up what has not ended, and say so in the records, as far as OpenSearch takes them at once."""
+        """Abandon unfinished jobs, and record that as far as OpenSearch accepts it at once."""
         with self._changed:
             self._stopping.set()
             self._changed.notify_all()
@@ -176,7 +174,7 @@ class Jobs:
             thread.join(5)
 
     def _begin(self) -> None:
-        """Start the threads with the first job, and one that a defect ended with the next."""
+        """Start the threads with the first job, and restart one that a bug ended."""
         with self._changed:
             if self._stopping.is_set():
                 return
@@ -203,7 +201,9 @@ class Jobs:
     def _run(self, job: Job) -> None:
         job.state, job.started_at = "running", now()
         self._save([job])
-        deadline = replace(WriteDeadline.after(self._settings.job_timeout_s * 1000), setting="BRAID_JOB_TIMEOUT_S")
+        deadline = replace(
+            WriteDeadline.after(self._settings.limits.job_timeout_s * 1000), setting="BRAID_JOB_TIMEOUT_S"
+        )
 
         def progress(passages: int) -> None:
             job.progress = passages
@@ -219,7 +219,7 @@ class Jobs:
         self, job: Job, state: str, *, outcome: IngestOutcome | None = None, error: BraidError | None = None
     ) -> None:
         with self._changed:
-            if job.state not in _OPEN:  # the service is being stopped, and it has been given up
+            if job.state not in _OPEN:  # the service is stopping, and the job has been abandoned
                 return
             job.state, job.ended_at = state, now()
         telemetry.JOBS.labels(state).inc()
@@ -242,7 +242,7 @@ class Jobs:
             self._save([job])
 
     def _beat(self) -> None:
-        """Write all records that are open, or could not be written when their jobs ended."""
+        """Write all open records, and those that could not be written at the end of their jobs."""
         while not self._stopping.wait(HEARTBEAT_S):
             with self._changed:
                 known = list(self._known.values())
@@ -266,7 +266,7 @@ class Jobs:
 
     def _purge(self) -> None:
         try:
-            records.purge(self._cluster, self._settings.job_days)
+            records.purge(self._cluster, self._settings.limits.job_days)
         except StoreError as error:
             _log.warning("old jobs can't be removed: %s", error.detail)
 

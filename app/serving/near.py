@@ -1,119 +1,101 @@
-"""The step from a query to the answer of a near-identical one: the gate's key, then what may still refuse it.
+"""Answers to near-identical queries: found by the key of the normal form, unless a veto rejects it.
 
-Two queries that ask the same by the gate (`cache.same_question`) have the same key, so that finding an earlier one is a
-look under that key; the similarity of the two queries' vectors, and a cross-encoder where there is one, can only refuse
-it. Hardly anything that the gate lets through is refused by them (benchmarks/cache.md): they stand for its mistakes.
+Two queries with the same normal form (`cache.normal_form`) have the same key, so that finding an earlier one is a
+look-up of that key; the similarity of the queries' vectors, and a cross-encoder if there is one, can only reject it.
+They rarely reject queries of one form (benchmarks/cache.md): they guard against its mistakes.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 
 import numpy as np
 
 from app import telemetry
-from app.cache.entries import digest
-from app.cache.responses import ResponseCache
-from app.cache.same_question import differs, question_key
-from app.deadline import Deadline
+from app.cache.codec import digest
+from app.cache.normal_form import differs, question_key
+from app.cache.response_cache import ResponseCache
 from app.errors import DeadlineExceeded, EncoderError, Overloaded, RerankerError
-from app.features import Features
 from app.search.cached_models import QueryVectors, Vector, partition_of
 from app.search.request import SearchRequest
-from app.search.rerankers import TextReranker
-from app.store.filters import Scope
+from app.search.reranking import Reranker
+from app.serving.reads import ReadCall
 
 _SHARE = 0.2
-"""Of what is left of the budget, for the cross-encoder."""
+"""Share of the remaining budget for the cross-encoder."""
 _SURE = 0.5
-"""The probability that a cross-encoder must give to either query as a text about the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A query that may have been asked before in other words, and who asks it."""
-
-    request: SearchRequest
-    scope: Scope
-    features: Features
-    deadline: Deadline
-
-    @property
-    def query(self) -> str:
-        """As it was asked."""
-        return self.request.query
+"""Probability that a cross-encoder must give to either query as a text about the other."""
 
 
 class NearAnswers:
     """Finds keys of answers to near-identical queries. Thread-safe."""
 
     def __init__(
-        self, entries: ResponseCache, vectors: QueryVectors, reranker: TextReranker | None, threshold: float
+        self, entries: ResponseCache, vectors: QueryVectors, reranker: Reranker | None, threshold: float
     ) -> None:
-        """Nothing is read yet.
+        """Create the finder; nothing is read yet.
 
         Args:
-            entries: where the queries are kept, beside the answers.
-            vectors: embeds queries.
-            reranker: is asked, too, where it is a cross-encoder.
-            threshold: cosine that two queries must have at least.
+            entries: cache of the queries, beside the answers.
+            reranker: used as a veto if it is a cross-encoder.
+            threshold: minimum cosine of two queries.
         """
         self._entries = entries
         self._vectors = vectors
         self._reranker = reranker if reranker is not None and reranker.calibrated else None
         self._threshold = threshold
 
-    def find(self, bucket: str, asking: Asking) -> str | None:
-        """The key of an answer to a query of the bucket that asks the same, or None.
+    def find(self, bucket: str, call: ReadCall[SearchRequest]) -> str | None:
+        """Return the key of an answer to a query of the bucket that asks the same, or None.
 
         Args:
-            bucket: names scope, options and generation.
-            asking: the query.
+            bucket: represents scope, options and generation.
         """
-        place = _place(bucket, asking.query)
+        place = _place(bucket, call.query)
         kept = self._entries.get(place) if place is not None else None
         if kept is None:
             telemetry.CACHE_REQUESTS.labels("near", "miss").inc()
             return None
         try:
-            query, key, vector = str(kept["query"]), str(kept["key"]), _unpacked(kept["vector"])
+            earlier, key, vector = str(kept["query"]), str(kept["key"]), _unpacked(kept["vector"])
         except (KeyError, TypeError, ValueError, binascii.Error):  # of another version
             return None
         found = (
-            differs(asking.query, query) is None and self._similar(asking, vector) and self._confirmed(asking, query)
+            differs(call.query, earlier) is None
+            and self._is_similar(call, vector)
+            and self._is_confirmed(call, earlier)
         )
         telemetry.CACHE_REQUESTS.labels("near", "hit" if found else "refused").inc()
         return key if found else None
 
-    def add(self, bucket: str, asking: Asking, key: str) -> None:
-        """Remember that the answer to a query of the bucket lies under `key`."""
-        place, vector = _place(bucket, asking.query), self._vector(asking)
+    def add(self, bucket: str, call: ReadCall[SearchRequest], key: str) -> None:
+        """Record that the answer to a query of the bucket is under `key`."""
+        place, vector = _place(bucket, call.query), self._vector(call)
         if place is not None and vector is not None:
-            self._entries.put(place, {"query": asking.query, "key": key, "vector": _packed(vector)})
+            self._entries.put(place, {"query": call.query, "key": key, "vector": _packed(vector)})
 
-    def _similar(self, asking: Asking, other: Vector) -> bool:
-        vector = self._vector(asking)
+    def _is_similar(self, call: ReadCall[SearchRequest], other: Vector) -> bool:
+        vector = self._vector(call)
         return vector is not None and vector.shape == other.shape and float(vector @ other) >= self._threshold
 
-    def _vector(self, asking: Asking) -> Vector | None:
-        """The query's vector, of the inference that its search uses; None where the encoder fails."""
-        partition = partition_of(asking.scope) if asking.features.embedding_cache else None
-        reranked = asking.features.rerank and asking.request.rerank is not False
+    def _vector(self, call: ReadCall[SearchRequest]) -> Vector | None:
+        """Return the query's vector, from the inference for its search; None if the encoder fails."""
+        partition = partition_of(call.scope) if call.features.embedding_cache else None
+        reranked = call.features.rerank and call.request.rerank is not False
         try:
-            return self._vectors.encode(asking.query, reranked=reranked, partition=partition)[0]
+            return self._vectors.encode(call.query, reranked=reranked, partition=partition)[0]
         except EncoderError:
             return None
 
-    def _confirmed(self, asking: Asking, other: str) -> bool:
-        """A cross-encoder's word that either query is about the other; what it can't say in time is no word."""
+    def _is_confirmed(self, call: ReadCall[SearchRequest], other: str) -> bool:
+        """Return whether a cross-encoder says in time that either query is about the other."""
         if self._reranker is None:
             return True
-        deadline = asking.deadline.part(_SHARE)
+        deadline = call.deadline.part(_SHARE)
         try:
-            there = self._reranker.score_texts(asking.query, [other], deadline).scores[0]
-            back = self._reranker.score_texts(other, [asking.query], deadline).scores[0]
+            there = self._reranker.score_texts(call.query, [other], deadline).scores[0]
+            back = self._reranker.score_texts(other, [call.query], deadline).scores[0]
         except (DeadlineExceeded, EncoderError, RerankerError, Overloaded):
             return False
         return bool(min(there, back) >= _SURE)

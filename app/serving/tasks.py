@@ -1,4 +1,4 @@
-"""What the service asks its ingest process for, and what comes back; everything here passes between processes."""
+"""Tasks for the ingest process and their outcomes; everything here passes between processes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from app.deadline import WriteDeadline
-from app.ingest.single import StoredDocument
+from app.ingest.change import StoredDocument
 from app.passage import Document
 from app.store.filters import Scope
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """The JSON body of ``POST /v1/documents``, checked already, in a file."""
+    """The validated JSON body of ``POST /v1/documents`` in a file."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """A file that somebody sent: where it lies, what it was called, and the fields that came with it."""
+    """An uploaded file: its path, its original name, and the fields sent with it."""
 
     path: Path
     name: str
@@ -31,7 +31,7 @@ class UploadedFile:
 
 @dataclass(frozen=True, slots=True)
 class IngestTask:
-    """One document to be stored as `scope` may. `job`: nobody waits, so others go first."""
+    """One document to store as `scope`. `job`: nobody waits, so others have priority."""
 
     source: Document | RecordFile | UploadedFile
     scope: Scope
@@ -41,7 +41,7 @@ class IngestTask:
 
 @dataclass(frozen=True, slots=True)
 class IngestOutcome:
-    """What became of a task."""
+    """Outcome of a task."""
 
     document_id: str
     stored: StoredDocument

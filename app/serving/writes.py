@@ -1,10 +1,11 @@
-"""Writes of documents, bounded: in number, bytes in memory and on disk, and time; each caller has a share of all."""
+"""Writes of documents, limited in number, bytes in memory and on disk, and time; each caller has a share of all."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -14,7 +15,7 @@ from app.deadline import WriteDeadline
 from app.errors import BraidError, Overloaded
 from app.gateway.admission import WAITING, Admission
 from app.gateway.shares import Hold, Shares
-from app.ingest.single import StoredDocument
+from app.ingest.change import StoredDocument
 from app.passage import Document
 from app.serving.ingest_process import IngestProcess
 from app.serving.jobs import Job, Jobs
@@ -24,28 +25,30 @@ from app.store.client import Cluster
 from app.store.filters import Scope
 
 AT_ONCE = 4
-"""Documents that callers wait for and that are worked on at once: while one is embedded, others are written."""
+"""Number of concurrent documents that callers wait for: while one is embedded, others are written."""
 OWN_AT_ONCE = AT_ONCE - 1
-"""Of these, one caller's: files that take long to read must not stand before everybody else's documents."""
+"""Maximum of these for one caller: files that take long to read must not block other callers' documents."""
 
 Announce = Callable[[str, StoredDocument | None], None]
-"""Tells caches of a write to a tenant; None: of one that may have been carried out in part."""
+"""Notifies caches of a write to a tenant; None: of one that may be incomplete."""
 Told = Callable[[Job, IngestOutcome | BraidError], None]
 
 
 class Writes:
-    """What the writes of one process share."""
+    """The resources shared by the writes of one process."""
 
     def __init__(self, settings: Settings, cluster: Cluster, announce: Announce) -> None:
         self._settings = settings
         self._announce = announce
-        self.places = Shares(settings.writes, work="places", what="writes (BRAID_WRITES)")
-        self.body_bytes = Shares(settings.write_bytes, work="body_bytes", what="bytes of bodies (BRAID_WRITE_BYTES)")
-        self._job_places = Shares(settings.jobs, work="jobs", what="jobs (BRAID_JOBS)", retry_after_s=10)
-        self._spool_bytes = Shares(
-            settings.spool_bytes, work="spool_bytes", what="bytes of files (BRAID_SPOOL_BYTES)", retry_after_s=10
+        self.places = Shares(settings.limits.writes, work="places", what="writes (BRAID_WRITES)")
+        self.body_bytes = Shares(
+            settings.limits.write_bytes, work="body_bytes", what="bytes of bodies (BRAID_WRITE_BYTES)"
         )
-        self._turns = Admission(AT_ONCE, settings.writes, work="write")
+        self._job_places = Shares(settings.limits.jobs, work="jobs", what="jobs (BRAID_JOBS)", retry_after_s=10)
+        self._spool_bytes = Shares(
+            settings.limits.spool_bytes, work="spool_bytes", what="bytes of files (BRAID_SPOOL_BYTES)", retry_after_s=10
+        )
+        self._turns = Admission(AT_ONCE, settings.limits.writes, work="write")
         self._own: WeakValueDictionary[tuple[str, str | None], threading.Semaphore] = WeakValueDictionary()
         self.process = IngestProcess(settings)
         self.jobs = Jobs(settings, cluster, self.process)
@@ -53,64 +56,60 @@ class Writes:
         self._spool: Spool | None = None
 
     def deadline(self) -> WriteDeadline:
-        """Of a write that has arrived now."""
-        return WriteDeadline.after(round(self._settings.write_timeout_s * 1000))
+        """Return the deadline of a write that arrives now."""
+        return WriteDeadline.after(round(self._settings.limits.write_timeout_s * 1000))
 
     def open_spool(self) -> Spool:
-        """Make the folder for files; what dead processes left is removed."""
+        """Create the folder for files; those of dead processes are removed."""
         with self._lock:
             if self._spool is None:
                 self._spool = Spool()
             return self._spool
 
     def new_file(self, suffix: str = "") -> SpooledFile:
-        """A file to put a body in; release it, or give it to `store` or `start_job`."""
+        """Return a file for a body; release it, or pass it to `store` or `start_job`."""
         return (self._spool or self.open_spool()).new_file(suffix)
 
     def hold_disk(self, scope: Scope, count: int) -> Hold:
-        """Room for `count` bytes in the spool. Raises Overloaded."""
+        """Reserve `count` bytes in the spool. Raises Overloaded."""
         return self._spool_bytes.take(owner(scope), count)
 
     def store(
         self, source: Document | UploadedFile, scope: Scope, deadline: WriteDeadline, file: SpooledFile | None = None
     ) -> IngestOutcome:
-        """Store one document as `scope` may; searchable on return.
+        """Store one document as `scope`; searchable on return.
 
         Args:
-            source: the document, or the file that it is in.
-            scope: of the caller.
-            deadline: for the caller's waiting; what has begun ends soon afterwards.
-            file: the file's, released when it is not needed any more.
+            deadline: deadline of the waiting caller; work that has begun ends soon afterwards.
+            file: the spooled file, if any; released as soon as nobody reads it, also on errors.
 
         Raises:
-            Overloaded: too many wait.
-            DeadlineExceeded: it may have been stored.
+            Overloaded: too many are waiting.
+            DeadlineExceeded: the document may have been stored.
             IngestInterrupted: the ingest process died.
             StoreError, DocumentRejected, EncoderError.
         """
-        leave = self._take_turn(owner(scope), deadline)
-        try:
+        with ExitStack() as stack:
+            if file is not None:
+                stack.callback(file.release)
+            stack.callback(self._take_turn(owner(scope), deadline))
             future = self.process.submit(IngestTask(source, scope, deadline))
-        except BraidError:
-            leave()
-            raise
-        future.add_done_callback(lambda _: leave())
-        if file is not None:
-            future.add_done_callback(lambda _: file.release())
+            held = stack.pop_all()  # until the process is done with it, however long the caller waits
+        future.add_done_callback(lambda _: held.close())
         try:
             return future.result(deadline.remaining_s("ingest"))
         except TimeoutError as error:
-            # caches were told when nobody waited any longer; what it did afterwards they must learn, too
+            # caches were notified at the deadline; they must also learn of later work
             future.add_done_callback(partial(self._late, scope.tenant))
             raise deadline.exceeded("ingest") from error
 
     def start_job(
         self, source: RecordFile | UploadedFile, file: SpooledFile, scope: Scope, document_id: str, told: Told
     ) -> Job:
-        """Store one document while nobody waits; `file` is the job's from here on, unless this raises.
+        """Store one document in the background; the job owns `file` from here on, unless this raises.
 
         Raises:
-            Overloaded: too many jobs. StoreError: the job's record can't be written.
+            Overloaded: there are too many jobs. StoreError: the job's record can't be written.
         """
         place = self._job_places.take(owner(scope))
 
@@ -136,13 +135,15 @@ class Writes:
             self._spool.close()
 
     def _take_turn(self, caller: tuple[str, str | None], deadline: WriteDeadline) -> Callable[[], None]:
-        """Wait for one of the caller's turns, and for one of all. What is returned ends it. Raises Overloaded."""
+        """Wait for one of the caller's turns, and for one of all; call the result to release them.
+        Raises Overloaded.
+        """
         with self._lock:
             own = self._own.setdefault(caller, threading.Semaphore(OWN_AT_ONCE))
         if not own.acquire(timeout=deadline.remaining_s("waiting") * WAITING):
             telemetry.ADMISSION_REFUSED.labels("write", "share").inc()
             raise Overloaded(
-                f"the service is busy: {OWN_AT_ONCE} documents of this caller are worked on already; come back in 1 s",
+                f"the service is busy: {OWN_AT_ONCE} documents of this caller are being processed: retry in 1 s",
                 retry_after_s=1.0,
             )
         try:
@@ -162,5 +163,5 @@ class Writes:
 
 
 def owner(scope: Scope) -> tuple[str, str | None]:
-    """Who holds what a caller takes: the caller within its tenant."""
+    """Return the owner of a caller's share: the caller within its tenant."""
     return scope.tenant, scope.subject

@@ -1,1 +1,1 @@
-
+"""OpenSearch client: the only package that knows OpenSearch. Its quirks: README.md."""

@@ -1,4 +1,4 @@
-"""Writes and erases passages in bulk: item by item what went in, what did not and why; retried where that is safe."""
+"""Bulk writes and erasures of passages with an outcome per item; retried where that is safe."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import orjson
 
-from app.access import ACCESS_FIELDS
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import Passage
 from app.store.client import WRITE_ALIAS, Cluster, StoreRequestError
-from app.store.queries import TOKEN_VECTORS
+from app.store.passages import TOKEN_VECTORS, read_token_vectors, source_of
 from app.store.reasons import safe_reason
 
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
-"""Of one request: OpenSearch's advice is 5 to 15 MB; smaller ones overlap better with encoding."""
+"""Maximum bytes of a request: OpenSearch recommends 5 to 15 MB; smaller ones overlap better with encoding."""
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _TOO_LARGE = 413
 _PARAMS = {"timeout": "10s"}
-"""How long OpenSearch waits for a shard that is starting; the default of a minute would use up our patience at once."""
+"""Time that OpenSearch waits for a starting shard; the default of a minute would use up our patience at once."""
 _REQUEST_TIMEOUT_S = 60.0
 _NO_SPACE = "No space left on device"
 _CONFLICT = 409
 _ERASED = 1 << 62
-"""The version of a passage that is erased: higher than any that is written, so that what arrives late is refused."""
+"""Version of an erased passage: higher than any written one, so that late writes are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkFailure:
-    """A passage that did not go in, and why; `reason` never quotes the passage."""
+    """A passage that was not written, and the reason; `reason` never quotes the passage."""
 
     id: str
     document_id: str
@@ -45,7 +43,7 @@ class BulkFailure:
 
 @dataclass(slots=True)
 class BulkOutcome:
-    """How many passages went in, and those that did not."""
+    """Number of written passages, and the failed ones."""
 
     indexed: int = 0
     failed: list[BulkFailure] = field(default_factory=list)
@@ -54,7 +52,7 @@ class BulkOutcome:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One line (an erasure) or two of a bulk request, and which passage they are about."""
+    """One line (an erasure) or two of a bulk request, and their passage."""
 
     id: str
     document_id: str
@@ -71,25 +69,22 @@ def bulk_index(
     on_retry: Callable[[str], None] | None = None,
     between: Callable[[], None] | None = None,
 ) -> BulkOutcome:
-    """Index `passages`; their ids make a repeated write the same write.
+    """Index `passages`; their ids make a repeated write idempotent.
 
-    Items refused for load (429, 503) and requests that found no cluster are sent again, alone, with growing pauses, for
-    `patience_s` seconds: long enough for a node to restart. Anything else that is refused is reported and not repeated.
+    Items rejected for load (429, 503) and requests that reached no cluster are sent again, with growing pauses, for
+    `patience_s` seconds: long enough for a node to restart. Other rejected items are reported and not repeated.
 
     Args:
-        cluster: where to.
-        passages: with ids, vectors and all.
+        passages: complete passages, with ids and vectors.
         index: a physical index; None: through the write alias.
-        versions: document id -> external version of its passages. One that is there with the same or a higher version
-            stays as it is and counts as written: it was written before, or must not be written any more.
-        patience_s: for a cluster that is away.
-        on_retry: told before each new try.
-        between: called between two requests.
+        versions: document id -> external version of its passages. An existing passage with the same or a higher version
+            stays unchanged and counts as written: it was written before, or must no longer be written.
+        patience_s: seconds to wait for an unavailable cluster.
 
     Raises:
-        StoreUnavailable: the cluster stayed away; how many passages were not written is in the message.
+        StoreUnavailable: the cluster stayed unavailable; the message has the number of unwritten passages.
         StoreNotReady: there is no write alias.
-        StoreError: the cluster takes no writes (disk full, read-only), or refused a request as a whole.
+        StoreError: the cluster rejects writes (disk full, read-only), or rejected a whole request.
     """
     outcome = BulkOutcome()
     target = {"_index": cluster.write_alias, "require_alias": True} if index is None else {"_index": index}
@@ -100,6 +95,23 @@ def bulk_index(
     return outcome
 
 
+def bulk_copy(
+    cluster: Cluster, hits: Iterable[Mapping[str, Any]], index: str, *, patience_s: float = 60.0
+) -> BulkOutcome:
+    """Index hits of a search as they are into the physical `index`, with their ids and external versions.
+
+    Args:
+        hits: with `_source`, `_version` and the doc values of `passages.TOKEN_VECTORS`.
+
+    Raises:
+        StoreUnavailable, StoreNotReady, StoreError: as `bulk_index`.
+    """
+    outcome = BulkOutcome()
+    for chunk in _requests(_copied_items(hits, index)):
+        _write(cluster, chunk, outcome, patience_s, lambda reason: None)
+    return outcome
+
+
 def bulk_erase(
     cluster: Cluster,
     passages: Iterable[tuple[str, str]],
@@ -107,12 +119,12 @@ def bulk_erase(
     patience_s: float = 60.0,
     on_retry: Callable[[str], None] | None = None,
 ) -> None:
-    """Erase passages, pairs of (physical index, id): OpenSearch refuses later writes of them.
+    """Erase passages, pairs of (physical index, id); OpenSearch rejects later writes of them.
 
-    Ids that are not there are no error: a write of them may still be under way.
+    Missing ids are not an error: a write of them may still be under way.
 
     Raises:
-        StoreUnavailable, StoreError: as `bulk_index`; also where a single one was refused.
+        StoreUnavailable, StoreError: as `bulk_index`; also if a single erasure was rejected.
     """
     outcome = BulkOutcome()
     items = (
@@ -150,7 +162,7 @@ def _write(
             )
         except StoreUnavailable as error:
             if isinstance(error, StoreRequestError):
-                refuse_if_blocked(error.error_type, error.status_code, error.detail)
+                raise_if_blocked(error.error_type, error.status_code, error.detail)
             again, reason = chunk, error.detail
         except StoreRequestError as error:
             if error.status_code == _TOO_LARGE and len(chunk) > 1:  # a cluster or a proxy with a lower limit than ours
@@ -158,28 +170,28 @@ def _write(
                 _write(cluster, chunk[:half], outcome, patience_s, on_retry)
                 chunk = chunk[half:]
                 continue
-            refuse_if_blocked(error.error_type, error.status_code, error.detail)
+            raise_if_blocked(error.error_type, error.status_code, error.detail)
             raise
         else:
-            again = _sort_out(answer, chunk, outcome)
-            reason = f"{len(again)} passages refused for load"
+            again = _apply_outcome(answer, chunk, outcome)
+            reason = f"{len(again)} passages rejected for load"
         chunk = again
         if not chunk:
             return
         if time.monotonic() >= until:
             raise StoreUnavailable(
                 f"{len(chunk)} passages could not be written for {patience_s:.0f} s ({reason}); "
-                "nothing is lost: do the same again when OpenSearch is back"
+                "nothing is lost: retry when OpenSearch is available"
             )
         attempt += 1
         outcome.retried += len(chunk)
         on_retry(reason)
-        # full jitter, so that several writers do not come back at the same moment
-        time.sleep(random.uniform(0.1, min(10.0, 0.25 * 2**attempt)))  # noqa: S311  # no secret
+        # full jitter, so that several writers do not retry at the same moment
+        time.sleep(random.uniform(0.1, min(10.0, 0.25 * 2**attempt)))  # noqa: S311  # not for security
 
 
-def _sort_out(answer: dict[str, Any], chunk: list[_Item], outcome: BulkOutcome) -> list[_Item]:
-    """Count what went in, note what failed for good, give back what to try again."""
+def _apply_outcome(answer: dict[str, Any], chunk: list[_Item], outcome: BulkOutcome) -> list[_Item]:
+    """Count written items, record final failures, return the items to retry."""
     again = []
     for item, found in zip(chunk, answer["items"], strict=True):
         verb, result = next(iter(found.items()))
@@ -188,7 +200,7 @@ def _sort_out(answer: dict[str, Any], chunk: list[_Item], outcome: BulkOutcome) 
             outcome.indexed += 1
             continue
         kind, reason = str(result["error"].get("type")), safe_reason(result["error"])
-        refuse_if_blocked(kind, status, reason)
+        raise_if_blocked(kind, status, reason)
         if status in _RETRIED:
             again.append(item)
         else:
@@ -196,16 +208,16 @@ def _sort_out(answer: dict[str, Any], chunk: list[_Item], outcome: BulkOutcome) 
     return again
 
 
-def refuse_if_blocked(kind: str, status: int, reason: str) -> None:
-    """Raise if all other writes would fare the same, and waiting for a minute would not help.
+def raise_if_blocked(kind: str, status: int, reason: str) -> None:
+    """Raise if all other writes would fail, too, and waiting for a minute would not help.
 
     Raises:
         StoreError: a block, a full disk. StoreNotReady: no index.
     """
     if (kind == "cluster_block_exception" and status != 503) or _NO_SPACE in reason:
         raise StoreError(
-            f"OpenSearch takes no writes ({reason}): if its disk is full, free space on its nodes, else lift the "
-            "block; then run the same again"
+            f"OpenSearch rejects writes ({reason}): if its disk is full, free space on its nodes, else lift the "
+            "block; then retry"
         )
     if kind == "index_not_found_exception":
         raise StoreNotReady(f"alias {WRITE_ALIAS}, or its index, is missing: run `braid templates apply`")
@@ -233,40 +245,22 @@ def _index_items(
         try:
             lines = _lines(passage, {"_id": passage.id, **target, **external})
         except orjson.JSONEncodeError:
-            reason = "not_unicode: a field holds half a character (a lone surrogate)"
+            reason = "not_unicode: a field contains an unpaired surrogate"
             outcome.failed.append(BulkFailure(passage.id, passage.document_id, 400, reason))
             continue
         yield _Item(passage.id, passage.document_id, lines)
 
 
+def _copied_items(hits: Iterable[Mapping[str, Any]], index: str) -> Iterator[_Item]:
+    for hit in hits:
+        source = dict(hit["_source"])
+        if (packed := read_token_vectors(hit)) is not None:
+            source[TOKEN_VECTORS] = base64.b64encode(packed).decode()
+        action = {"_index": index, "_id": hit["_id"], "version": hit["_version"], "version_type": "external_gte"}
+        lines = orjson.dumps({"index": action}) + b"\n" + orjson.dumps(source) + b"\n"
+        yield _Item(hit["_id"], str(source.get("document_id", "")), lines)
+
+
 def _lines(passage: Passage, target: dict[str, Any]) -> bytes:
-    action = {"index": target}
-    source: dict[str, Any] = {
-        "document_id": passage.document_id,
-        "source_id": passage.source_id,
-        "source_type": passage.source_type,
-        "uri": passage.uri,
-        "title": passage.title,
-        "section_heading": passage.section_heading,
-        "text": passage.text,
-        "position": passage.position,
-        "token_count": passage.token_count,
-        "timestamp": passage.timestamp,
-        "topic_tags": passage.topic_tags,
-        "tenant": passage.tenant,
-        **{name: entries for name in ACCESS_FIELDS if (entries := getattr(passage, name)) or name == "acl"},
-        "content_hash": passage.content_hash,
-        "embedding_model": passage.embedding_model,
-    }
-    if passage.page is not None:
-        source["page"] = passage.page
-    for name in ("pages", "language"):
-        if value := getattr(passage, name):
-            source[name] = value
-    if passage.embedding is not None:
-        # as float32 the shortest text that reads back the same: half the bytes of a float64's
-        source["embedding"] = np.asarray(passage.embedding, dtype=np.float32)
-    if passage.token_vectors is not None:
-        source[TOKEN_VECTORS] = base64.b64encode(passage.token_vectors).decode()
-    option = orjson.OPT_SERIALIZE_NUMPY
-    return orjson.dumps(action) + b"\n" + orjson.dumps(source, option=option) + b"\n"
+    source = orjson.dumps(source_of(passage), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"index": target}) + b"\n" + source + b"\n"

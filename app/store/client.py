@@ -1,10 +1,14 @@
-"""The connection to OpenSearch: one object, thread-safe, kept-alive; every failure becomes one of our errors."""
+"""Connection to OpenSearch: one thread-safe object with kept-alive connections; every failure becomes one of our
+errors.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,48 +27,49 @@ from opensearchpy.exceptions import (
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from app import telemetry
-from app.addresses import masked
+from app.addresses import mask_passwords
 from app.breaker import BreakerOpen, Trial
-from app.config import Settings
+from app.config.retrieval import OpenSearchSettings
 from app.deadline import Deadline
 from app.errors import ConfigurationError, StoreError, StoreUnavailable
 from app.store.hosts import Host, Hosts
 from app.store.reasons import safe_reason
 
-# every failure becomes an exception of ours: the library's own lines, with a traceback for each retry, say it twice
+# every failure raises our own exception, so the library's lines with a traceback per retry are redundant
 logging.getLogger("opensearch").setLevel(logging.CRITICAL)
-# what is sent again is counted (store_retries_total), and not worth a line each
+# retries are counted (store_retries_total); they need no log lines
 logging.getLogger("stamina").setLevel(logging.ERROR)
 
 READ_ALIAS = "braid-passages"
 WRITE_ALIAS = "braid-passages-write"
 HEADS_INDEX = "braid-heads"
 
-_AWAY = frozenset({429, 502, 503, 504})
+_UNAVAILABLE = frozenset({429, 502, 503, 504})
 _GATEWAY = frozenset({502, 504})
-_ELSEWHERE = frozenset({502, 503})
-_READING = {"_search": "hits", "_count": "count", "_mget": "docs"}
-"""Calls that change nothing although they are POSTs, and a field that their answers always have."""
+_RETRIED_ELSEWHERE = frozenset({502, 503})
+_READING = {"_search": "hits", "_msearch": "responses", "_count": "count", "_mget": "docs"}
+"""POST requests that change nothing, and a field that their responses always have."""
+_EMPTY_HEADER = re.compile(rb"^\{\}$", re.MULTILINE)
 _ATTEMPTS = 3
 _PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.1
-"""Before a request is sent again; as much jitter comes on top."""
+"""Pause before a retry; as much jitter is added."""
 _FIRST_SHARE, _FIRST_S = 0.35, 1.5
-"""Of the time that is left, and at most, what one of several hosts gets before another is asked."""
+"""Share of the remaining time, and maximum seconds, for the first of several hosts before another is tried."""
 _FAIR_S = 0.7
-"""Silence for less says nothing about the cluster: the caller had no more time. It must stay below what a search with
-a budget of one second has for its legs, or nobody would ever find out that a cluster hangs, and above what is left of
-it after waiting for a turn: a service with too much to do must not take the cluster for dead."""
+"""Seconds of silence below which the cluster is not to blame: the caller had no more time. It must be below the time of
+the legs in a search with a budget of one second, or a hanging cluster would never be detected, and above what is left
+of it after waiting for a slot: an overloaded service must not take the cluster for dead."""
 _CONNECT_S = 2.0
-_SILENT = "OpenSearch did not answer within {:.1f} s; is it overloaded?"
-_RESTING = "OpenSearch was away a moment ago; it is tried again in {:.1f} s"
-_NOT_A_CLUSTER = "address {} of BRAID_OPENSEARCH_URL answered with something that no cluster says: is it a cluster's?"
+_SILENT = "OpenSearch did not answer within {:.1f} s: check its load"
+_RESTING = "OpenSearch was unavailable a moment ago; the next try is in {:.1f} s"
+_NOT_A_CLUSTER = "address {} of BRAID_OPENSEARCH_URL did not answer like OpenSearch: check the address"
 
 
 class StoreRequestError(StoreError):
-    """OpenSearch answered with an error. `status_code` is its HTTP status, `error_type` its exception's name.
+    """OpenSearch answered with an error. `status_code` is its HTTP status, `error_type` the name of its exception.
 
-    The message carries OpenSearch's type and the reason of the root cause, cut short: reasons of the calls that we make
-    name fields, indexes and settings, not documents; those of bulk items do not pass here.
+    The message has OpenSearch's type and the root cause's reason, truncated: reasons of our requests name fields,
+    indexes and settings, not documents; those of bulk items do not appear here.
     """
 
     def __init__(self, detail: str, *, status_code: int, error_type: str) -> None:
@@ -79,8 +84,8 @@ class StoreBusy(StoreRequestError, StoreUnavailable):
     status = 503
 
 
-class _Elsewhere(Exception):
-    """The same request may be sent again: `error` is what came, or `answer` where only some shards answered."""
+class _RetryOnNextHost(Exception):
+    """Signal to retry on the next host; carries this host's `error` or partial `answer`."""
 
     def __init__(self, error: StoreError | None = None, answer: Any = None) -> None:
         super().__init__(error.detail if error is not None else "some shards failed")
@@ -89,42 +94,42 @@ class _Elsewhere(Exception):
 
 
 class Cluster:
-    """One cluster, and the aliases through which passages are read and written there.
+    """One cluster, and the aliases for reading and writing passages.
 
-    Where several addresses are given, each has a connection pool and a breaker of its own (opensearch-py's own list of
-    dead hosts knows nothing of hosts that hang). What only reads is sent again elsewhere when a host is away, breaks
-    off, hangs, or when shards fail; what writes is sent again only where nothing had been sent yet.
+    Each of several addresses has a connection pool and a breaker of its own (opensearch-py's list of dead hosts ignores
+    hosts that hang). Reading requests are sent again to another host if a host is unavailable, breaks off or hangs, or
+    if shards fail; writing requests only if nothing had been sent yet.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare the connection; nothing is sent yet.
+    def __init__(self, opensearch: OpenSearchSettings, *, connections: int = 48) -> None:
+        """Create the client; nothing is sent yet. Keep at most `connections` open to each address.
 
         Raises:
-            ConfigurationError: no URL, or a CA file that can't be read.
+            ConfigurationError: there is no URL, or the CA file is unreadable.
         """
-        if settings.opensearch_url is None:
+        if opensearch.url is None:
             raise ConfigurationError(
-                "no OpenSearch is named: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
+                "no OpenSearch is configured: set BRAID_OPENSEARCH_URL, or run `braid up`, which starts one here"
             )
-        self.url = settings.opensearch_url
+        self.url = opensearch.url
         self.read_alias, self.write_alias, self.heads_index = READ_ALIAS, WRITE_ALIAS, HEADS_INDEX
-        self._timeout_s = settings.opensearch_timeout_s
+        self.timeout_s = opensearch.timeout_s
         self._deadline: Deadline | None = None
         self.index_names: dict[str, tuple[float, frozenset[str]]] = {}
-        """What `store.index_names` found, and when."""
+        """Results of `store.index_names`, with their times."""
         options: dict[str, Any] = {}
-        if settings.opensearch_user is not None:
-            password = settings.opensearch_password.get_secret_value() if settings.opensearch_password else ""
-            options["http_auth"] = (settings.opensearch_user, password)
-        if settings.opensearch_ca_file is not None:
-            options["ca_certs"] = str(settings.opensearch_ca_file)
-            if not settings.opensearch_ca_file.is_file():
-                raise ConfigurationError(f"BRAID_OPENSEARCH_CA_FILE={options['ca_certs']}: there is no such file")
-        options |= {"pool_maxsize": settings.threads * 3, "timeout": self._timeout_s}
+        if opensearch.user is not None:
+            password = opensearch.password.get_secret_value() if opensearch.password else ""
+            options["http_auth"] = (opensearch.user, password)
+        if opensearch.ca_file is not None:
+            options["ca_certs"] = str(opensearch.ca_file)
+            if not opensearch.ca_file.is_file():
+                raise ConfigurationError(f"BRAID_OPENSEARCH_CA_FILE={options['ca_certs']}: the file does not exist")
+        options |= {"pool_maxsize": connections, "timeout": self.timeout_s}
         try:
-            self._hosts = Hosts([Host(url, number, **options) for number, url in enumerate(settings.opensearch_urls)])
+            self._hosts = Hosts([Host(url, number, **options) for number, url in enumerate(opensearch.urls)])
         except ImproperlyConfigured as error:
-            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={masked(self.url)}: {error}") from error
+            raise ConfigurationError(f"BRAID_OPENSEARCH_URL={mask_passwords(self.url)}: {error}") from error
 
     def request(
         self,
@@ -137,24 +142,22 @@ class Cluster:
     ) -> Any:
         """Send one request and return the parsed answer.
 
-        Searches are cancelled in the cluster when their time is over. What only reads is sent again, at another
-        address where there is one, with what is left of the time.
+        Searches are cancelled in the cluster at the end of their time. Reading requests are sent again within the
+        remaining time, to another address if there is one.
 
         Args:
-            method: of HTTP.
-            path: with a leading slash, already percent-encoded.
-            params: of the query string.
-            body: anything JSON, or bytes that are sent as they are (NDJSON for ``_bulk``).
-            timeout_s: of all attempts together; None: the setting's.
+            path: path with a leading slash, percent-encoded.
+            body: any JSON value, or bytes that are sent unchanged (NDJSON for ``_bulk``).
+            timeout_s: seconds for all attempts together; None: the setting.
 
         Raises:
-            StoreUnavailable: no connection, no answer in time, an overloaded cluster (StoreBusy), or one that was away
-                a moment ago.
+            StoreUnavailable: no connection, no answer in time, an overloaded cluster (StoreBusy), or one that was
+                unavailable a moment ago.
             StoreRequestError: any other answer that is not a success.
-            StoreError: an answer that is not JSON, or none that a cluster would give.
+            StoreError: the answer is not JSON, or not one of OpenSearch.
             DeadlineExceeded: the deadline of `by` has passed.
         """
-        timeout_s = timeout_s or self._timeout_s
+        timeout_s = timeout_s or self.timeout_s
         if self._deadline is not None:
             timeout_s = min(timeout_s, self._deadline.remaining_s("store"))
         if body is not None and not isinstance(body, bytes):
@@ -162,38 +165,44 @@ class Cluster:
             content_type = "application/json"
         else:
             content_type = "application/json" if body is None else "application/x-ndjson"
-        sending = _Sending(method, path, dict(params or {}), body, content_type, self._hosts, timeout_s)
+        sending = _Request(method, path, dict(params or {}), body, content_type, self._hosts, timeout_s)
         try:
+            try:  # without stamina, which costs a seventh of a request
+                return sending.send(1)
+            except _RetryOnNextHost:
+                if sending.attempts == 1:
+                    raise
+                time.sleep(_PAUSE_S)
             for attempt in stamina.retry_context(
-                on=_Elsewhere,
-                attempts=sending.attempts,
+                on=_RetryOnNextHost,
+                attempts=sending.attempts - 1,
                 timeout=sending.timeout_s,
                 wait_initial=_PAUSE_S,
                 wait_max=_LONGEST_PAUSE_S,
                 wait_jitter=_PAUSE_S,
             ):
                 with attempt:
-                    return sending.send(attempt.num)
-        except _Elsewhere as last:
+                    return sending.send(attempt.num + 1)
+        except _RetryOnNextHost as last:
             if last.error is not None:
                 raise last.error from last
             return last.answer
         raise AssertionError("there is at least one attempt")
 
-    def whole(self, path: str, body: Any, *, timeout_s: float | None = None) -> Any:
-        """The answer of all shards to a POST of ``_search`` or ``_count``; what only some say is no answer.
+    def request_all_shards(self, path: str, body: Any, *, timeout_s: float | None = None) -> Any:
+        """Send a POST of ``_search`` or ``_count`` and return the answer of all shards; partial answers are errors.
 
         Raises:
-            StoreUnavailable: shards failed or ran out of time, too. StoreError: as `request`.
+            StoreUnavailable: shards failed or ran out of time. StoreError: as `request`.
         """
         answer = self.request("POST", path, body=body, timeout_s=timeout_s)
         failed = _failed_shards(answer)
         if failed or (isinstance(answer, dict) and answer.get("timed_out")):
-            raise StoreUnavailable(f"OpenSearch answered only in part ({failed} shards failed); ask again")
+            raise StoreUnavailable(f"OpenSearch returned a partial answer ({failed} shards failed): try again")
         return answer
 
     def within(self, name: str) -> Cluster:
-        """The same connections, reading and writing passages in the index or alias `name`: for evaluation.
+        """Return a client with the same connections for the index or alias `name`: for evaluation.
 
         Its documents have heads of their own, in ``NAME-heads``.
         """
@@ -203,7 +212,7 @@ class Cluster:
         return other
 
     def by(self, deadline: Deadline) -> Cluster:
-        """The same connections for one piece of work: no request of it waits for longer than until `deadline`."""
+        """Return a client with the same connections whose requests never wait beyond `deadline`."""
         other = copy.copy(self)
         other._deadline = deadline
         return other
@@ -214,8 +223,8 @@ class Cluster:
 
 
 @dataclass(slots=True)
-class _Sending:
-    """One request on its way, perhaps more than once."""
+class _Request:
+    """One request, possibly sent several times."""
 
     method: str
     path: str
@@ -233,18 +242,18 @@ class _Sending:
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing, so that sending it twice does no harm."""
+        """Return whether it changes nothing, so that sending it twice is harmless."""
         return self.method in {"GET", "HEAD"} or self.path.rpartition("/")[2] in _READING
 
     @property
     def attempts(self) -> int:
         several = len(self.hosts) > 1
         if not self.reads and self.path.rpartition("/")[2] != "_refresh":
-            return min(_ATTEMPTS, len(self.hosts))  # only where nothing had been sent
+            return min(_ATTEMPTS, len(self.hosts))  # only if nothing had been sent
         return _ATTEMPTS if several else 2
 
     def send(self, number: int) -> Any:
-        """The answer. Raises _Elsewhere where it may be sent again, else StoreError."""
+        """Return the answer. Raises _RetryOnNextHost if it may be sent again, else StoreError."""
         if number > 1:
             telemetry.STORE_RETRIES.inc()
         left = self.until - time.monotonic()
@@ -259,22 +268,23 @@ class _Sending:
                 answer = self._send(host, call, number, limit)
         except BreakerOpen as error:  # another request is the trial
             raise StoreUnavailable(_RESTING.format(error.retry_after_s)) from error
-        for silent in self.hung:  # it was that host, not the request
+        for silent in self.hung:  # that host was the cause, not the request
             if silent is not host:
                 silent.doubt()
         failed = _failed_shards(answer) if self.reads else 0
         if failed and number == 1 and len(self.hosts) > 1:
-            raise _Elsewhere(answer=answer)
+            raise _RetryOnNextHost(answer=answer)
         return answer
 
     def _send(self, host: Host, call: Trial, number: int, limit: float) -> Any:
-        timeout: Any = urllib3.Timeout(connect=min(limit, _CONNECT_S), read=limit)  # goes through to urllib3
+        timeout: Any = urllib3.Timeout(connect=min(limit, _CONNECT_S), read=limit)  # passed through to urllib3
+        params, body = self._parts(number, limit)
         try:
             answer = host.transport.perform_request(
                 self.method,
                 self.path,
-                params=self._params(number, limit),
-                body=self.body,
+                params=params,
+                body=body,
                 headers={"content-type": self.content_type},
                 timeout=timeout,
             )
@@ -285,7 +295,7 @@ class _Sending:
             silent = StoreUnavailable(_SILENT.format(self.timeout_s))
             if self.reads and len(self.hosts) > 1:
                 self.hung.append(host)
-                raise _Elsewhere(silent) from error
+                raise _RetryOnNextHost(silent) from error
             raise silent from error
         except ClientConnectionError as error:
             call.failed()
@@ -293,41 +303,50 @@ class _Sending:
                 "OpenSearch can't be reached; check that it runs, BRAID_OPENSEARCH_URL and BRAID_OPENSEARCH_CA_FILE"
             )
             if self.reads or isinstance(error.info, NewConnectionError | ConnectTimeoutError):
-                raise _Elsewhere(away) from error
+                raise _RetryOnNextHost(away) from error
             raise away from error
         except TransportError as error:
             found = _request_error(error)
             if error.status_code in _GATEWAY or (error.status_code == 503 and found.error_type == "unknown"):
-                call.failed()  # a gateway in front of a node that is away
+                call.failed()  # a gateway in front of an unavailable node
             else:
                 call.ok()
             if found.error_type == "task_cancelled_exception":
                 raise StoreUnavailable(_SILENT.format(limit)) from error
-            if self.reads and error.status_code in _ELSEWHERE and len(self.hosts) > 1:
-                raise _Elsewhere(found) from error
+            if self.reads and error.status_code in _RETRIED_ELSEWHERE and len(self.hosts) > 1:
+                raise _RetryOnNextHost(found) from error
             raise found from error
         except SerializationError as error:
             raise StoreError(_NOT_A_CLUSTER.format(host.number)) from error
-        if isinstance(answer, str) or not _is_ours(self.path, answer):  # of a proxy or of another service
+        # a proxy, or another service, may have answered
+        if isinstance(answer, str) or not _is_plausible(self.path, answer):
             raise StoreError(_NOT_A_CLUSTER.format(host.number))
         call.ok()
         return answer
 
+    def _parts(self, number: int, limit: float) -> tuple[dict[str, Any], bytes | None]:
+        """Return parameters and body; in those of `_msearch` each search has the preference in its header."""
+        params = self._params(number, limit)
+        if self.body is None or not self.path.endswith("/_msearch") or "preference" not in params:
+            return params, self.body
+        header = orjson.dumps({"preference": params.pop("preference")})
+        return params, _EMPTY_HEADER.sub(lambda match: header, self.body)
+
     def _params(self, number: int, limit: float) -> dict[str, Any]:
         found = dict(self.params)
-        if self.path.endswith("/_search"):
+        if self.path.endswith(("/_search", "/_msearch")):
             found["cancel_after_time_interval"] = f"{max(1, int(limit * 1000))}ms"
         elif not self.path.endswith(("/_count", "/_mget")) and not (self.method == "GET" and "/_doc/" in self.path):
             return found
-        if number > 1:  # the node that is asked shall not wait for the one that is away
+        if number > 1:  # the coordinating node must not wait for the unavailable one
             found["preference"] = "_local"
         elif self.hosts.some_away:
             found.setdefault("preference", "_local")
         return found
 
 
-def _is_ours(path: str, answer: Any) -> bool:
-    """Whether it may be the answer to a reading POST; of other calls nothing is known here."""
+def _is_plausible(path: str, answer: Any) -> bool:
+    """Return whether this can be the answer to a reading POST; True for other requests."""
     call = path.rpartition("/")[2]
     if call not in _READING:
         return True
@@ -336,13 +355,53 @@ def _is_ours(path: str, answer: Any) -> bool:
 
 
 def _failed_shards(answer: Any) -> int:
+    if isinstance(answer, dict) and "responses" in answer:
+        return max(map(_failed_shards, answer["responses"]), default=0)
     shards = answer.get("_shards") if isinstance(answer, dict) else None
     return int(shards.get("failed", 0)) if isinstance(shards, dict) else 0
 
 
-def connect(settings: Settings) -> Cluster:
-    """A cluster that has answered once. Raises as `Cluster` and `Cluster.request`."""
-    cluster = Cluster(settings)
+def search_together(
+    cluster: Cluster,
+    bodies: Sequence[Any],
+    *,
+    params: dict[str, Any] | None = None,
+    timeout_s: float | None = None,
+) -> list[dict[str, Any]]:
+    """Return the answers to searches of the read alias, sent in one request, in their order.
+
+    Raises:
+        StoreError: as `Cluster.request`, also if one of several searches fails.
+    """
+    path = f"/{cluster.read_alias}/"
+    if len(bodies) == 1:
+        return [cluster.request("POST", f"{path}_search", params=params, body=bodies[0], timeout_s=timeout_s)]
+    lines = b"".join(b"{}\n" + orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n" for body in bodies)
+    answers: list[dict[str, Any]] = cluster.request(
+        "POST", f"{path}_msearch", params=params, body=lines, timeout_s=timeout_s
+    )["responses"]
+    for answer in answers:
+        if "error" in answer:
+            error = _request_error(TransportError(answer["status"], "", answer))
+            if error.error_type == "task_cancelled_exception":
+                raise StoreUnavailable(_SILENT.format(timeout_s or cluster.timeout_s)) from error
+            raise error
+    return answers
+
+
+def find(cluster: Cluster, path: str, **how: Any) -> Any:
+    """Return the answer to a GET; None if nothing is there (404). Raises StoreError."""
+    try:
+        return cluster.request("GET", path, **how)
+    except StoreRequestError as error:
+        if error.status_code == 404:
+            return None
+        raise
+
+
+def connect(opensearch: OpenSearchSettings) -> Cluster:
+    """Return a cluster that has answered once. Raises as `Cluster` and `Cluster.request`."""
+    cluster = Cluster(opensearch)
     cluster.request("GET", "/")
     return cluster
 
@@ -360,6 +419,6 @@ def _request_error(error: TransportError) -> StoreRequestError:
             reason += f" ({innermost})"
     elif status in {401, 403}:
         kind, reason = "security_exception", "check BRAID_OPENSEARCH_USER and BRAID_OPENSEARCH_PASSWORD"
-    made = StoreBusy if status in _AWAY else StoreRequestError
+    made = StoreBusy if status in _UNAVAILABLE else StoreRequestError
     detail = f"OpenSearch answered {status} ({kind}): {reason[:300]}"
     return made(detail, status_code=status, error_type=kind)

@@ -1,7 +1,7 @@
-"""What differs between a body of ours and the cluster's, field by field, however the two are spelt.
+"""Drift: differences between our body of a resource and the cluster's, field by field, whatever their spelling.
 
-OpenSearch gives back what it was sent in its own spelling: settings as text and under ``index.``, dotted or nested, a
-list of one where a value was given, empty parts that nobody sent. None of that is a difference.
+OpenSearch returns bodies in its own spelling: settings as text and under ``index.``, dotted or nested, lists of one for
+a single value, additional empty parts. These are not differences.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference between this service and the cluster: what, where in it, what should be there, what is."""
+    """One difference between this service and the cluster: resource, field, expected and found value."""
 
     kind: str
     name: str
@@ -37,17 +37,17 @@ class Drift:
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, Value]:
-    """Leaves by dotted path, in one spelling; what is empty or null is left out."""
+    """Return leaves by dotted path in one spelling; empty and null values are omitted."""
     return dict(_leaves(value, prefix))
 
 
 def settings_fields(settings: Mapping[str, Any]) -> dict[str, Value]:
-    """Index settings by dotted path, each under ``index.``."""
+    """Return index settings by dotted path, each under ``index.``."""
     return {name if name.startswith("index.") else f"index.{name}": value for name, value in flatten(settings).items()}
 
 
 def body_fields(body: Mapping[str, Any]) -> dict[str, Value]:
-    """A template or pipeline by dotted path; the settings of a template as `settings_fields`."""
+    """Return a template or pipeline by dotted path; a template's settings as in `settings_fields`."""
     template = body.get("template")
     if not isinstance(template, Mapping) or "settings" not in template:
         return flatten(body)
@@ -57,14 +57,14 @@ def body_fields(body: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def differences(kind: str, name: str, expected: Mapping[str, Value], found: Mapping[str, Value]) -> Iterator[Drift]:
-    """Fields of either side that the other has not, or has otherwise; in the order of their paths."""
+    """Yield fields that one side lacks or that differ, in the order of their paths."""
     for field in sorted(expected.keys() | found.keys()):
         if expected.get(field) != found.get(field):
             yield Drift(kind, name, field, expected.get(field, UNEXPECTED), found.get(field, MISSING))
 
 
 def shortfalls(kind: str, name: str, expected: Mapping[str, Value], found: Mapping[str, Value]) -> Iterator[Drift]:
-    """As `differences`, but what only the cluster has is its own affair."""
+    """Yield differences like `differences`, except fields that only the cluster has."""
     return differences(kind, name, expected, {field: found[field] for field in expected if field in found})
 
 
@@ -76,7 +76,7 @@ def _leaves(value: object, prefix: str) -> Iterator[tuple[str, Value]]:
             yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(value, list):
         if len(value) == 1:
-            # in a list of objects (processors) the place is part of the path
+            # in a list of objects (processors) the position is part of the path
             yield from _leaves(value[0], f"{prefix}.0" if isinstance(value[0], Mapping) else prefix)
         elif any(isinstance(item, Mapping) for item in value):
             for index, item in enumerate(value):

@@ -1,66 +1,74 @@
-"""The one place where a request's filter and the caller's scope become OpenSearch clauses.
+"""Filters: the only place where a request's filter and the caller's scope become OpenSearch clauses.
 
-Every leg, page, document look-up and count uses the list made here, so what a caller may not see is left out by the
-same clauses everywhere. A request can only narrow its scope.
+Every leg, page, document look-up and count uses the list made here, so that the same clauses hide inaccessible passages
+everywhere. A request can only narrow its scope.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.access import PUBLIC, RESTRICTIONS
+from app.passage import FIELDS
 
 Clause = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the caller may see: one tenant and, unless `principals` is None (the operator), only what they may read."""
+    """Access of a caller: one tenant and, unless `principals` is None (the operator), only readable documents."""
 
     tenant: str
     principals: frozenset[str] | None = None
     subject: str | None = None
-    """Who asks (``key:ID``, ``user:SUB``; None: the operator): not for filters, but for logs, feedback and limits."""
+    """Identity of the caller (``key:ID``, ``user:SUB``; None: the operator): for logs, feedback and limits, not for
+    filters."""
 
 
-@dataclass(frozen=True, slots=True)
 class PassageFilter:
-    """What the request asked to be left; empty fields leave everything in. Lists mean any-of, fields are and-ed."""
+    """Filter of a request; empty fields restrict nothing. Lists mean any-of, fields are combined with "and".
 
-    source_id: tuple[str, ...] = ()
-    source_type: tuple[str, ...] = ()
-    document_id: tuple[str, ...] = ()
-    topic_tags: tuple[str, ...] = ()
-    language: tuple[str, ...] = ()
-    pages: tuple[int, ...] = ()
-    timestamp: tuple[tuple[str, str], ...] = ()
-    """Pairs of (gte|gt|lte|lt, ISO 8601 date or time)."""
+    A range is pairs of (gte|gt|lte|lt, ISO 8601 date or time).
+    """
+
+    __slots__ = ("wanted",)
+
+    def __init__(self, **wanted: Sequence[Any]) -> None:
+        """Create a filter from a sequence for each filterable field.
+
+        Raises:
+            ValueError: a field does not exist: a misspelt one would widen the search.
+        """
+        if unknown := sorted(name for name in wanted if name not in FIELDS or FIELDS[name].filter is None):
+            raise ValueError(f"passages can't be filtered by {', '.join(unknown)} (app.passage.Passage)")
+        self.wanted = {name: tuple(values) for name, values in wanted.items()}
 
 
 EVERYTHING = PassageFilter()
 
 
 def clauses(scope: Scope, wanted: PassageFilter = EVERYTHING) -> list[Clause]:
-    """Filter clauses for ``bool.filter``, scope first; never empty."""
+    """Return filter clauses for ``bool.filter``, scope first; never empty."""
     found: list[Clause] = [{"term": {"tenant": scope.tenant}}]
     if scope.principals is not None:
         have = sorted(scope.principals | {PUBLIC})
         found += [{"terms": {"acl": have}}, _unmet_restrictions(have)]
-    for field in ("source_id", "source_type", "document_id", "topic_tags", "language", "pages"):
-        values: tuple[str, ...] | tuple[int, ...] = getattr(wanted, field)
-        if values:
-            found.append({"terms": {field: sorted(set(values))}})
-    if wanted.timestamp:
-        found.append({"range": {"timestamp": dict(wanted.timestamp)}})
+    # only added to the clauses of the scope, which no field of the table can change
+    for name, values in wanted.wanted.items():
+        if values and FIELDS[name].filter == "range":
+            found.append({"range": {name: dict(values)}})
+        elif values:
+            found.append({"terms": {name: sorted(set(values))}})
     return found
 
 
 def _unmet_restrictions(have: list[str]) -> Clause:
-    """Leaves out what has a restriction that names none of `have`.
+    """Return the clause for passages with a restriction that contains none of `have`.
 
-    Written as what to leave out, since Lucene drops such a part in every segment without restrictions; "absent or
-    satisfied" would have it look at each passage.
+    It states what to exclude, because Lucene drops it in every segment without restrictions; "absent or satisfied"
+    would test each passage.
     """
     unmet = [
         {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [{"terms": {field: have}}]}}

@@ -1,8 +1,8 @@
-"""Heads: one small record a document that says which version is in force and who may read it.
+"""Heads: one small record per document with its live version and its readers.
 
-A head is written only with the sequence number of the read that decided (compare and set), so that writers of one
-document take turns without a lock. Passages are shown only where the head names their version. The order of writes is
-`ingest.protocol`'s affair; docs/write-protocol.md describes it.
+A head is written only with the sequence number of the read behind the decision (compare and set), so that writers of
+one document take turns without a lock. Passages are shown only if the head names their version. `ingest.protocol`
+determines the order of writes; docs/write-protocol.md describes it.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from app.access import Access
 from app.errors import StoreError, StoreNotReady, StoreUnavailable
 from app.passage import passage_id
 from app.store import hidden
-from app.store.bulk import refuse_if_blocked
+from app.store.bulk import raise_if_blocked
 from app.store.client import Cluster, StoreRequestError
+from app.store.paging import scan
 from app.store.rendering import HEADS_TEMPLATE
 
 _PAGE = 200
-"""Heads in one request: some 100 kB."""
+"""Heads per request: some 100 kB."""
 _OPEN_PAGE = 500
-_SCROLL = "5m"
 _TIMEOUT_S = 10.0
 _CONFLICT = 409
 _RETRIED = frozenset({429, 502, 503, 504})
 _PARAMS = {"timeout": "5s"}
-"""How long OpenSearch waits for a shard that is not there; our patience is spent by asking again."""
+"""Time that OpenSearch waits for a missing shard; we retry instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An attempt to write the content of a document, in force or not."""
+    """An attempt to write the content of a document, live or not."""
 
     token: str
     passages: int
     index: str
-    """The physical index that holds its passages."""
+    """The physical index of its passages."""
 
     def ids(self, head: Head) -> list[str]:
-        """The ids of its passages, in their order."""
+        """Return the ids of its passages, in order."""
         return [passage_id(head.tenant, head.document_id, self.token, n) for n in range(self.passages)]
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The state of one document. `seq_no` and `primary_term` say where in its history it was read; -1: it is new.
+    """State of one document. `seq_no` and `primary_term` identify the revision that was read; -1: it is new.
 
-    `version` None: deleted, or never committed. `access` is in force also while the document is deleted; None: nobody
-    has ever decided. `twin` names the writer of a neighbour: a document under an id that is taken by one which that
-    writer can't see; `twins` of the other head lists those.
+    `version` is None if the document is deleted, or was never committed. `access` also applies while it is deleted;
+    None: never set. `twin` identifies the writer of a neighbour: a document under the id of another one that the writer
+    can't see; `twins` of the other head lists those.
     """
 
     tenant: str
@@ -62,20 +62,20 @@ class Head:
     twin: str = ""
     source_id: str = ""
     rev: int = 0
-    """Rises with each write."""
+    """Increases with each write."""
     version: Version | None = None
     content_hash: str = ""
     access: Access | None = None
     access_rev: int = 0
     """`rev` of the last change of readers that was not part of a put."""
     by: str = ""
-    """Names the last change or deletion, so that its writer can tell whether a write without an answer went in."""
+    """Name of the last change or deletion, so that its writer can recognise an unacknowledged write."""
     pending: tuple[Version, ...] = ()
     """Attempts that may still be committed."""
     garbage: tuple[Version, ...] = ()
-    """Attempts that can't be in force any more, and may still have passages."""
+    """Attempts that can't become live any more, and may still have passages."""
     unsettled: bool = False
-    """Passages may still carry other readers than `access`."""
+    """Passages may still have other readers than `access`."""
     twins: tuple[str, ...] = ()
     seq_no: int = field(default=-1, compare=False)
     primary_term: int = field(default=0, compare=False)
@@ -90,45 +90,45 @@ class Head:
 
     @property
     def open(self) -> bool:
-        """Whether something is still to be tidied up, by its writer or by a sweep."""
+        """Return whether there is unfinished work, for its writer or for a sweep."""
         return bool(self.pending or self.garbage or self.unsettled)
 
     @property
     def untidy(self) -> bool:
-        """Whether searches may still show what is not in force."""
+        """Return whether searches may still show passages that are not live."""
         return bool(self.garbage or self.unsettled)
 
     def readable(self, principals: frozenset[str] | None) -> bool:
-        """Whether the document may be read, or could be if it were there."""
+        """Return whether the document is readable, or would be if it existed."""
         return self.access is None or self.access.allows(principals)
 
 
 def head_key(tenant: str, document_id: str, twin: str = "") -> str:
-    """The `_id` of a head (64 hex digits)."""
+    """Return the `_id` of a head (64 hex digits)."""
     parts = (tenant, document_id, twin) if twin else (tenant, document_id)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
 def twin_name(subject: str) -> str:
-    """Names a writer in heads and tokens (16 hex digits), without saying who it is."""
+    """Return a pseudonym of a writer for heads and tokens (16 hex digits)."""
     return hashlib.sha256(subject.encode()).hexdigest()[:16]
 
 
 def make_token(content_hash: str, rev: int, nonce: str, twin: str) -> str:
-    """The name of an attempt: content, revision of the intent, random bits, and the twin whose head it is under."""
+    """Return the name of an attempt: content, revision of the intent, random bits, and the twin of its head."""
     return f"{content_hash}~{rev}-{nonce}" + (f"~{twin}" if twin else "")
 
 
 def twin_of(token: str) -> str:
-    """The twin that a version's head belongs to; empty for the document's own head."""
+    """Return the twin of a version's head; empty for the document's own head."""
     return token.split("~")[2] if token.count("~") == 2 else ""
 
 
 def read_heads(cluster: Cluster, wanted: Iterable[Head], *, timeout_s: float = _TIMEOUT_S) -> dict[str, Head]:
-    """The heads as they are now, not as searches see them, by key. Where there is none, the given (empty) one.
+    """Return the current heads by key, in real time; the given (empty) head if there is none.
 
     Raises:
-        StoreNotReady: there is no index of heads.
+        StoreNotReady: the index of heads is missing.
         StoreUnavailable, StoreError.
     """
     asked = {head.key: Head(head.tenant, head.document_id, head.twin) for head in wanted}
@@ -142,16 +142,16 @@ def read_heads(cluster: Cluster, wanted: Iterable[Head], *, timeout_s: float = _
                 kind = item["error"].get("type", "")
                 if kind == "index_not_found_exception":
                     raise _missing(cluster)
-                raise StoreUnavailable(f"OpenSearch could not read the heads of documents ({kind}); ask again")
+                raise StoreUnavailable(f"OpenSearch could not read the heads of documents ({kind}): try again")
             found[key] = _head(item) if item.get("found") else asked[key]
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class HeadWrite:
-    """What became of the write of one head. `head` as it is stored now, where it went in.
+    """Outcome of writing one head. `head` is the stored one, if it was stored.
 
-    ``conflict``: somebody else wrote it since it was read. ``unknown``: no answer, or one that does not say.
+    ``conflict``: another writer changed it since it was read. ``unknown``: no answer, or an ambiguous one.
     """
 
     outcome: Literal["stored", "conflict", "unknown"]
@@ -159,10 +159,10 @@ class HeadWrite:
 
 
 def write_heads(cluster: Cluster, heads: Sequence[Head], *, timeout_s: float = _TIMEOUT_S) -> list[HeadWrite]:
-    """Write each head if it is still as it was read; the revision is raised here.
+    """Write each head if it is unchanged since it was read; increments the revision.
 
     Raises:
-        StoreError: the cluster takes no writes (disk full, read-only), or there is no index of heads.
+        StoreError: the cluster rejects writes (disk full, read-only), or the index of heads is missing.
     """
     written: list[HeadWrite] = []
     for start in range(0, len(heads), _PAGE):
@@ -180,7 +180,7 @@ def _write_page(cluster: Cluster, heads: Sequence[Head], timeout_s: float) -> li
     except StoreRequestError as error:
         if error.error_type == "index_not_found_exception":
             raise _missing(cluster) from error
-        refuse_if_blocked(error.error_type, error.status_code, error.detail)
+        raise_if_blocked(error.error_type, error.status_code, error.detail)
         if error.status_code in _RETRIED:
             return [HeadWrite("unknown")] * len(heads)
         raise
@@ -201,14 +201,14 @@ def _outcome(cluster: Cluster, head: Head, item: dict[str, Any]) -> HeadWrite:
     kind = str(item["error"].get("type"))
     if kind == "index_not_found_exception":
         raise _missing(cluster)
-    refuse_if_blocked(kind, status, kind)
+    raise_if_blocked(kind, status, kind)
     if status in _RETRIED:
         return HeadWrite("unknown")
-    raise StoreError(f"OpenSearch refused the head of a document ({kind}): run `braid doctor`")
+    raise StoreError(f"OpenSearch rejected the head of a document ({kind}): run `braid doctor`")
 
 
 def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[Head]:
-    """Heads with something to tidy up, of all tenants, as searches see them: at most a page."""
+    """Yield heads with unfinished work, of all tenants, as searches see them: at most a page."""
     body = {
         "size": _OPEN_PAGE,
         "query": {"term": {"open": True}},
@@ -222,27 +222,21 @@ def find_open(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[He
 
 
 def in_force(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[list[Head]]:
-    """All heads with a version in force, a page at a time. Raises StoreError."""
+    """Yield all heads with a live version, a page at a time. Raises StoreError."""
+    for page in all_heads(cluster, timeout_s=timeout_s):
+        yield [head for head in page if head.version is not None]
+
+
+def all_heads(cluster: Cluster, *, timeout_s: float = _TIMEOUT_S) -> Iterator[list[Head]]:
+    """Yield all heads, a page at a time. Raises StoreError."""
     cluster.request("POST", f"/{cluster.heads_index}/_refresh", timeout_s=timeout_s)
-    body = {
-        "size": _OPEN_PAGE,
-        "query": {"match_all": {}},
-        "sort": ["_doc"],
-        "seq_no_primary_term": True,
-    }
-    params = {"scroll": _SCROLL, "allow_partial_search_results": "false"}
-    found = cluster.request("POST", f"/{cluster.heads_index}/_search", params=params, body=body, timeout_s=timeout_s)
-    try:
-        while hits := found["hits"]["hits"]:
-            yield [head for head in map(_head, hits) if head.version is not None]
-            more = {"scroll": _SCROLL, "scroll_id": found["_scroll_id"]}
-            found = cluster.request("POST", "/_search/scroll", body=more, timeout_s=timeout_s)
-    finally:
-        cluster.request("DELETE", "/_search/scroll", body={"scroll_id": [found["_scroll_id"]]}, timeout_s=timeout_s)
+    body = {"size": _OPEN_PAGE, "query": {"match_all": {}}, "seq_no_primary_term": True}
+    for hits in scan(cluster, cluster.heads_index, body, timeout_s=timeout_s):
+        yield [_head(hit) for hit in hits]
 
 
 def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S) -> int:
-    """Remove heads of documents that were deleted so long ago, a page of them at most; how many. Raises StoreError."""
+    """Remove up to a page of heads of documents deleted `days` ago; return their number. Raises StoreError."""
     body = {
         "size": _OPEN_PAGE,
         "query": {
@@ -274,7 +268,7 @@ def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S
 
 
 def ensure_index(cluster: Cluster) -> None:
-    """Make the index of heads where there is none. Raises StoreError."""
+    """Create the index of heads if it is missing. Raises StoreError."""
     hidden.ensure_index(cluster, HEADS_TEMPLATE, cluster.heads_index)
 
 

@@ -1,8 +1,6 @@
-"""Hidden indexes of ours that are made when their first record is written."""
+"""Hidden indexes that are created with their first record."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from app.assets import asset_folder
 from app.store.client import Cluster, StoreRequestError
@@ -10,15 +8,13 @@ from app.store.rendering import read_file
 
 
 def ensure_index(cluster: Cluster, template: str, name: str | None = None) -> None:
-    """Make an index as its template says, so that it is right even where none was ever applied.
+    """Create an index from its template, so that it is correct even if no template was applied.
 
     Args:
-        cluster: where.
-        template: its name.
-        name: of the index; None: the template's.
+        name: name of the index; None: the template's.
 
     Raises:
-        StoreError: OpenSearch is away or refused.
+        StoreError: OpenSearch is unavailable or rejected the request.
     """
     body = read_file(asset_folder("mappings") / "index_templates" / f"{template}.json")["template"]
     try:
@@ -26,19 +22,3 @@ def ensure_index(cluster: Cluster, template: str, name: str | None = None) -> No
     except StoreRequestError as error:
         if error.error_type != "resource_already_exists_exception":
             raise
-
-
-def get_record(cluster: Cluster, index: str, record_id: str, *, timeout_s: float) -> dict[str, Any] | None:
-    """A record as OpenSearch answers it (`_source`, `_seq_no`, ...), or None; realtime.
-
-    Raises:
-        StoreUnavailable: OpenSearch is away, or did not answer in time.
-        StoreError: it answered with a failure.
-    """
-    try:
-        found: dict[str, Any] = cluster.request("GET", f"/{index}/_doc/{record_id}", timeout_s=timeout_s)
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return None
-        raise
-    return found

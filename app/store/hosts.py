@@ -1,4 +1,4 @@
-"""The addresses of one cluster: which of them is asked, and which are left alone because they were away."""
+"""Addresses of one cluster: choice of a host, and avoidance of unavailable ones."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ class Host:
     """One address: its connections and its breaker."""
 
     def __init__(self, url: str, number: int, **options: Any) -> None:
-        """Prepare the connections; nothing is sent yet.
+        """Create the connections; nothing is sent yet.
 
         Args:
-            url: base address.
-            number: among the cluster's addresses, for metrics and messages, which shall not carry addresses.
-            options: of opensearch-py's client.
+            number: index of the address, for metrics and messages, which must not contain addresses.
 
         Raises:
-            ImproperlyConfigured: the address can't be used.
+            ImproperlyConfigured: the address is invalid.
         """
         self.number = number + 1
         self.breaker = Breaker("OpenSearch", failures=_FAILURES, rest_s=_REST_S, label=f"opensearch-{self.number}")
@@ -53,21 +51,21 @@ class Host:
 
     @property
     def doubtful(self) -> bool:
-        """Whether it is left alone only because another one was faster: better than nobody."""
+        """Return whether it is avoided only because another host was faster: it is better than none."""
         return self._slow and not self.breaker.closed
 
     def doubt(self) -> None:
-        """It was silent while another one answered the same: leave it alone, as long as there are others."""
+        """Record that it was silent while another host answered the same request: avoid it while there are others."""
         self._slow = True
         self.breaker.open()
 
     def silent(self) -> None:
-        """It was asked although it was in doubt, and was silent again."""
+        """Record that it was silent again although it was called in doubt."""
         self._slow = False
 
     @contextmanager
     def calling(self) -> Iterator[Trial]:
-        """Ask it, past its breaker if it is only in doubt. Raises BreakerOpen."""
+        """Call it, bypassing its breaker if it is only in doubt. Raises BreakerOpen."""
         if self.doubtful:
             yield Trial()
             return
@@ -75,7 +73,7 @@ class Host:
             yield call
 
     def probe(self) -> None:
-        """Find out beside the requests whether the host is back."""
+        """Check in the background whether the host is available again."""
         if self._probing.acquire(blocking=False):
             threading.Thread(target=self._probe, name="braid-probe", daemon=True).start()
 
@@ -106,24 +104,24 @@ class Hosts:
 
     @property
     def some_away(self) -> bool:
-        """Whether any is left alone at the moment."""
+        """Return whether any host is being avoided."""
         return len(self._hosts) > 1 and not all(host.breaker.closed for host in self._hosts)
 
     def others(self, host: Host) -> bool:
-        """Whether another one could be asked."""
+        """Return whether another host could be called."""
         return any(other is not host and other.breaker.closed for other in self._hosts)
 
     def choose(self, tried: Sequence[Host]) -> Host:
-        """One that is there, and better one that was not tried yet. None of them: one that is in doubt or has rested.
+        """Return an available host, preferably an untried one; else one that is in doubt or has rested.
 
-        The caller runs into the breaker where there is no such one either.
+        If there is none either, the caller gets the breaker's error.
         """
         there = [host for host in self._hosts if host.breaker.closed]
         there = there or [host for host in self._hosts if host.doubtful]
         if there:
             for host in self._hosts:
                 if not host.breaker.closed and host.breaker.rested:
-                    host.probe()  # no request shall wait for it
+                    host.probe()  # no request should wait for it
         else:
             there = [host for host in self._hosts if host.breaker.rested] or list(self._hosts)
         fresh = [host for host in there if host not in tried] or there

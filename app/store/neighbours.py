@@ -1,14 +1,14 @@
-"""The passages that stand beside given ones in their documents, as far as the caller may see them."""
+"""Neighbours of passages in their documents, as far as the caller can see them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from app.errors import StoreError
 from app.passage import Hit
+from app.store.client import Cluster
 from app.store.filters import Clause, Scope
 from app.store.head_check import HeadCheck
 from app.store.queries import Body, search_body
@@ -17,22 +17,9 @@ from app.store.responses import read_response
 _FIELDS = ("document_id", "title", "section_heading", "text", "page", "position", "content_hash")
 
 
-class ReadableCluster(Protocol):
-    """The part of the cluster that is needed here."""
-
-    @property
-    def read_alias(self) -> str: ...
-
-    def request(
-        self, method: str, path: str, *, params: dict[str, Any] | None, body: Any, timeout_s: float | None
-    ) -> Any:
-        """Send one request; raises StoreError."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a passage stands: in which version of which document, and the how-manieth it is there, from 0."""
+    """Place of a passage: version, document, and its ordinal among the version's passages, from 0."""
 
     document_id: str
     content_hash: str
@@ -44,8 +31,9 @@ class Place:
 
 
 def places_body(places: Iterable[Place], filters: Sequence[Clause], *, timeout_ms: int) -> Body:
-    """A search body for the passages at `places` that pass `filters`: the version is named, so that a document that is
-    being replaced does not lend a passage of its other version."""
+    """Return a search body for the passages at `places` that pass `filters`; it names the version, so that a document
+    that is being replaced does not contribute a passage of its other version.
+    """
     positions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place in sorted(set(places)):
         positions[place.document_id, place.content_hash].append(place.position)
@@ -67,7 +55,7 @@ def places_body(places: Iterable[Place], filters: Sequence[Clause], *, timeout_m
 
 
 def shown_at(
-    cluster: ReadableCluster,
+    cluster: Cluster,
     heads: HeadCheck,
     scope: Scope,
     places: Iterable[Place],
@@ -75,10 +63,10 @@ def shown_at(
     *,
     timeout_s: float,
 ) -> dict[Place, Hit]:
-    """Those of `passages_at` whose version is in force now, and may be shown to `scope` by its head.
+    """Return those of `passages_at` whose version is live now and visible to `scope` by its head.
 
     Raises:
-        StoreError: as `passages_at`, and where heads can't be read.
+        StoreError: as `passages_at`, or heads can't be read.
     """
     found = passages_at(cluster, places, filters, timeout_s=timeout_s)
     versions = heads.in_force(scope, ((place.document_id, place.content_hash) for place in found), timeout_s)
@@ -86,14 +74,15 @@ def shown_at(
 
 
 def passages_at(
-    cluster: ReadableCluster, places: Iterable[Place], filters: Sequence[Clause], *, timeout_s: float
+    cluster: Cluster, places: Iterable[Place], filters: Sequence[Clause], *, timeout_s: float
 ) -> dict[Place, Hit]:
-    """The passages at `places`; those that do not exist, or that `filters` (scope and request) hide, are missing.
+    """Return the passages at `places`; those that do not exist, or that `filters` (scope and request) hide, are
+    missing.
 
-    One search, or none if no place is asked for. Fields that a neighbour is not read for (`uri`, tags) are empty.
+    Sends one search, or none without places. Fields not needed of a neighbour (`uri`, tags) are empty.
 
     Raises:
-        StoreError: OpenSearch failed, answered only in part, or not within `timeout_s` seconds.
+        StoreError: OpenSearch failed, returned a partial answer, or none within `timeout_s` seconds.
     """
     wanted = set(places)
     if not wanted:
@@ -102,5 +91,5 @@ def passages_at(
     raw = cluster.request("POST", f"/{cluster.read_alias}/_search", params=None, body=body, timeout_s=timeout_s)
     found = read_response(raw)
     if found.outcome.failed_shards or found.outcome.timed_out:
-        raise StoreError("OpenSearch answered only in part")
+        raise StoreError("OpenSearch returned a partial answer: try again")
     return {Place.of(hit): hit for hit in found.hits if Place.of(hit) in wanted}

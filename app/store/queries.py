@@ -1,4 +1,4 @@
-"""Pure functions that build the search bodies; each has a golden test. Nothing here talks to a cluster.
+"""Search bodies, built by pure functions with golden tests. Nothing here talks to a cluster.
 
 The order of the legs is fixed: lexical first, dense second; the weights in the pipelines follow it.
 """
@@ -6,74 +6,54 @@ The order of the legs is fixed: lexical first, dense second; the weights in the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.querytext import QueryText
 from app.store.filters import Clause
-from app.tuning import Boosts
+from app.store.passages import READ_FIELDS, TOKEN_VECTORS
+from app.tuning import Boosts, Normalization
 
 LINEAR_PIPELINE = "braid-hybrid-linear"
 RRF_PIPELINE = "braid-hybrid-rrf"
-OUTSIDE = "outside"
-"""The count of a leg's hits that the other leg does not match: what both match together is then the sum of two."""
-CODES = "codes"
-"""The counts of hits that hold each identifier of the query as it is written, and under `EXACT` the first of them."""
-EXACT = "exact"
+LEXICAL = "lexical"
+"""Name of the lexical leg in an explained `hybrid` query."""
 MOST_EXACT = 20
-"""Passages that an identifier may stand in and still single them out."""
-WORDS = "words"
-"""The counts of hits that hold each word that is checked for typing errors."""
-
-TOKEN_VECTORS = "token_vectors"  # noqa: S105 - no secret
-"""The packed vectors of a passage's tokens: doc values only, outside `_source`."""
+"""Maximum number of passages with an identifier for which it singles them out."""
+COUNTED = 1000
+"""Matches up to which a total is exact. Beyond, Lucene skips passages that can't be among the best: counting all, and
+sorting by anything but the score, makes it visit each match (benchmarks/lexical_leg.md)."""
+REFINED = 200
+"""Best passages of each shard that `refinement` orders (benchmarks/lexical_leg.md)."""
+TIES = 20
+"""Passages that a leg reads beyond its candidates: where no more than these have the last candidate's score, which of
+them are candidates does not depend on the copy of the shard."""
 
 Body = dict[str, Any]
 
-_RETURNED_FIELDS = (
-    "document_id",
-    "title",
-    "section_heading",
-    "text",
-    "source_id",
-    "source_type",
-    "uri",
-    "page",
-    "pages",
-    "position",
-    "timestamp",
-    "topic_tags",
-    "language",
-    "content_hash",
-)
+_MOST_HEADED = 300
+"""Maximum terms of a query that are also looked for in title and heading: OpenSearch rejects queries of more than 1,024
+clauses, and the terms of `hybrid_query` count three times then."""
 _SLOP = 3
-"""Places by which two query words may stand further apart than in the query and still count as a phrase."""
+"""Additional distance at which two adjacent query words still count as a phrase."""
 _FUZZY_BOOST = 0.6
-"""A corrected word is a guess: it counts less than one that is there as typed."""
+"""Weight of a corrected word: less than a verbatim one, since it is a guess."""
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)+\S*)")
 
 
 def lexical_match(query: QueryText, filters: Sequence[Clause], corrected: Sequence[str] = ()) -> Body:
-    """Which passages the lexical leg matches, without what only ranks them: for counting."""
+    """Return the clause for the passages that the lexical leg matches, without ranking: for counting."""
     return {"bool": {"must": [_must(query, corrected)], "filter": list(filters)}}
 
 
 def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], corrected: Sequence[str] = ()) -> Body:
-    """BM25 over `content` (title, section heading and text in one analysed field), and what else speaks for a passage.
+    """Return BM25 over `content` (title, section heading and text in one analysed field), identifiers and quotes.
 
     Args:
-        query: taken apart by `read_query`.
-        boosts: of matches in the title and heading, of neighbouring words, identifiers and quoted phrases.
-        filters: of the request and its scope.
-        corrected: words that the collection lacks, to be matched with typing errors.
+        boosts: weights of identifiers and quoted phrases; those of `refinement` are not used.
+        corrected: words missing from the collection, to be matched with typing errors.
     """
-    should: list[Body] = [
-        {"match": {field: {"query": query.text, "boost": boost}}}
-        for field, boost in (("title", boosts.title), ("section_heading", boosts.heading))
-        if boost
-    ]
-    if boosts.phrase:
-        should += [_phrase(pair, _SLOP, boosts.phrase) for pair in query.pairs]
+    should: list[Body] = []
     if boosts.codes:
         should += [_code(code, boost=boosts.codes) for code in query.codes]
     if boosts.quoted:
@@ -84,41 +64,68 @@ def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], cor
     return found
 
 
+def refinement(query: QueryText, boosts: Boosts) -> list[Body]:
+    """Return the clauses whose scores are added for the best passages only: words of the title and the heading, and
+    neighbouring words. Scored on all matches, they took half of the lexical leg's processor time.
+    """
+    found: list[Body] = [
+        {"match": {field: {"query": query.text, "boost": boost}}}
+        for field, boost in (("title", boosts.title), ("section_heading", boosts.heading))
+        if boost and query.terms <= _MOST_HEADED
+    ]
+    if boosts.phrase:
+        found += [_phrase(pair, _SLOP, boosts.phrase) for pair in query.pairs]
+    return found
+
+
 def vector_leg(vector: Sequence[float], k: int, filters: Sequence[Clause]) -> Body:
-    """The `k` nearest passages of each shard among those that pass the filter (which k-NN applies while searching)."""
+    """Return the query for the `k` nearest passages of each shard that pass the filter (k-NN
+    applies it during search).
+    """
     return {"knn": {"embedding": {"vector": list(vector), "k": k, "filter": {"bool": {"filter": list(filters)}}}}}
 
 
 def hybrid_query(
-    query: QueryText, boosts: Boosts, vector: Sequence[float], depth: int, filters: Sequence[Clause]
+    query: QueryText,
+    boosts: Boosts,
+    vector: Sequence[float],
+    depth: int,
+    filters: Sequence[Clause],
+    *,
+    named: bool = False,
 ) -> Body:
-    """Both legs, each with the same filter: a filter around `hybrid` would leak or starve results on 2.19.
+    """Return both legs, each with the same filter: a filter around `hybrid` would leak or starve results on 2.19.
 
-    `depth` is the number of candidates that each leg gives per shard; it stays the same on every page.
+    `depth` is the number of candidates of each leg per shard; it stays the same on every page. The refinement is part
+    of the lexical leg: a `rescore` would score the passages of both legs. With `named`, hits say whether the lexical
+    leg matches them, without which their explanation can't be read.
     """
-    return {
-        "hybrid": {
-            "queries": [lexical_leg(query, boosts, filters), vector_leg(vector, depth, filters)],
-            "pagination_depth": depth,
-        }
-    }
+    lexical = lexical_leg(query, boosts, filters)
+    if clauses := refinement(query, boosts):
+        lexical["bool"]["should"] = [*clauses, *lexical["bool"].get("should", ())]
+    if named:
+        lexical["bool"]["_name"] = LEXICAL
+    return {"hybrid": {"queries": [lexical, vector_leg(vector, depth, filters)], "pagination_depth": depth}}
 
 
-def search_body(query: Body, *, size: int, timeout_ms: int) -> Body:
-    """A whole search body that answers with passages; vectors never leave the cluster."""
+def search_body(query: Body, *, size: int, timeout_ms: int, exact_total: bool = False) -> Body:
+    """Return a complete search body that returns passages; vectors never leave the cluster."""
     return {
         "query": query,
         "size": size,
-        "_source": list(_RETURNED_FIELDS),
-        "track_total_hits": True,
+        "_source": list(READ_FIELDS),
+        "track_total_hits": exact_total or COUNTED,
         "timeout": f"{timeout_ms}ms",
     }
 
 
-def leg_body(query: Body, *, size: int, timeout_ms: int, counts: Mapping[str, Body] | None = None) -> Body:
-    """A leg's search body: ids and scores only, from doc values, so that no document is opened to rank it.
+def leg_body(
+    query: Body, *, size: int, timeout_ms: int, refined_by: Sequence[Body] = (), exact_total: bool = False
+) -> Body:
+    """Return a leg's search body: ids and scores only, from doc values, so that ranking opens no document.
 
-    Equal scores are ordered by id, so that the list does not depend on shards. `counts` are aggregations.
+    Equal scores come in any order: `responses.read_leg` orders them. The best passages are `refined_by` clauses whose
+    scores are added; all `size` passages are among them, so that their scores are comparable.
     """
     body: Body = {
         "query": query,
@@ -126,43 +133,58 @@ def leg_body(query: Body, *, size: int, timeout_ms: int, counts: Mapping[str, Bo
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": ["passage_id", "document_id"],
-        "sort": [{"_score": "desc"}, {"passage_id": "asc"}],
-        "track_total_hits": True,
+        "track_total_hits": exact_total or COUNTED,
         "timeout": f"{timeout_ms}ms",
     }
-    if counts:
-        body["aggs"] = dict(counts)
+    if refined_by:
+        # the filter leads, so that the clauses are tried on the best passages and not searched for their own matches
+        clauses: Body = {"bool": {"filter": [{"match_all": {}}], "should": list(refined_by)}}
+        body["rescore"] = {
+            "window_size": max(REFINED, size),
+            "query": {"rescore_query": clauses, "score_mode": "total"},
+        }
     return body
 
 
-def outside_count(matched: Body) -> dict[str, Body]:
-    """Counts the hits that `matched` does not match."""
-    return {OUTSIDE: {"filter": {"bool": {"must_not": [matched]}}}}
+def lexical_searches(
+    query: QueryText,
+    boosts: Boosts,
+    filters: Sequence[Clause],
+    *,
+    depth: int,
+    timeout_ms: int,
+    checked: Sequence[str],
+    corrected: Sequence[str] = (),
+) -> list[Body]:
+    """Return the searches of the lexical leg: its ranking; the first passages with each identifier of the query, as
+    they score in the ranking; whether any passage has each of the `checked` words, or of the `corrected` ones a word
+    spelled alike. They are separate, because an aggregation in the first would make Lucene visit each match.
+    """
+
+    def ranked(size: int, *more: Clause) -> Body:
+        leg = lexical_leg(query, boosts, [*filters, *more], corrected)
+        return leg_body(leg, size=size, timeout_ms=timeout_ms, refined_by=refinement(query, boosts))
+
+    # a stop word of the language is in no passage, but is not a typing error
+    words: list[Body] = [{"query": word, "zero_terms_query": "all"} for word in checked]
+    words += [_fuzzy(word) for word in corrected]
+    return [
+        ranked(depth + TIES),
+        *(ranked(MOST_EXACT, _code(code)) for code in query.codes),
+        *(_any({"match": {"content": word}}, filters) for word in words),
+    ]
 
 
-def lexical_counts(query: QueryText, checked: Sequence[str]) -> dict[str, Body]:
-    """Counts that show whether identifiers were found as they are written, and which words the collection lacks."""
-    # a stop word of the language is in no passage, and no typing error
-    words = {word: {"query": word, "zero_terms_query": "all"} for word in checked}
-    return _counts(query, words)
+def _any(clause: Clause, filters: Sequence[Clause]) -> Body:
+    """Return the search that ends with the first match. Without a timeout of its own it may be cached."""
+    return {"query": {"bool": {"filter": [clause, *filters]}}, "size": 0, "track_total_hits": 1}
 
 
-def corrected_counts(query: QueryText, words: Sequence[str]) -> dict[str, Body]:
-    """As `lexical_counts`, for the request that looks for `words` with typing errors: which of them it finds."""
-    return _counts(query, {word: _fuzzy(word) for word in words})
-
-
-def _counts(query: QueryText, words: Mapping[str, Body]) -> dict[str, Body]:
-    counts: dict[str, Body] = {}
-    if query.codes:
-        top = {"size": MOST_EXACT, "_source": False, "docvalue_fields": ["passage_id", "document_id"]}
-        counts[CODES] = {
-            "filters": {"filters": {code: _code(code) for code in query.codes}},
-            "aggs": {EXACT: {"top_hits": top}},
-        }
-    if words:
-        counts[WORDS] = {"filters": {"filters": {word: {"match": {"content": match}} for word, match in words.items()}}}
-    return counts
+def count_body(lexical: Body, ids: Sequence[str], filters: Sequence[Clause]) -> Body:
+    """Return the search that counts the passages that match `lexical`, or have one of `ids` and pass the filters."""
+    either = [lexical, {"bool": {"filter": [{"ids": {"values": list(ids)}}, *filters]}}]
+    query = {"bool": {"should": either, "minimum_should_match": 1}}
+    return {"query": query, "size": 0, "track_total_hits": True}
 
 
 def fetch_body(
@@ -171,54 +193,61 @@ def fetch_body(
     *,
     timeout_ms: int,
     vectors: bool = False,
-    tokens: bool = False,
     highlight: Body | None = None,
 ) -> Body:
-    """The passages of `ids`, as far as the filter lets them through.
-
-    `vectors`, of the passages and of their `tokens`, are for the service's own use.
-    """
-    body = search_body(
-        {"bool": {"filter": [{"ids": {"values": list(ids)}}, *filters]}}, size=len(ids), timeout_ms=timeout_ms
-    )
+    """Return a body for the passages of `ids` that pass the filter; their `vectors` are for the service's own use."""
+    body = search_body(_visible(ids, filters), size=len(ids), timeout_ms=timeout_ms)
     body["track_total_hits"] = False
     if vectors:
         body["_source"] = [*body["_source"], "embedding"]
-    if tokens:
-        body["docvalue_fields"] = [TOKEN_VECTORS]
     if highlight is not None:
         body["highlight"] = highlight
     return body
 
 
-def linear_pipeline(alpha: float) -> Body:
-    """An inline search pipeline: min-max normalisation, weighted arithmetic mean, `alpha` the dense share."""
+def tokens_body(ids: Sequence[str], filters: Sequence[Clause], *, timeout_ms: int) -> Body:
+    """Return a body for the packed token vectors of `ids` that pass the filter.
+
+    From doc values alone: with their texts, fifty passages cost the cluster three times as much.
+    """
     return {
-        "phase_results_processors": [
-            {
-                "normalization-processor": {
-                    "normalization": {"technique": "min_max"},
-                    "combination": {
-                        "technique": "arithmetic_mean",
-                        "parameters": {"weights": [round(1.0 - alpha, 6), round(alpha, 6)]},
-                    },
-                }
-            }
-        ]
+        "query": _visible(ids, filters),
+        "size": len(ids),
+        "_source": False,
+        "stored_fields": "_none_",
+        "docvalue_fields": ["passage_id", TOKEN_VECTORS],
+        "track_total_hits": False,
+        "timeout": f"{timeout_ms}ms",
     }
+
+
+def _visible(ids: Sequence[str], filters: Sequence[Clause]) -> Body:
+    return {"bool": {"filter": [{"ids": {"values": list(ids)}}, *filters]}}
+
+
+def linear_pipeline(alpha: float, normalization: Normalization = "min_max") -> Body:
+    """Return an inline search pipeline: normalisation, weighted arithmetic mean; `alpha` is the dense share."""
+    weights = [round(1.0 - alpha, 6), round(alpha, 6)]
+    combination = {"technique": "arithmetic_mean", "parameters": {"weights": weights}}
+    processor = {"normalization": {"technique": normalization}, "combination": combination}
+    return {"phase_results_processors": [{"normalization-processor": processor}]}
 
 
 def rrf_pipeline(rank_constant: int) -> Body:
-    """An inline search pipeline for reciprocal rank fusion (one shard only before OpenSearch 3.5)."""
-    return {
-        "phase_results_processors": [
-            {"score-ranker-processor": {"combination": {"technique": "rrf", "rank_constant": rank_constant}}}
-        ]
-    }
+    """Return an inline search pipeline that fuses by reciprocal ranks."""
+    combination = {"technique": "rrf", "rank_constant": rank_constant}
+    return {"phase_results_processors": [{"score-ranker-processor": {"combination": combination}}]}
+
+
+def with_explanation(pipeline: Body) -> Body:
+    """Return a pipeline that also shows each leg's score, in a request with `explain`."""
+    return {**pipeline, "response_processors": [{"hybrid_score_explanation": {}}]}
 
 
 def _must(query: QueryText, corrected: Sequence[str]) -> Body:
-    """Any word, an identifier in any spelling, a corrected word. Identifiers score in `lexical_leg`, not here."""
+    """Return the clause for any word, an identifier in any spelling, or a corrected word. Identifiers score in
+    `lexical_leg`.
+    """
     ways: list[Body] = [{"match": {"content": {"query": query.text}}}]
     ways += [_code(code, boost=0.0) for code in query.codes]
     if corrected:
@@ -235,11 +264,13 @@ def _fuzzy(words: str) -> Body:
 
 
 def _code(code: str, **options: float) -> Body:
-    """An identifier as a whole: the index's analyzer would also look for its parts, which near misses share."""
+    """Return the clause for a whole identifier: the index's analyzer would also match its parts, which near misses
+    share.
+    """
     return {"match": {"content.codes": {"query": _spellings(code), "analyzer": "whitespace", **options}}}
 
 
 def _spellings(code: str) -> str:
-    """An identifier as it may be written: a version is the same with and without its ``v``."""
+    """Return the spellings of an identifier: a version is the same with and without its ``v``."""
     version = _VERSION.fullmatch(code)
     return f"{version[1]} v{version[1]}" if version else code

@@ -1,8 +1,8 @@
 """The query log in OpenSearch: every request that writes, reads or removes it.
 
-One index a month, of the tenants of a cluster together, with two kinds of documents: ``query`` (its `_id` is the id of
-the query) and ``feedback``, which lies in the index of its query. The month follows from the query's id, so a look-up
-is one realtime GET, and what was written a moment ago is found without a refresh.
+There is one index per month for all tenants of a cluster, with two kinds of documents: ``query`` (its `_id` is the id
+of the query) and ``feedback``, which is in the index of its query. The month follows from the query's id, so that a
+look-up is one real-time GET, which finds the latest write without a refresh.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import orjson
 
 from app.errors import StoreError
-from app.store.client import Cluster, StoreRequestError
+from app.store.client import Cluster, find
+from app.store.paging import distinct
 
 ALL_MONTHS = "braid-queries-*"
 
@@ -24,7 +26,7 @@ _MONTH = re.compile(r"braid-queries-(\d{4})\.(\d{2})")
 _WRITE_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0
 _HASHES = 200
-"""Queries that a page of an export holds at once."""
+"""Queries per page of an export."""
 _PAGE = 1000
 _CONFLICT = 409
 
@@ -33,7 +35,7 @@ Label = Literal["relevant", "irrelevant"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A query on its way into the log: its id, when it was asked (which decides the month), and the fields."""
+    """A query for the log: its id, its time (which determines the month), and its fields."""
 
     id: str
     made_at: datetime
@@ -41,8 +43,8 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What became of a batch; `reason` says why the failed ones failed, without a word of theirs."""
+class WriteOutcome:
+    """Outcome of a batch; `reason` explains the failed entries, without their text."""
 
     written: int
     failed: int
@@ -51,7 +53,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """How many times one result of equal queries was given one label."""
+    """Number of times that one result of equal queries was given one label."""
 
     document_id: str
     result_id: str
@@ -61,7 +63,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of the calls of one route; None where there were none."""
+    """Milliseconds of the calls of one route; None without calls."""
 
     route: str
     queries: int
@@ -71,7 +73,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class LogStatistics:
-    """Counts over the log of one tenant; `of_results` counts the feedback that names a result."""
+    """Counts over the log of one tenant; `of_results` counts feedback on single results."""
 
     queries: int
     without_results: int
@@ -84,26 +86,26 @@ class LogStatistics:
 
 
 def month_index(when: datetime) -> str:
-    """The index of a month, in UTC."""
+    """Return the index of a month, in UTC."""
     return f"braid-queries-{when.astimezone(UTC):%Y.%m}"
 
 
-def write_entries(cluster: Cluster, entries: Sequence[Entry], timeout_s: float = _WRITE_TIMEOUT_S) -> Written:
-    """Write a batch in one request. An entry that is there already counts as written.
+def write_entries(cluster: Cluster, entries: Sequence[Entry], timeout_s: float = _WRITE_TIMEOUT_S) -> WriteOutcome:
+    """Write a batch in one request. An existing entry counts as written.
 
     Raises:
-        StoreError: the request failed as a whole.
+        StoreError: the whole request failed.
     """
     lines: list[bytes] = []
     for entry in entries:
         try:
             source = orjson.dumps(entry.source)
-        except orjson.JSONEncodeError:  # half a character in a query
+        except orjson.JSONEncodeError:  # an unpaired surrogate in a query
             continue
         lines += [orjson.dumps({"create": {"_index": month_index(entry.made_at), "_id": entry.id}}), source]
     unreadable = len(entries) - len(lines) // 2
     if not lines:
-        return Written(0, unreadable, "not_unicode")
+        return WriteOutcome(0, unreadable, "not_unicode")
     answer = cluster.request("POST", "/_bulk", body=b"\n".join(lines) + b"\n", timeout_s=timeout_s)
     refused = [
         str(item["create"].get("error", {}).get("type"))
@@ -111,41 +113,36 @@ def write_entries(cluster: Cluster, entries: Sequence[Entry], timeout_s: float =
         if int(item["create"]["status"]) >= 300 and int(item["create"]["status"]) != _CONFLICT
     ]
     reasons = ["not_unicode"] * unreadable + refused
-    return Written(len(entries) - len(reasons), len(reasons), ", ".join(sorted(set(reasons))))
+    return WriteOutcome(len(entries) - len(reasons), len(reasons), ", ".join(sorted(set(reasons))))
 
 
 def get_query(cluster: Cluster, made_at: datetime, query_id: str) -> dict[str, Any] | None:
-    """The entry of a query as it was written, or None. Raises StoreError."""
-    try:
-        found = cluster.request("GET", f"/{month_index(made_at)}/_doc/{query_id}")
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return None
-        raise
-    source: dict[str, Any] = found["_source"]
+    """Return the entry of a query as it was written, or None. Raises StoreError."""
+    found = find(cluster, f"/{month_index(made_at)}/_doc/{query_id}")
+    source: dict[str, Any] = found["_source"] if found is not None else {}
     return source if source.get("kind") == "query" else None
 
 
 def put_feedback(cluster: Cluster, made_at: datetime, feedback_id: str, source: dict[str, Any]) -> None:
-    """Write feedback beside its query, in the place of an earlier one with the same id. Raises StoreError."""
+    """Write feedback beside its query, replacing an earlier one with the same id. Raises StoreError."""
     path = f"/{month_index(made_at)}/_doc/{feedback_id}"
     cluster.request("PUT", path, body=source, timeout_s=_WRITE_TIMEOUT_S)
 
 
 def refresh(cluster: Cluster) -> None:
-    """Make all that was written visible to what reads the log."""
+    """Make all writes visible to readers of the log."""
     cluster.request("POST", f"/{ALL_MONTHS}/_refresh", timeout_s=_READ_TIMEOUT_S)
 
 
 def expired(cluster: Cluster, days: int, today: date) -> list[str]:
-    """The months whose last day lies at least `days` days before `today`, oldest first."""
+    """Return the months whose last day is at least `days` days before `today`, oldest first."""
     found = cluster.request("GET", f"/{ALL_MONTHS}/_settings", params={"filter_path": "*.settings.index.creation_date"})
     limit = today - timedelta(days=days)
     names = []
     for name in sorted(found):
         month = _MONTH.fullmatch(name)
         if month is None or not 1 <= int(month[2]) <= 12:
-            continue  # somebody's restored copy, say: not named as we name them
+            continue  # not named like ours, for example a restored copy
         next_month = (date(int(month[1]), int(month[2]), 1) + timedelta(days=32)).replace(day=1)
         if next_month <= limit:
             names.append(name)
@@ -158,7 +155,7 @@ def remove(cluster: Cluster, index: str) -> None:
 
 
 def statistics(cluster: Cluster, tenant: str, since: datetime | None = None) -> LogStatistics:
-    """Counts and percentiles over the log of a tenant. Raises StoreError."""
+    """Return counts and percentiles over the log of a tenant. Raises StoreError."""
     aggregations: dict[str, Any] = {
         "queries": {
             "filter": {"term": {"kind": "query"}},
@@ -181,7 +178,7 @@ def statistics(cluster: Cluster, tenant: str, since: datetime | None = None) -> 
         },
     }
     found = _aggregate(cluster, _filters(tenant, since), aggregations)
-    if not found:  # not one month is there
+    if not found:  # there is no month at all
         return LogStatistics(0, 0, 0, 0, 0, 0, 0, ())
     queries, feedback = found["queries"], found["feedback"]
     return LogStatistics(
@@ -200,14 +197,13 @@ def statistics(cluster: Cluster, tenant: str, since: datetime | None = None) -> 
 
 
 def query_hashes(cluster: Cluster, tenant: str, since: datetime | None = None) -> Iterator[list[str]]:
-    """The hashes of all different queries that were asked or judged since then, in pages. Raises StoreError."""
-    sources = [{"query_hash": {"terms": {"field": "query_hash"}}}]
-    for page in _composite(cluster, _filters(tenant, since), sources, _HASHES):
+    """Yield the hashes of all distinct queries asked or judged since then, in pages. Raises StoreError."""
+    for page in distinct(partial(_aggregate, cluster, _filters(tenant, since)), ["query_hash"], _HASHES):
         yield [bucket["key"]["query_hash"] for bucket in page]
 
 
 def newest_queries(cluster: Cluster, tenant: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The newest entry of each of these queries, whenever it was asked; those that are not logged are left out."""
+    """Return the newest entry of each of these queries, whatever its time; queries without an entry are missing."""
     body = {
         "size": len(hashes),
         "query": {
@@ -226,10 +222,10 @@ def newest_queries(cluster: Cluster, tenant: str, hashes: Sequence[str]) -> dict
 def votes(
     cluster: Cluster, tenant: str, hashes: Sequence[str], since: datetime | None = None
 ) -> Iterator[tuple[str, Vote]]:
-    """What was said since then of the results of these queries: pairs of (hash, vote). Raises StoreError."""
+    """Yield the votes since then on the results of these queries: pairs of (hash, vote). Raises StoreError."""
     fields = ("query_hash", "document_id", "result_id", "label")
     filters = [*_filters(tenant, since), {"term": {"kind": "feedback"}}, {"terms": {"query_hash": list(hashes)}}]
-    for page in _composite(cluster, filters, [{field: {"terms": {"field": field}}} for field in fields], _PAGE):
+    for page in distinct(partial(_aggregate, cluster, filters), fields, _PAGE):
         for bucket in page:
             key = bucket["key"]
             yield (
@@ -245,24 +241,6 @@ def _filters(tenant: str, since: datetime | None = None) -> list[dict[str, Any]]
     return found
 
 
-def _composite(
-    cluster: Cluster, filters: list[dict[str, Any]], sources: list[dict[str, Any]], size: int
-) -> Iterator[list[dict[str, Any]]]:
-    """Buckets of a composite aggregation, page after page, so that nobody holds all of them."""
-    after: dict[str, Any] | None = None
-    while True:
-        composite: dict[str, Any] = {"size": size, "sources": sources}
-        if after is not None:
-            composite["after"] = after
-        found = _aggregate(cluster, filters, {"page": {"composite": composite}})
-        page = found.get("page", {})
-        if page.get("buckets"):
-            yield page["buckets"]
-        after = page.get("after_key")
-        if after is None:
-            return
-
-
 def _aggregate(cluster: Cluster, filters: list[dict[str, Any]], aggregations: dict[str, Any]) -> dict[str, Any]:
     body = {"size": 0, "query": {"bool": {"filter": filters}}, "aggs": aggregations, "track_total_hits": False}
     found: dict[str, Any] = _search(cluster, body).get("aggregations", {})
@@ -270,11 +248,11 @@ def _aggregate(cluster: Cluster, filters: list[dict[str, Any]], aggregations: di
 
 
 def _search(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
-    """A search over all months. One that is answered in part is an error: its counts would be wrong unseen."""
+    """Search all months. A partial answer is an error, because its counts would be wrong."""
     params = {"allow_partial_search_results": "false"}
     found: dict[str, Any] = cluster.request(
         "POST", f"/{ALL_MONTHS}/_search", params=params, body=body, timeout_s=_READ_TIMEOUT_S
     )
     if found.get("timed_out"):
-        raise StoreError("OpenSearch ran out of time over the query log: ask for less with --since")
+        raise StoreError("OpenSearch ran out of time over the query log: limit the period with --since")
     return found

@@ -1,4 +1,4 @@
-"""OpenSearch's reasons without the document in them: they reach callers, reports and logs."""
+"""OpenSearch's reasons without document content, since they reach callers, reports and logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 _LENGTH = 300
 
 _QUOTED = (
-    # what OpenSearch puts behind these words is the value that it could not take
+    # after these words OpenSearch quotes the value that it rejected
     (re.compile(r"\. Preview of field's value: .*", re.DOTALL), ""),
     (re.compile(r"For input string: .*", re.DOTALL), "not a number"),
     (re.compile(r"failed to parse date field \[.*?\] with format", re.DOTALL), "not a date of format"),
@@ -22,7 +22,7 @@ _QUOTED = (
 
 
 def safe_reason(error: Mapping[str, Any]) -> str:
-    """What an ``error`` object of OpenSearch says, with its innermost cause, without the values that it quotes."""
+    """Return the text of OpenSearch's ``error`` object with its innermost cause, without the values that it quotes."""
     parts: list[str] = []
     level: object = error
     while isinstance(level, Mapping):

@@ -1,18 +1,20 @@
-"""The shipped files as this service needs them on the cluster: file plus the few settings that change them."""
+"""Rendering of the shipped files for this service: files with the few settings that change them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from app.assets import asset_folder
 from app.config import Settings
+from app.config.section import VectorVariant
 from app.errors import ConfigurationError
 from app.store.client import READ_ALIAS, WRITE_ALIAS
+from app.store.majors import OLDEST, Version, shipped_file
 from app.tuning import SHIPPED, Tuning
 
 FIRST_INDEX = "braid-passages-000001"
@@ -23,11 +25,11 @@ JOBS_TEMPLATE = "braid-jobs"
 HEADS_TEMPLATE = "braid-heads"
 FIELDS_TEMPLATE = "braid-fields"
 _TUNED = 1000
-"""Versions of a tuned search pipeline begin here: 1000 and the tuning's own."""
+"""First version of tuned search pipelines: 1000 plus the tuning's own version."""
 INGEST_PIPELINE = "braid-passages"
-TOKEN_VECTORS = "braid-token-vectors"  # noqa: S105 - no secret
-"""The component template that `BRAID_TOKEN_VECTORS=false` leaves out."""
-VARIANTS = ("faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw")
+TOKEN_VECTORS = "braid-token-vectors"  # noqa: S105 - not a secret
+"""The component template that `BRAID_TOKEN_VECTORS=false` omits."""
+VARIANTS: tuple[str, ...] = get_args(VectorVariant)
 IVFPQ_MODEL = "braid-ivfpq"
 
 Json = dict[str, Any]
@@ -38,12 +40,12 @@ ENDPOINTS = {
     "component template": "/_component_template",
     "index template": "/_index_template",
 }
-"""The kinds of resource, in the order in which they must be applied."""
+"""The kinds of resource, in the order of application."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One file: its kind, its name on the cluster, its body, and where it lies below the assets."""
+    """One file: its kind, its name on the cluster, its body, and its path below the assets."""
 
     kind: str
     name: str
@@ -56,18 +58,19 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """All resources for one vector variant, dimension and embedding model."""
+class RenderedResources:
+    """All resources for one vector variant, dimension, embedding model and version of OpenSearch."""
 
     resources: tuple[Resource, ...]
     variant: str
     dimension: int
     embedding_model: str
     tuning: Tuning = SHIPPED
+    version: Version = OLDEST
 
     @property
     def first_index(self) -> Json:
-        """Body of the first index: everything but the aliases comes from the templates."""
+        """Return the body of the first index: everything but the aliases comes from the templates."""
         return read_file(asset_folder("mappings") / "indexes" / f"{FIRST_INDEX}.json")
 
     def of_kind(self, kind: str) -> Iterator[Resource]:
@@ -77,14 +80,19 @@ class Rendered:
         return next(item.body for item in self.resources if (item.kind, item.name) == (kind, name))
 
 
-def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SHIPPED) -> Rendered:
-    """Read the shipped files and put the settings and what was tuned in.
+def render(
+    settings: Settings, variant: str, dimension: int, tuning: Tuning = SHIPPED, *, version: Version = OLDEST
+) -> RenderedResources:
+    """Read the shipped files and insert the settings and the tuning.
+
+    Args:
+        version: the cluster's oldest node's; some files differ from a later release on (`majors`).
 
     Raises:
-        ConfigurationError: an unknown variant, or a file that is not what it should be.
+        ConfigurationError: the variant is unknown, or a file is invalid.
     """
     if variant not in VARIANTS:
-        raise ConfigurationError(f"vector variant {variant!r} is unknown; there are {', '.join(VARIANTS)}")
+        raise ConfigurationError(f"vector variant {variant!r} is unknown; known variants: {', '.join(VARIANTS)}")
     template = "index_templates" if variant == "faiss-hnsw" else f"variants/{variant}"
     files = [
         ("ingest pipeline", "pipelines", "ingest/braid-passages.json"),
@@ -103,24 +111,27 @@ def render(settings: Settings, variant: str, dimension: int, tuning: Tuning = SH
     resources = []
     for kind, folder, file in files:
         name = Path(file).stem
-        if name == TOKEN_VECTORS and not settings.token_vectors:
+        if name == TOKEN_VECTORS and not settings.index.token_vectors:
             continue
-        body = read_file(asset_folder(folder) / file)
+        path = shipped_file(asset_folder(folder), file, version)
+        body = read_file(path)
         _substitute(name, body, settings, dimension, tuning)
-        resources.append(Resource(kind, name, body, f"{folder}/{file}"))
-    return Rendered(tuple(resources), variant, dimension, settings.embedding_id, tuning)
+        resources.append(Resource(kind, name, body, f"{folder}/{path.relative_to(asset_folder(folder))}"))
+    return RenderedResources(tuple(resources), variant, dimension, settings.embedding.id, tuning, version)
 
 
-def composed(rendered: Rendered) -> Json:
-    """Settings and mappings as an index of passages gets them when OpenSearch puts the component templates together."""
+def compose(rendered: RenderedResources) -> Json:
+    """Return settings and mappings of an index of passages, as OpenSearch composes them from the
+    component templates.
+    """
     whole: Json = {"settings": {}, "mappings": {}}
     for name in rendered.body("index template", INDEX_TEMPLATE)["composed_of"]:
         _merge(whole, rendered.body("component template", name)["template"])
     return whole
 
 
-def offline_problems(rendered: Rendered) -> list[str]:
-    """What is wrong with the files in themselves and with what they say of each other, in words."""
+def offline_problems(rendered: RenderedResources) -> list[str]:
+    """Return problems of the files and of their references to each other, in words."""
     found: list[str] = []
     components = {item.name for item in rendered.of_kind("component template")}
     for item in rendered.resources:
@@ -135,17 +146,17 @@ def offline_problems(rendered: Rendered) -> list[str]:
     return found or [f"{rendered.variant}: {problem}" for problem in _whole_problems(rendered)]
 
 
-def _whole_problems(rendered: Rendered) -> Iterator[str]:
-    """Names that one part uses and another must define."""
-    whole = composed(rendered)
+def _whole_problems(rendered: RenderedResources) -> Iterator[str]:
+    """Yield names that one part uses and another must define, but does not."""
+    whole = compose(rendered)
     index, mappings = whole["settings"]["index"], whole["mappings"]
     if index.get("default_pipeline") not in {item.name for item in rendered.of_kind("ingest pipeline")}:
-        yield f"default_pipeline {index.get('default_pipeline')!r} is no ingest pipeline of ours"
+        yield f"default_pipeline {index.get('default_pipeline')!r} is not one of our ingest pipelines"
     if mappings.get("dynamic") != "strict":
         yield "mappings.dynamic is not strict"
     for field, definition in mappings["properties"].items():
         if definition.get("copy_to", field) not in mappings["properties"]:
-            yield f"field {field}: copy_to {definition['copy_to']!r} is no field"
+            yield f"field {field}: copy_to {definition['copy_to']!r} is not a field"
         if "similarity" in definition and definition["similarity"] not in index["similarity"]:
             yield f"field {field}: similarity {definition['similarity']!r} is not defined"
         if "analyzer" in definition and definition["analyzer"] not in index["analysis"]["analyzer"]:
@@ -166,7 +177,7 @@ def _merge(into: Json, more: Mapping[str, Any]) -> None:
 
 
 def read_file(path: Path) -> Json:
-    """A shipped JSON file.
+    """Read a shipped JSON file.
 
     Raises:
         ConfigurationError: not JSON, or not an object.
@@ -176,38 +187,38 @@ def read_file(path: Path) -> Json:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path.name} can't be read as JSON ({error}): reinstall Braid") from error
     if not isinstance(body, dict):
-        raise ConfigurationError(f"{path.name} is no JSON object: reinstall Braid")
+        raise ConfigurationError(f"{path.name} is not a JSON object: reinstall Braid")
     return body
 
 
 def _substitute(name: str, body: Json, settings: Settings, dimension: int, tuning: Tuning) -> None:
     if name == "braid-settings":
         index = body["template"]["settings"]["index"]
-        index["number_of_shards"] = settings.shards
-        index["number_of_replicas"] = settings.replicas
+        index["number_of_shards"] = settings.index.shards
+        index["number_of_replicas"] = settings.index.replicas
     elif name == FIELDS_TEMPLATE:
         body["template"]["mappings"]["_meta"] |= {
-            "embedding_model": settings.embedding_id,
+            "embedding_model": settings.embedding.id,
             "dimension": dimension,
         }
         index = body["template"]["settings"]["index"]
         index["similarity"]["braid_bm25"] |= {"k1": tuning.bm25.k1, "b": tuning.bm25.b}
-        index["analysis"]["analyzer"]["braid_text"]["type"] = settings.language
-    elif name == INDEX_TEMPLATE and "composed_of" in body and not settings.token_vectors:
+        index["analysis"]["analyzer"]["braid_text"]["type"] = settings.index.language
+    elif name == INDEX_TEMPLATE and "composed_of" in body and not settings.index.token_vectors:
         body["composed_of"].remove(TOKEN_VECTORS)
     elif name.startswith("braid-vector-"):
         embedding = body["template"]["mappings"]["properties"]["embedding"]
-        if "dimension" in embedding:  # a trained model knows its own
+        if "dimension" in embedding:  # a trained model knows its own dimension
             embedding["dimension"] = dimension
         if "compression_level" in embedding:
-            embedding["compression_level"] = settings.on_disk_compression
+            embedding["compression_level"] = settings.index.on_disk_compression
     elif name == "braid-hybrid-linear":
         processor = body["phase_results_processors"][0]["normalization-processor"]
-        alpha = tuning.native_alpha if settings.alpha is None else settings.alpha
+        alpha = tuning.native_alpha if settings.search.alpha is None else settings.search.alpha
         processor["combination"]["parameters"]["weights"] = [round(1 - alpha, 6), round(alpha, 6)]
         if tuning.version:
             body["version"] = tuning.version + _TUNED
             body["description"] += f" (tuning {tuning.version})"
     elif name == "braid-hybrid-rrf":
         processor = body["phase_results_processors"][0]["score-ranker-processor"]
-        processor["combination"]["rank_constant"] = settings.rrf_rank_constant
+        processor["combination"]["rank_constant"] = settings.search.rrf_rank_constant

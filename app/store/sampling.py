@@ -1,4 +1,4 @@
-"""Passages drawn at random, from what a scope may see."""
+"""Random samples of the passages that a scope can see."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from app.store.client import Cluster
 from app.store.filters import Scope, clauses
 
 MOST = 2000
-"""Passages of one request: their texts travel at once."""
+"""Maximum passages per request: their texts are returned together."""
 _TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """What a passage says, and where."""
+class PassageSample:
+    """Text, title and heading of a sampled passage."""
 
     title: str
     section_heading: str
     text: str
 
 
-def sample_passages(cluster: Cluster, scope: Scope, size: int, *, seed: int = 0) -> list[Sampled]:
-    """At most `size` (up to `MOST`) passages; the same for the same seed, as long as the index does not change.
+def sample_passages(cluster: Cluster, scope: Scope, size: int, *, seed: int = 0) -> list[PassageSample]:
+    """Return at most `size` (up to `MOST`) passages; reproducible by seed while the index does not change.
 
     Raises:
-        StoreError: OpenSearch is away or refused.
+        StoreError: OpenSearch is unavailable or rejected the request.
     """
     body = {
         "size": min(size, MOST),
@@ -41,5 +41,6 @@ def sample_passages(cluster: Cluster, scope: Scope, size: int, *, seed: int = 0)
     }
     hits = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body, timeout_s=_TIMEOUT_S)["hits"]["hits"]
     return [
-        Sampled(*(str(hit["_source"].get(name) or "") for name in ("title", "section_heading", "text"))) for hit in hits
+        PassageSample(*(str(hit["_source"].get(name) or "") for name in ("title", "section_heading", "text")))
+        for hit in hits
     ]

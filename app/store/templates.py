@@ -1,7 +1,8 @@
-"""Applies, compares, validates and exports the templates and pipelines. While serving only comparing is used."""
+"""Templates and pipelines: apply, compare, validate, export. While serving only the comparison is used."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,8 +15,9 @@ from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
 from app.store import heads
 from app.store.capabilities import Capabilities, check_variant
-from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError
+from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError, find
 from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
+from app.store.majors import KNOWN, in_one_spelling
 from app.store.rendering import (
     ENDPOINTS,
     FIELDS_TEMPLATE,
@@ -29,38 +31,40 @@ from app.store.rendering import (
     QUERY_LOG_TEMPLATE,
     VARIANTS,
     Json,
-    Rendered,
-    composed,
+    RenderedResources,
+    compose,
     offline_problems,
     render,
 )
+from app.store.similarity import SIMILARITY
 
 _DEFAULT_PIPELINE = "index.default_pipeline"
 _THRESHOLD = "index.knn.advanced.approximate_threshold"
 _ADJUSTABLE = frozenset({_DEFAULT_PIPELINE, _THRESHOLD, "index.gc_deletes"})
-"""Settings of an existing index that `apply` puts right; nothing else about an index is ever changed."""
+"""Settings of an existing index that `apply` fixes; nothing else about an index is ever changed."""
 _FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.refresh_interval"})
-"""Settings that an existing index may have otherwise: they are its operator's business."""
+"""Settings of an existing index that may differ: they belong to its operator."""
+_SIMILARITY = f"{SIMILARITY}.type"
 _NO_GRAPH = "-1"
 _VERSION = "_meta.version"
 _OLDEST = 2
-"""Of the fields' mapping: the oldest version whose indexes are still searched."""
+"""Oldest mapping version whose indexes are still searched."""
 _SINCE_OLDEST = (
     *(f"properties.{name}" for name in ("acl_1", "acl_2", "acl_3", "acl_4", "pages", "spans", "language")),
     *(f"properties.content.fields.{name}" for name in ("folded", "bigrams")),
     *(f"index.analysis.analyzer.{name}" for name in ("braid_folded", "braid_bigrams")),
     "index.analysis.filter.braid_cjk_only",
 )
-"""What version 3 added. Searches need none of it: an absent restriction is open, and no older Braid wrote any."""
+"""Additions of version 3. Searches do not need them: an absent restriction is open, and no older Braid wrote any."""
 _DEFAULT = "(default)"
 _IN_LISTING = {"component template": "component_template", "index template": "index_template"}
 _IN_STATE = {"ingest pipeline": "ingest", "search pipeline": "search_pipeline"}
-"""Where the cluster's state holds them."""
+"""Location of pipelines in the cluster's state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What `apply` did to one resource."""
+    """Change that `apply` made to one resource."""
 
     kind: str
     name: str
@@ -68,63 +72,60 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """The indexes named like ours or behind our aliases, as ``GET /<index>`` gives them."""
+class LiveIndexes:
+    """The indexes named like ours or behind our aliases, as returned by ``GET /<index>``."""
 
     all_indexes: dict[str, Json]
 
     @property
     def indexes(self) -> dict[str, Json]:
-        """Those behind the read alias."""
+        """The indexes behind the read alias."""
         return {name: item for name, item in self.all_indexes.items() if READ_ALIAS in item.get("aliases", {})}
 
     @property
     def has_heads(self) -> bool:
-        """Whether the index of documents' heads is there."""
+        """Return whether the index of documents' heads exists."""
         return HEADS_INDEX in self.all_indexes
 
     @property
     def write_indexes(self) -> list[str]:
-        """Those that a write to the write alias may reach; one, if all is well."""
+        """Return the possible targets of writes to the write alias; normally one."""
         behind = {
             name: item["aliases"][WRITE_ALIAS].get("is_write_index")
             for name, item in self.all_indexes.items()
             if WRITE_ALIAS in item.get("aliases", {})
         }
         chosen = [name for name, is_write in behind.items() if is_write]
-        # OpenSearch takes the only index of an alias for its write index unless it is told otherwise
+        # OpenSearch takes an alias's only index for its write index unless configured otherwise
         return chosen or [name for name, is_write in behind.items() if is_write is None]
 
     @property
+    def hidden_write_index(self) -> str | None:
+        """Return the write index if searches do not include it, as after a rollover."""
+        return next((name for name in self.write_indexes if name not in self.indexes), None)
+
+    @property
     def shards(self) -> int:
-        """Primary shards of all indexes behind the read alias; 1 while there is none."""
+        """Primary shards of all indexes behind the read alias; 1 if there is none."""
         counts = [int(item["settings"]["index.number_of_shards"]) for item in self.indexes.values()]
         return sum(counts) or 1
 
 
-def apply(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> list[Change]:
-    """Create or update what differs, then make the first index and its aliases if there is none. Idempotent.
+def apply(cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources) -> list[Change]:
+    """Create or update what differs, then create the first index and its aliases if there is none. Idempotent.
 
-    Of an existing index only the default pipeline, the graph threshold and a lost write alias are put right.
+    Of an existing index only the default pipeline, the graph threshold and its aliases are fixed: a lost write alias,
+    and a write index that searches do not include (after a rollover).
 
     Raises:
         CapabilityError: the cluster can't hold the variant.
-        StoreNotReady: an index behind the aliases has other vectors, model or fields, or an index stands where an
-            alias must be, or the variant's model is not trained. Nothing was changed then.
+        StoreNotReady: an index behind the aliases has other vectors, another model or other fields, an index has the
+            name of an alias, or the variant's model is not trained. Nothing was changed then.
     """
     check_variant(capabilities, rendered.variant)
     live = live_indexes(cluster)
     _refuse_unfit(cluster, live, rendered)
-    changes = []
-    for kind in ENDPOINTS:
-        found = _bodies(cluster, kind)
-        for resource in rendered.of_kind(kind):
-            there = found.get(resource.name)
-            if there is not None and body_fields(there) == body_fields(resource.body):
-                changes.append(Change(kind, resource.name, "unchanged"))
-                continue
-            cluster.request("PUT", resource.path, body=resource.body)
-            changes.append(Change(kind, resource.name, "created" if there is None else "updated"))
+    changes = put_resources(cluster, rendered)
     if live.indexes:
         changes += _adjust_indexes(cluster, live, rendered)
     else:
@@ -136,13 +137,33 @@ def apply(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> l
     return changes
 
 
-def diff(cluster: Cluster, rendered: Rendered) -> list[Drift]:
-    """Every difference, field by field; empty when the cluster is as this service needs it."""
-    return compare(cluster, rendered)[0]
+def put_resources(cluster: Cluster, rendered: RenderedResources) -> list[Change]:
+    """Create or update the templates and pipelines that differ, whatever indexes there are. Raises StoreError."""
+    changes = []
+    for kind in ENDPOINTS:
+        found = _bodies(cluster, kind)
+        for resource in rendered.of_kind(kind):
+            there = found.get(resource.name)
+            if there is not None and body_fields(there) == body_fields(resource.body):
+                changes.append(Change(kind, resource.name, "unchanged"))
+                continue
+            cluster.request("PUT", resource.path, body=resource.body)
+            changes.append(Change(kind, resource.name, "created" if there is None else "updated"))
+    return changes
 
 
-def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
-    """Every difference, and the indexes that were looked at: five small requests (six with a trained model)."""
+def state_id(cluster: Cluster) -> str:
+    """Return the id of the cluster's state; templates, pipelines, mappings and aliases do not change without it.
+
+    Raises:
+        StoreError: the cluster does not answer.
+    """
+    params = {"local": "true", "filter_path": "state_uuid"}
+    return str(cluster.request("GET", "/_cluster/state/version", params=params)["state_uuid"])
+
+
+def compare(cluster: Cluster, rendered: RenderedResources) -> tuple[list[Drift], LiveIndexes]:
+    """Return every difference, and the indexes that were read: five small requests (six with a trained model)."""
     drifts: list[Drift] = []
     for kind in ENDPOINTS:
         found = _bodies(cluster, kind)
@@ -161,45 +182,47 @@ def compare(cluster: Cluster, rendered: Rendered) -> tuple[list[Drift], Live]:
     return drifts, live
 
 
-def read_only(live: Live, rendered: Rendered) -> str | None:
-    """Why the indexes behind the aliases are searched and not written, and the remedy; None where they are written."""
+def read_only(live: LiveIndexes, rendered: RenderedResources) -> str | None:
+    """Return why the indexes behind the aliases are searched but not written, and the remedy; None
+    if they are written.
+    """
     ours = _mapping_version(rendered.body("component template", FIELDS_TEMPLATE)["template"]["mappings"])
     old = {name: _mapping_version(item.get("mappings", {})) for name, item in live.indexes.items()}
     shown = [f"{name} (version {version})" for name, version in old.items() if version < ours]
     if not shown:
         return None
     return (
-        f"made by an older Braid, so searched but not written (this one writes mapping version {ours}): index "
+        f"created by an older Braid, so searched but not written (this one writes mapping version {ours}): index "
         f"{', '.join(shown)}. To write again, ingest the sources into a new store (`braid up --data ANOTHER_FOLDER`), "
-        'or copy the index into a new one and move the aliases (docs/store.md, "An index of an older Braid")'
+        'or copy the index into a new one: `braid reindex` (docs/store.md, "An index of an older Braid")'
     )
 
 
-def live_indexes(cluster: Cluster) -> Live:
-    """The indexes named like ours or behind our aliases, and that of the heads."""
+def live_indexes(cluster: Cluster) -> LiveIndexes:
+    """Return the indexes named like ours or behind our aliases, and the index of heads."""
     params = {"flat_settings": "true", "local": "true", "ignore_unavailable": "true"}
-    return Live(cluster.request("GET", f"/{READ_ALIAS}*,{HEADS_INDEX}", params=params))
+    return LiveIndexes(cluster.request("GET", f"/{READ_ALIAS}*,{HEADS_INDEX}", params=params))
 
 
 def validate(settings: Settings, dimension: int) -> list[str]:
-    """What is wrong with the shipped files of all variants, in words; asks no cluster."""
+    """Return problems of the shipped files of all variants and versions, in words; no cluster is needed."""
     found: list[str] = []
-    for variant in VARIANTS:
+    for variant, version in itertools.product(VARIANTS, KNOWN):
         try:
-            found += offline_problems(render(settings, variant, dimension))
+            found += offline_problems(render(settings, variant, dimension, version=version))
         except ConfigurationError as error:
             found.append(error.detail)
     return list(dict.fromkeys(found))
 
 
-def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
-    """What the cluster says to these files, in words; nothing is changed, and they need not have been applied.
+def simulate(cluster: Cluster, rendered: RenderedResources) -> list[str]:
+    """Return the cluster's problems with these files, in words; changes nothing, and the files need not be applied.
 
-    The whole templates and the ingest pipeline are simulated; search pipelines can't be. Other people's index
-    templates that would win over ours are named.
+    Templates and the ingest pipeline are simulated; search pipelines can't be. Other index templates that would take
+    precedence over ours are reported.
     """
     problems: list[str] = []
-    whole_bodies = {INDEX_TEMPLATE: composed(rendered)}
+    whole_bodies = {INDEX_TEMPLATE: compose(rendered)}
     for name in (QUERY_LOG_TEMPLATE, KEYS_TEMPLATE, HEADS_TEMPLATE, JOBS_TEMPLATE):
         whole_bodies[name] = rendered.body("index template", name)["template"]
     for name, whole in whole_bodies.items():
@@ -223,7 +246,7 @@ def simulate(cluster: Cluster, rendered: Rendered) -> list[str]:
 
 
 def _overruled(others: list[Json], name: str, index: str, priority: int) -> Iterator[str]:
-    """The templates that `index` would get instead of our `name`, in words."""
+    """Yield the templates that `index` would get instead of our `name`, in words."""
     for item in others:
         other = item["index_template"]
         matches = any(fnmatchcase(index, pattern) for pattern in other["index_patterns"])
@@ -234,8 +257,10 @@ def _overruled(others: list[Json], name: str, index: str, priority: int) -> Iter
             )
 
 
-def export(rendered: Rendered, folder: Path) -> list[Path]:
-    """Write each resource as it would be applied, ready for curl, and the sequence of calls; the files written."""
+def export(rendered: RenderedResources, folder: Path) -> list[Path]:
+    """Write each resource as it would be applied, ready for curl, and the sequence of calls; return
+    the files written.
+    """
     written = []
     calls = ["#!/bin/sh", "# curl options such as -u user:password --cacert ca.pem go into CURL_OPTIONS", "set -e"]
     calls += ['cd "$(dirname "$0")"', ': "${OPENSEARCH:?the URL of the cluster}"']
@@ -257,10 +282,10 @@ def export(rendered: Rendered, folder: Path) -> list[Path]:
 
 
 def _bodies(cluster: Cluster, kind: str) -> dict[str, Json]:
-    """Bodies by name of what the cluster has of ours. A pattern finds what is there; a list of names wants all.
+    """Return the bodies of our resources in the cluster, by name. A pattern returns existing ones; a list requires all.
 
-    The node that is asked answers from its own copy of the cluster's state, so that a cluster manager that is away or
-    hangs is not waited for; for pipelines there is no such parameter, but the state holds them.
+    The coordinating node answers from its own copy of the cluster's state, so that it does not wait for an unavailable
+    cluster manager; for pipelines there is no such parameter, but the state contains them.
     """
     if kind in _IN_STATE:
         section = _IN_STATE[kind]
@@ -268,17 +293,11 @@ def _bodies(cluster: Cluster, kind: str) -> dict[str, Json]:
         state = cluster.request("GET", "/_cluster/state/metadata", params=params)
         pipelines = state.get("metadata", {}).get(section, {}).get("pipeline", ())
         return {item["id"]: item["config"] for item in pipelines if item["id"].startswith("braid-")}
-    try:
-        answer = cluster.request("GET", f"{ENDPOINTS[kind]}/braid-*", params={"local": "true"})
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return {}
-        raise
-    key = _IN_LISTING[kind]
-    return {item["name"]: item[key] for item in answer[f"{key}s"]}
+    answer, key = find(cluster, f"{ENDPOINTS[kind]}/braid-*", params={"local": "true"}), _IN_LISTING[kind]
+    return {item["name"]: item[key] for item in answer[f"{key}s"]} if answer is not None else {}
 
 
-def _alias_drift(live: Live) -> Iterator[Drift]:
+def _alias_drift(live: LiveIndexes) -> Iterator[Drift]:
     for alias in (READ_ALIAS, WRITE_ALIAS):
         if alias in live.all_indexes:
             yield Drift("alias", alias, "", "an alias", "an index of that name")
@@ -286,21 +305,25 @@ def _alias_drift(live: Live) -> Iterator[Drift]:
         yield Drift("alias", READ_ALIAS, "", "present", MISSING)
     elif len(live.write_indexes) != 1:
         yield Drift("alias", WRITE_ALIAS, "is_write_index", "one index", live.write_indexes or MISSING)
+    elif hidden := live.hidden_write_index:
+        yield Drift("alias", READ_ALIAS, "indexes", sorted([*live.indexes, hidden]), sorted(live.indexes))
 
 
-def _index_drift(live: Live, rendered: Rendered) -> Iterator[Drift]:
-    """Fields and settings of the indexes behind the aliases; what they have beyond ours does not matter.
+def _index_drift(live: LiveIndexes, rendered: RenderedResources) -> Iterator[Drift]:
+    """Yield differences in fields and settings of the indexes behind the aliases; additional ones do not matter.
 
-    Nor does what an index of an older Braid lacks and can be searched without (`read_only` names those indexes).
+    Nor do missing ones that searches of an older Braid's index do not need (`read_only` names those indexes).
     """
-    template = composed(rendered)
-    mapping = flatten(template["mappings"])
+    template = compose(rendered)
+    mapping = in_one_spelling(flatten(template["mappings"]))
     settings = {name: value for name, value in settings_fields(template["settings"]).items() if name not in _FREE}
     for name in dict.fromkeys([*live.indexes, *live.write_indexes]):
         item = live.all_indexes[name]
         found = settings_fields(item["settings"])
+        if found.get(_SIMILARITY) == "LegacyBM25":
+            found[_SIMILARITY] = "BM25"  # with the factor k1 + 1: an operator's choice (docs/upgrading.md)
         drifts = [
-            *shortfalls("index", name, mapping, flatten(item.get("mappings", {}))),
+            *shortfalls("index", name, mapping, in_one_spelling(flatten(item.get("mappings", {})))),
             *shortfalls("index", name, settings, found),
         ]
         if _OLDEST <= _mapping_version(item.get("mappings", {})) < _mapping_version(template["mappings"]):
@@ -311,13 +334,13 @@ def _index_drift(live: Live, rendered: Rendered) -> Iterator[Drift]:
 
 
 def _mapping_version(mappings: Json) -> int:
-    """Of the fields, as their template gave it to the index; 0 where it is not known."""
+    """Return the version of the fields' template in the index's mapping; 0 if unknown."""
     version = mappings.get("_meta", {}).get("version", 0)
     return version if isinstance(version, int) else 0
 
 
 def _is_of_age(drift: Drift) -> bool:
-    """Whether an index lacks this only because it was made before there was any."""
+    """Return whether an index lacks this only because it is older."""
     if drift.field == _VERSION:
         return True
     return drift.found == MISSING and any(
@@ -325,14 +348,11 @@ def _is_of_age(drift: Drift) -> bool:
     )
 
 
-def _model_drift(cluster: Cluster, rendered: Rendered) -> Iterator[Drift]:
+def _model_drift(cluster: Cluster, rendered: RenderedResources) -> Iterator[Drift]:
     if rendered.variant != "faiss-ivfpq":
         return
-    try:
-        model = cluster.request("GET", f"/_plugins/_knn/models/{IVFPQ_MODEL}")
-    except StoreRequestError as error:
-        if error.status_code != 404:
-            raise
+    model = find(cluster, f"/_plugins/_knn/models/{IVFPQ_MODEL}")
+    if model is None:
         yield Drift("trained model", IVFPQ_MODEL, "", "present", MISSING)
         return
     expected = {"state": "created", "dimension": str(rendered.dimension)}
@@ -340,8 +360,8 @@ def _model_drift(cluster: Cluster, rendered: Rendered) -> Iterator[Drift]:
     yield from differences("trained model", IVFPQ_MODEL, expected, found)
 
 
-def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
-    """Raise StoreNotReady for what `apply` can't or must not put right."""
+def _refuse_unfit(cluster: Cluster, live: LiveIndexes, rendered: RenderedResources) -> None:
+    """Raise StoreNotReady for differences that `apply` can't or must not fix."""
     standing = [
         *_model_drift(cluster, rendered),
         *(drift for drift in _index_drift(live, rendered) if drift.field not in _ADJUSTABLE),
@@ -351,15 +371,15 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
         remedy = (
             "train it first (docs/store.md)"
             if standing[0].kind == "trained model"
-            else "an index can't be changed in this: use the settings it was made with, or make a new index "
-            "(another BRAID_DATA_DIR for `braid up`, or reindex and move the aliases: docs/store.md)"
+            else "this can't be changed in an index: use its settings, or create a new index "
+            "(another BRAID_DATA_DIR for `braid up`, or `braid reindex`: docs/store.md)"
         )
         raise StoreNotReady(f"{standing[0]}{more}; {remedy}")
     for name in (READ_ALIAS, WRITE_ALIAS):
         if name in live.all_indexes:
             raise StoreNotReady(
-                f"{name} is an index where an alias must be (something wrote there before the alias was made); "
-                "move what it holds elsewhere and delete it"
+                f"{name} is an index, but must be an alias (it was written before the alias existed): "
+                "move its content elsewhere and delete it"
             )
     if not live.indexes and FIRST_INDEX in live.all_indexes:
         raise StoreNotReady(
@@ -368,13 +388,13 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
         )
     if live.indexes and not live.has_heads and read_only(live, rendered) is None and _holds_passages(cluster):
         raise StoreNotReady(
-            f"index {HEADS_INDEX} is missing while there are passages: nothing can be shown without it; "
+            f"index {HEADS_INDEX} is missing although there are passages, which can't be shown without it: "
             "run `braid heads build`"
         )
     if live.indexes and not live.write_indexes and len(live.indexes) > 1:
         raise StoreNotReady(
             f"alias {WRITE_ALIAS} is missing and {READ_ALIAS} names {len(live.indexes)} indexes: "
-            "add it to the one that is to be written (docs/store.md)"
+            "add it to the index to write (docs/store.md)"
         )
     if len(live.write_indexes) > 1:
         raise StoreNotReady(
@@ -383,10 +403,10 @@ def _refuse_unfit(cluster: Cluster, live: Live, rendered: Rendered) -> None:
 
 
 def _holds_passages(cluster: Cluster) -> bool:
-    return bool(cluster.whole(f"/{READ_ALIAS}/_count", {"query": {"match_all": {}}})["count"])
+    return bool(cluster.request_all_shards(f"/{READ_ALIAS}/_count", {"query": {"match_all": {}}})["count"])
 
 
-def _adjust_indexes(cluster: Cluster, live: Live, rendered: Rendered) -> Iterator[Change]:
+def _adjust_indexes(cluster: Cluster, live: LiveIndexes, rendered: RenderedResources) -> Iterator[Change]:
     wrong: dict[str, dict[str, Any]] = {}
     for drift in _index_drift(live, rendered):
         value = None if drift.expected in {_DEFAULT, UNEXPECTED} else drift.expected
@@ -398,10 +418,13 @@ def _adjust_indexes(cluster: Cluster, live: Live, rendered: Rendered) -> Iterato
         action = {"add": {"index": next(iter(live.indexes)), "alias": WRITE_ALIAS, "is_write_index": True}}
         cluster.request("POST", "/_aliases", body={"actions": [action]})
         yield Change("alias", WRITE_ALIAS, "created")
+    if hidden := live.hidden_write_index:
+        cluster.request("POST", "/_aliases", body={"actions": [{"add": {"index": hidden, "alias": READ_ALIAS}}]})
+        yield Change("alias", READ_ALIAS, "updated")
 
 
-def _simulate_ingest(cluster: Cluster, rendered: Rendered) -> Iterator[str]:
-    """Run the pipeline over a good passage and one without text."""
+def _simulate_ingest(cluster: Cluster, rendered: RenderedResources) -> Iterator[str]:
+    """Run the pipeline on a valid passage and on one without text."""
     pipeline = rendered.body("ingest pipeline", INGEST_PIPELINE)
     passages = [{"text": "a passage", "topic_tags": [" B ", "a", ""]}, {"text": " "}]
     body = {"pipeline": pipeline, "docs": [{"_source": passage} for passage in passages]}
@@ -412,6 +435,6 @@ def _simulate_ingest(cluster: Cluster, rendered: Rendered) -> Iterator[str]:
         return
     source = good.get("doc", {}).get("_source", {})
     if source.get("topic_tags") != ["a", "b"] or "ingested_at" not in source:
-        yield f"ingest pipeline {INGEST_PIPELINE}: a good passage does not come out tidy and stamped"
+        yield f"ingest pipeline {INGEST_PIPELINE}: a valid passage is not normalised and stamped"
     if "error" not in blank:
         yield f"ingest pipeline {INGEST_PIPELINE}: a passage without text is not rejected"

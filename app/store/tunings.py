@@ -1,8 +1,8 @@
-"""Tunings on the cluster: the one in force, and those that were, so that each can be had back.
+"""Tunings in the cluster: the active one, and all earlier ones.
 
-They live in the ``_meta`` of component templates that no index uses, plain JSON that ops people can read and PUT:
-``braid-tuning`` is in force, ``braid-tuning-000001`` and up are the history. Cluster state is the one place that every
-service of the cluster sees at once, needs no index, and survives whatever happens to one.
+They are stored in the ``_meta`` of component templates that no index uses, as plain JSON that operators can read and
+PUT: ``braid-tuning`` is active, ``braid-tuning-000001`` and up are the history. The cluster state is visible to every
+service of the cluster at once, needs no index, and survives the loss of any index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import InvalidInput, StoreNotReady
-from app.store.client import Cluster, StoreRequestError
+from app.store.client import Cluster, find
 from app.tuning import SHIPPED, Tuning
 
 ACTIVE = "braid-tuning"
@@ -22,25 +22,25 @@ _FIELD = "tuning"
 
 
 def active(cluster: Cluster) -> Tuning:
-    """The tuning in force; the shipped one where none was ever applied.
+    """Return the active tuning; the shipped one if none was ever applied.
 
     Raises:
-        StoreNotReady: what is there is none of ours.
-        StoreError: the cluster can't be asked.
+        StoreNotReady: the stored one is invalid.
+        StoreError: the cluster does not answer.
     """
     return _read(cluster, ACTIVE) or SHIPPED
 
 
 def history(cluster: Cluster) -> list[Tuning]:
-    """All that were ever applied, oldest first, without the shipped one. Raises as `active`."""
+    """Return all tunings that were ever applied, oldest first, without the shipped one. Raises as `active`."""
     return [_parse(name, body) for _, name, body in _kept(cluster)]
 
 
 def kept(cluster: Cluster, version: int) -> Tuning:
-    """One that was ever applied; 0 is the shipped one.
+    """Return a tuning of the history; 0 is the shipped one.
 
     Raises:
-        InvalidInput: there is no such version; the ones that there are.
+        InvalidInput: there is no such version; the message lists the existing ones.
         StoreNotReady, StoreError: as `active`.
     """
     if version == 0:
@@ -48,24 +48,24 @@ def kept(cluster: Cluster, version: int) -> Tuning:
     wanted = _read(cluster, _KEPT.format(version))
     if wanted is None:
         there = ", ".join(str(number) for number, _, _ in _kept(cluster)) or "none yet"
-        raise InvalidInput(f"there is no tuning {version}; there are: 0 (as shipped), {there}")
+        raise InvalidInput(f"there is no tuning {version}; existing ones: 0 (as shipped), {there}")
     return wanted
 
 
 def next_version(cluster: Cluster) -> int:
-    """The number of the next tuning."""
+    """Return the number of the next tuning."""
     return max((number for number, _, _ in _kept(cluster)), default=0) + 1
 
 
 def keep(cluster: Cluster, tuning: Tuning) -> None:
-    """Add a tuning to the history; it is not in force by that. Raises StoreError where its number is taken."""
+    """Add a tuning to the history without activating it. Raises StoreError if its number is taken."""
     _write(cluster, _KEPT.format(tuning.version), tuning, {"create": "true"})
 
 
 def activate(cluster: Cluster, version: int) -> Tuning:
-    """Put a tuning of the history in force; 0 is the shipped one. Services see it within a second.
+    """Activate a tuning of the history; 0 is the shipped one. Services see it within a second.
 
-    Raises as `kept`; what is in force need not be readable.
+    Raises as `kept`; the active one need not be readable.
     """
     wanted = kept(cluster, version)
     if version:
@@ -76,7 +76,7 @@ def activate(cluster: Cluster, version: int) -> Tuning:
 
 
 def _kept(cluster: Cluster) -> list[tuple[int, str, dict[str, Any]]]:
-    """Number, name and body of the history, oldest first."""
+    """Return number, name and body of the history, oldest first."""
     listed = _listing(cluster, f"{ACTIVE}-*").items()
     numbered = [(name.removeprefix(f"{ACTIVE}-"), name, body) for name, body in listed]
     return sorted(
@@ -95,13 +95,9 @@ def _read(cluster: Cluster, name: str) -> Tuning | None:
 
 
 def _listing(cluster: Cluster, pattern: str) -> dict[str, dict[str, Any]]:
-    try:
-        answer = cluster.request("GET", f"{_PATH}/{pattern}", params={"local": "true"})
-    except StoreRequestError as error:
-        if error.status_code == 404:
-            return {}
-        raise
-    return {item["name"]: item["component_template"] for item in answer["component_templates"]}
+    answer = find(cluster, f"{_PATH}/{pattern}", params={"local": "true"})
+    listed = answer["component_templates"] if answer is not None else ()
+    return {item["name"]: item["component_template"] for item in listed}
 
 
 def _parse(name: str, body: dict[str, Any]) -> Tuning:
@@ -111,6 +107,6 @@ def _parse(name: str, body: dict[str, Any]) -> Tuning:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or _FIELD
         raise StoreNotReady(
-            f"component template {name} holds no tuning of this version ({where}: {first['msg']}); "
+            f"component template {name} contains no tuning of this version ({where}: {first['msg']}); "
             "`braid tune rollback --to` another, or delete it"
         ) from error

@@ -1,4 +1,4 @@
-"""What tells that a tenant's passages changed, whoever changed them: asked of what searches see."""
+"""State of a tenant's passages, which changes with every write, whoever wrote."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST_USERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class TenantState:
-    """What searches of a tenant see now.
+    """State of a tenant as searches see it.
 
-    `fingerprint` is another text after passages were added, replaced, altered or deleted. `users`: those that a
-    list of readers names one by one (``user:SUB``); None where they are too many to know.
+    `fingerprint` changes when passages are added, replaced, altered or deleted. `users`: the users that access lists
+    name individually (``user:SUB``); None if there are too many.
     """
 
     fingerprint: str
@@ -25,15 +25,15 @@ class TenantState:
 
 
 def tenant_state(cluster: Cluster, tenant: str, timeout_s: float) -> TenantState:
-    """Ask for the state of a tenant.
+    """Read the state of a tenant.
 
-    The fingerprint is made of the number of passages, the sum of their sequence numbers (every write gives a passage a
-    new, higher one) and the newest `ingested_at`. OpenSearch keeps the answer until the next refresh that changes a
-    shard, so that it costs next to nothing while nothing is written. Not seen is a passage that came and went between
-    two questions.
+    The fingerprint consists of the number of passages, the sum of their sequence numbers (every write gives a passage a
+    new, higher one) and the newest `ingested_at`. OpenSearch caches the answer until the next refresh that changes a
+    shard, so that it costs next to nothing while nothing is written. A passage that is added and removed between two
+    calls is not noticed.
 
     Raises:
-        StoreError: it can't be asked, or a shard did not answer.
+        StoreError: the cluster or a shard did not answer.
     """
     body = {
         "size": 0,
@@ -42,7 +42,7 @@ def tenant_state(cluster: Cluster, tenant: str, timeout_s: float) -> TenantState
         "aggs": {
             "written": {"sum": {"field": "_seq_no"}},
             "newest": {"max": {"field": "ingested_at"}},
-            # not `user:.*`: OpenSearch 2.19 fails on a plain prefix that sorts behind all terms there are
+            # not `user:.*`: OpenSearch 2.19 fails on a plain prefix that sorts after all existing terms
             **{
                 f"users of {field}": {"terms": {"field": field, "include": "user:.+", "size": _MOST_USERS}}
                 for field in ACCESS_FIELDS
@@ -57,7 +57,9 @@ def tenant_state(cluster: Cluster, tenant: str, timeout_s: float) -> TenantState
         timeout_s=timeout_s,
     )
     if found.get("timed_out") or found["_shards"]["failed"]:
-        raise StoreError("OpenSearch could not say whether passages changed: a shard did not answer")
+        raise StoreError(
+            "the state of the passages is unknown, because a shard did not answer: check the cluster's health"
+        )
     total, sums = found["hits"]["total"]["value"], found["aggregations"]
     users = [sums[f"users of {field}"] for field in ACCESS_FIELDS]
     return TenantState(

@@ -1,4 +1,4 @@
-"""Metric names, in one documented place. No logic lives here."""
+"""Prometheus metrics: the one table of their names, from which docs/metrics.md is made."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -56,61 +56,51 @@ RERANK_STOPS = Counter(
     "Rerank stages by why they ended: complete, deadline, bound, threshold, error.",
     ["reason"],
 )
-RATE_LIMITED = Counter("rate_limited_total", "Requests refused by a rate limit: of the caller or the tenant.", ["of"])
+RATE_LIMITED = Counter("rate_limited_total", "Requests rejected by a rate limit: of the caller or the tenant.", ["of"])
 RATE_LIMIT_CHECKS = Counter(
     "rate_limit_checks_total", "Requests counted against a rate limit: in redis, or in this process alone.", ["store"]
 )
 AUDIT_LINES = Counter("audit_lines_total", "Lines of the audit log: written, failed.", ["outcome"])
-SLOW_CLIENTS = Counter(
-    "slow_clients_total",
-    "Connections cut off: idle, head, body or answer took too long; uploads: too many slow ones at once.",
-    ["phase"],
-)
 CACHE_REQUESTS = Counter("cache_requests_total", "Cache look-ups.", ["cache", "outcome"])
 QUERY_LOG = Counter(
     "query_log_total",
     "Queries for the query log: written, dropped by a full queue, failed by OpenSearch.",
     ["outcome"],
 )
-DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers that went without a stage.", ["stage", "reason"])
+DEGRADED_REQUESTS = Counter("degraded_requests_total", "Answers without a stage.", ["stage", "reason"])
 SEARCH_WAYS = Counter(
     "search_ways_total",
-    "Searches by the way they took; early: what made the other leg needless (code, lead).",
+    "Searches by the way they took; early: why the other leg was skipped (code, lead).",
     ["way", "early"],
 )
-STORE_RETRIES = Counter("store_retries_total", "Requests to OpenSearch that were sent once more.")
+STORE_RETRIES = Counter("store_retries_total", "Requests to OpenSearch that were sent again.")
 BREAKER_STATE = Gauge(
     "breaker_state",
     "Circuit breakers of the parts: 0 closed, 0.5 trying, 1 open; the worst of the workers.",
     ["part"],
     multiprocess_mode="livemax",
 )
-BREAKER_OPENED = Counter("breaker_opened_total", "How often a part was found to be away.", ["part"])
-ADMISSION_IN_FLIGHT = Gauge(
-    "admission_in_flight", "Requests that are being worked on.", ["work"], multiprocess_mode="livesum"
-)
-ADMISSION_WAITING = Gauge(
-    "admission_waiting", "Requests that wait for their turn.", ["work"], multiprocess_mode="livesum"
-)
+BREAKER_OPENED = Counter("breaker_opened_total", "Times that a part became unavailable.", ["part"])
+ADMISSION_IN_FLIGHT = Gauge("admission_in_flight", "Running requests.", ["work"], multiprocess_mode="livesum")
+ADMISSION_WAITING = Gauge("admission_waiting", "Waiting requests.", ["work"], multiprocess_mode="livesum")
 ADMISSION_REFUSED = Counter(
     "admission_refused_total",
-    "Requests that were told to come back: queue-full, share (of one caller), too-late, backlog (waited for a thread).",
+    "Rejected requests (429): queue-full, share (of one caller), too-late, backlog (waited for a thread).",
     ["work", "reason"],
 )
 WRITE_BOUNDS_HELD = Gauge(
     "write_bounds_held",
-    "What writes hold of their bounds now: places, body bytes in memory, jobs, spool bytes on disk.",
+    "Parts of their limits that writes hold: places, body bytes in memory, jobs, spool bytes on disk.",
     ["of"],
     multiprocess_mode="livesum",
 )
 INGEST_PASSAGES = Counter("ingest_passages_total", "Passages embedded for documents that came over HTTP.")
 JOBS = Counter("jobs_total", "Jobs that ended: done, failed, lost (the service was stopped).", ["state"])
 ADMISSION_WAIT = Histogram(
-    "admission_wait_seconds", "How long requests waited for their turn.", ["work"], buckets=_SECONDS
+    "admission_wait_seconds", "Time that requests waited for a slot.", ["work"], buckets=_SECONDS
 )
 FLAG_SETS = Counter(
     "flag_sets_total",
-    "Sets of feature flags: applied, refused (broken; those before stay), unreachable (flagd did not answer).",
+    "Sets of feature flags: applied, refused (invalid; the previous ones stay).",
     ["outcome"],
 )
-FLAG_ERRORS = Counter("flag_errors_total", "Flags whose targeting failed; their default counted.", ["flag"])

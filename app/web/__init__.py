@@ -1,0 +1,1 @@
+"""Web page: static files, without a build step."""

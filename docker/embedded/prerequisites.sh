@@ -16,9 +16,5 @@ fi
 if [ -z "${BRAID_OPENSEARCH_URL:-}" ]; then
     command -v mvn >/dev/null 2>&1 ||
         say "Maven (mvn)" "it fetches OpenSearch and the embedding model (Debian: apt-get install maven); or set BRAID_OPENSEARCH_URL and BRAID_EMBEDDING_PATH"
-    # Braid looks closer (17 to 21, also beside PATH); this only catches a machine with no Java at all
-    if ! command -v java >/dev/null 2>&1 && [ -z "${JAVA_HOME:-}${BRAID_JAVA_HOME:-}" ] && ! ls /usr/lib/jvm/*/bin/java >/dev/null 2>&1; then
-        say "a JDK 17 to 21" "Debian: apt-get install openjdk-17-jdk-headless; or set BRAID_JAVA_HOME"
-    fi
 fi
 exit "$missing"

@@ -1,1 +1,1 @@
-"""Training: export, distillation. Everything here needs the extra `train` (torch); serving never imports it."""
+"""Training of rerankers: export, distillation. Needs the extra `train` (torch); serving never imports it."""

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a student was made from, how, and how it fares, targets that it missed included."""
+"""MODEL_CARD.md: data, training and figures of a student, including the targets that it missed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from reranker.model_folder import MODEL_CARD_FILE
 
 LOSS_ALLOWED = 0.02
-"""Of the teacher's NDCG@10."""
+"""Share of the teacher's NDCG@10 that a student may lose."""
 SPEED_WANTED = 5.0
-"""Times the teacher's."""
-_NO_DATA = "Not stated (`--data`): say where it is from, and its licence, before you pass this model on."
+"""Wanted speed, as a multiple of the teacher's."""
+_NO_DATA = "Not stated (`--data`): add the origin and licence of the data before you publish this model."
 _PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """NDCG@10 over the held-out queries, and milliseconds per pair, of the teacher and the student."""
+    """Figures of teacher and student: NDCG@10 over the held-out queries, and milliseconds per pair."""
 
     teacher_ndcg: float
     first_stage_ndcg: float
@@ -34,12 +34,12 @@ class Checks:
 
     @property
     def loss(self) -> float:
-        """Share of the teacher's NDCG@10 that the served student lacks; below 0 where it is better."""
+        """Share of the teacher's NDCG@10 that the served student lacks; negative if it is better."""
         return 1.0 - self.served_ndcg / self.teacher_ndcg if self.teacher_ndcg else 0.0
 
     @property
     def speed(self) -> float:
-        """Times as fast as the teacher."""
+        """Speed as a multiple of the teacher's."""
         return self.teacher_ms / self.served_ms if self.served_ms else 0.0
 
     @property
@@ -57,7 +57,7 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that the card says."""
+    """Contents of the model card."""
 
     name: str
     teacher: str
@@ -80,7 +80,7 @@ class Card:
     validated: tuple[tuple[int, float], ...]
 
     def summary(self) -> list[str]:
-        """The findings, a line each."""
+        """Return the findings, one per line."""
         checks = self.checks
         return [
             f"NDCG@10 on {self.held_out} held-out queries: first stage {checks.first_stage_ndcg:.4f}, teacher "
@@ -101,7 +101,7 @@ def write_card(folder: Path, card: Card) -> Path:
 
 
 def text_of(card: Card) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     layers = ", ".join(map(str, card.layers)) or "all"
     judged = f"{card.labels} relevant documents judged" if card.labels else "no judgements"
     lines = [
@@ -113,23 +113,24 @@ def text_of(card: Card) -> str:
         "",
         *(f"- {line}" for line in card.summary()),
         "",
-        "A target that is missed is a reason not to use this model: compare `braid-reranker evaluate` on judged "
+        "Do not use this model without a check if it missed a target: run `braid-reranker evaluate` on judged "
         "queries of your own.",
         "",
         "## Data",
         "",
         f"- {card.data or _NO_DATA}",
-        f"- {card.queries} queries to learn from with {card.pairs} candidates; {judged}",
-        f"- {card.held_out} queries held out: for the choice of the best state, the checks above, and what is fitted "
-        "below. So the figures are a little too good; only queries that this run never saw say how good it is.",
+        f"- {card.queries} training queries with {card.pairs} candidates; {judged}",
+        f"- {card.held_out} queries held out: to choose the best state, for the checks above, and for the values "
+        "fitted "
+        "below. The figures are therefore slightly optimistic; only queries that this run never saw are a fair test.",
         "",
         "## Making",
         "",
         f"- teacher: {card.teacher}",
-        f"- student: layers {layers} of {card.student}; the licence of its weights holds for this model too",
+        f"- student: layers {layers} of {card.student}; the licence of its weights applies to this model, too",
         "- loss: margin-MSE (Hofstätter et al. 2020, arXiv 2010.02666) and pairwise hinge",
         f"- {card.steps} steps, best at {card.best_step}, {card.training_seconds / 60:.1f} minutes of training, "
-        f"{card.seconds / 60:.1f} in all",
+        f"{card.seconds / 60:.1f} in total",
         f"- largest difference between ONNX and torch: {card.export_difference:.1e}",
         "",
         "| setting | value |",
@@ -162,7 +163,7 @@ def _fitted(found: dict[str, Any]) -> list[str]:
         f"MRR@10 {before['mrr']:.4f} -> {after['mrr']:.4f}; expected calibration error "
         f"{calibration['expected error']}, Brier {calibration['Brier']} with a share of "
         f"{calibration['share relevant']} relevant. "
-        "What `reranker.json` holds is then fitted on all of them.",
+        "The values in `reranker.json` are then fitted on all of them.",
         "",
         "| weight | NDCG@10 | MRR@10 |",
         "|---|---|---|",

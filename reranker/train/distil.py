@@ -1,6 +1,6 @@
-"""`braid-reranker distil`: a teacher scores, a student learns, and what came of it is measured and written down.
+"""Distillation (`braid-reranker distil`): a teacher scores, a student learns; the result is measured and documented.
 
-The folder that is made is a model folder; `training/` in it holds what a run that broke off goes on from.
+The output is a model folder; its subfolder `training/` holds the state for resuming an interrupted run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import ConfigurationError, InferenceError
-from reranker.evaluate import fit, fit_settings
-from reranker.fitting import Judged, Method, NothingJudged, judged
+from reranker.evaluate import fit, fit_settings, grades_of, judge, score_rankings
+from reranker.fitting import JudgedQuery, Method, TooFewJudgements
 from reranker.measures import ideal_dcg, min_max, ndcg
 from reranker.model_folder import ModelSettings, load_settings, write_settings
-from reranker.rankings import DataError, Qrels, Ranking, qrels_of, with_labels
-from reranker.tokenizing import PairTokenizer
+from reranker.rankings import DataError, Qrels, Ranking, add_labels, qrels_of
+from reranker.runtime.tokenizing import PairTokenizer
 from reranker.train.card import Card, Checks, write_card
 from reranker.train.export import write_model
 from reranker.train.groups import targets_of
@@ -43,7 +43,7 @@ _FEWEST_QUERIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is distilled from what; `validation` is a share of the queries, at most `most_validation` of them."""
+    """Options of a distillation; `validation` is a share of the queries, at most `most_validation` of them."""
 
     out: Path
     student: Path
@@ -57,12 +57,12 @@ class Options:
     int8: bool = True
     fresh: bool = False
     data: str = ""
-    """Where the data is from and under which licence, for the card."""
+    """Origin and licence of the data, for the card."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
-    """How progress is shown: `teacher` is told of queries done, `steps` of step, steps and loss."""
+class ProgressCallbacks:
+    """Progress callbacks: `teacher` gets queries done and in total; `steps` gets step, steps and loss."""
 
     teacher: Callable[[int, int], None] = lambda done, total: None
     steps: Callable[[int, int, float], None] = lambda step, steps, loss: None
@@ -75,36 +75,32 @@ def distil(
     options: Options,
     *,
     say: Say = lambda line: None,
-    bars: Bars | None = None,
+    bars: ProgressCallbacks | None = None,
 ) -> Card:
-    """Run it all; a call with the same arguments after a break goes on where it was.
+    """Run the distillation; calling it again with the same arguments resumes an interrupted run.
 
     Args:
         rankings: queries with their candidates, best first.
-        qrels: judgements, where there are any: then labels are taught too, and weight and calibration are fitted.
-        open_teacher: called once a score is missing.
-        options: see there.
-        say: told what goes on, a line each.
-        bars: see there.
+        qrels: judgements, if any: then labels are taught, too, and weight and calibration are fitted to them.
+        open_teacher: opens the teacher; called only if a score is missing.
+        say: receives progress messages, one line each.
 
     Raises:
-        DataError, ConfigurationError, ModelFolderError: the input can't be used; says what was expected.
-        InferenceError: the teacher fails; the same command again goes on.
+        DataError, ConfigurationError, ModelFolderError: the input is unusable; the message says what was expected.
+        InferenceError: the teacher failed; repeat the command to resume.
     """
-    bars = bars or Bars()
+    bars = bars or ProgressCallbacks()
     training = options.out / TRAINING
     if options.fresh:
         shutil.rmtree(training, ignore_errors=True)
-    _make(training)
-    rankings = [replace(item, candidates=item.candidates[: options.candidates]) for item in rankings]
+    _make_folder(training)
+    rankings = [item.first(options.candidates) for item in rankings]
     labels = qrels if qrels is not None else qrels_of(rankings)
-    rankings = with_labels(rankings, labels)
+    rankings = add_labels(rankings, labels)
     if len(rankings) < _FEWEST_QUERIES:
-        raise DataError(
-            f"{len(rankings)} queries with candidates: at least {_FEWEST_QUERIES} are needed to learn anything"
-        )
+        raise DataError(f"{len(rankings)} queries with candidates, at least {_FEWEST_QUERIES} are needed: add queries")
     began = time.perf_counter()
-    teacher = Kept(open_teacher, training / _TEACHER_FILE)
+    teacher = CachedTeacher(open_teacher, training / _TEACHER_FILE)
     scores = []
     for ranking in rankings:
         scores.append(teacher.scores(ranking))
@@ -124,9 +120,7 @@ def distil(
 
     def validate(model: Any) -> float:
         scorer = TorchScorer(model, training, max_tokens=settings.max_tokens, bf16=options.plan.bf16)
-        found = agreement(
-            scorer.many([(rankings[i].query, [item.text for item in rankings[i].candidates]) for i in held])
-        )
+        found = agreement(scorer.logits_of_all([(rankings[i].query, rankings[i].texts) for i in held]))
         say(f"validation NDCG@10 {found:.4f} (teacher {agreement([scores[i] for i in held]):.4f})")
         return found
 
@@ -145,12 +139,14 @@ def distil(
     say(f"exporting to {options.out}")
     fp32 = options.out / "fp32"
     difference = write_model(student, training / "tokenizer.json", fp32, settings)
-    served = _served(fp32, options)
+    served = _install_served_files(fp32, options)
 
-    checks = _check(rankings, scores, held, agreement, served, fp32, teacher, options)
-    fitted = _fit(rankings, labels, scores, held, served, options)
+    checks, logits = _check([rankings[i] for i in held], [scores[i] for i in held], agreement, fp32, teacher, options)
+    judged = [_judge(rankings[i], mine, *grade, labels) for i, mine, grade in zip(held, logits, grades, strict=True)]
+    has_labels = any(rankings[i].query_id in labels for i in held)
+    fitted, figures, note = _fit(judged, has_labels, load_settings(served), options.calibration)
     for folder in {served, fp32}:
-        write_settings(folder, replace(fitted.settings, precision=load_settings(folder).precision))
+        write_settings(folder, replace(fitted, precision=load_settings(folder).precision))
     card = Card(
         name=settings.name,
         teacher=teacher.name,
@@ -168,16 +164,16 @@ def distil(
         training_seconds=run.seconds,
         export_difference=difference,
         checks=checks,
-        fitted=fitted.figures,
-        fitted_to=fitted.note,
+        fitted=figures,
+        fitted_to=note,
         validated=tuple(run.validated),
     )
     write_card(options.out, card)
     return card
 
 
-class Kept:
-    """A teacher whose scores are kept in a file as they come: it is opened only for what is missing there."""
+class CachedTeacher:
+    """A teacher whose scores are cached in a file; it is opened only if a score is missing there."""
 
     def __init__(self, open_teacher: Callable[[], Teacher], path: Path) -> None:
         self._open = open_teacher
@@ -188,13 +184,13 @@ class Kept:
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:  # a run that was killed in the middle of a line
+            except json.JSONDecodeError:  # the run was killed in the middle of a line
                 continue
             self._found[row["key"]] = row["scores"]
             self.name = row["teacher"]
 
     def scores(self, ranking: Ranking) -> Scores:
-        """One for each candidate, (n,). Raises InferenceError."""
+        """Return a score for each candidate, (n,). Raises InferenceError."""
         key = _ranking_key(ranking)
         if key not in self._found:
             teacher = self.opened()
@@ -209,26 +205,26 @@ class Kept:
         return np.array(self._found[key], np.float64)
 
     def fresh(self) -> Teacher:
-        """The teacher opened anew, with nothing kept. Raises as opening does."""
+        """Open the teacher again, without cached scores. Raises the errors of opening."""
         return self._open()
 
     def opened(self) -> Teacher:
-        """The teacher itself. Raises ConfigurationError: the file holds another teacher's scores."""
+        """Return the teacher itself. Raises ConfigurationError if the file contains another teacher's scores."""
         if self._teacher is None:
             self._teacher = self._open()
             if self.name and self.name != self._teacher.name:
                 raise ConfigurationError(
-                    f"{self._path} holds scores of {self.name!r}, and the teacher is now {self._teacher.name!r}: name "
-                    "another --out, or --fresh to begin anew"
+                    f"{self._path} holds scores of {self.name!r}, but the teacher is now {self._teacher.name!r}: pass "
+                    "another --out, or --fresh to start again"
                 )
             self.name = self._teacher.name
         return self._teacher
 
 
 def split(rankings: Sequence[Ranking], labels: Qrels, options: Options) -> tuple[list[int], list[int]]:
-    """Numbers of the queries to learn from and of those held out, by the hash of the query's text.
+    """Split the queries into training and held-out ones by the hash of the query's text; return their indices.
 
-    Where there are labels, only queries with a relevant document are held out: others could not be measured.
+    With labels, only queries with a relevant document are held out, because others could not be measured.
     """
     judged_ids = {query for query, grades in labels.items() if any(grade > 0 for grade in grades.values())}
 
@@ -242,77 +238,40 @@ def split(rankings: Sequence[Ranking], labels: Qrels, options: Options) -> tuple
     return [i for i in range(len(rankings)) if i not in held], sorted(held)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    settings: ModelSettings
-    figures: dict[str, Any]
-    note: str
-
-
 def _fit(
-    rankings: Sequence[Ranking],
-    labels: Qrels,
-    scores: Sequence[Scores],
-    held: Sequence[int],
-    served: Path,
-    options: Options,
-) -> _Fitted:
-    """Calibration, bound and weight from the held-out queries; without labels from the teacher's order."""
-    settings = load_settings(served)
-    has_labels = any(rankings[i].query_id in labels for i in held)
-    queries = _judged(rankings, scores, labels, held, served, options.plan.threads)
-    if has_labels:
-        try:
-            halves = fit(queries, settings, method=options.calibration)
-            fitted = fit_settings(queries, settings, method=options.calibration)
-        except NothingJudged as error:
-            return _Fitted(settings, {}, f"nothing was fitted: {error.detail}")
-        return _Fitted(fitted, halves.as_dict(), "judgements of the held-out queries")
+    queries: Sequence[JudgedQuery], has_labels: bool, settings: ModelSettings, method: Method
+) -> tuple[ModelSettings, dict[str, Any], str]:
+    """Fit calibration, bound and weight on the held-out queries; without labels, to the teacher's order.
+
+    Return the settings, the figures for the card, and a note.
+    """
     try:
-        fitted = fit_settings(queries, settings, method=options.calibration)
-    except NothingJudged as error:
-        return _Fitted(settings, {}, f"nothing was fitted: {error.detail}")
-    # what follows the teacher's order best need not be what is right: the student gets half a voice at most
+        figures = fit(queries, settings, method=method).as_dict() if has_labels else {}
+        fitted = fit_settings(queries, settings, method=method)
+    except TooFewJudgements as error:
+        return settings, {}, f"nothing was fitted: {error.detail}"
+    if has_labels:
+        return fitted, figures, "judgements of the held-out queries"
+    # the weight that follows the teacher best need not be the right one: the student's weight is limited
     fitted = replace(fitted, weight=min(settings.weight, fitted.weight))
     note = (
-        "the teacher's first three of each held-out query, since nothing was judged: a probability says how likely the "
-        f"teacher would have the passage among them, and the weight of {fitted.weight} is the one that follows the "
-        f"teacher best, {settings.weight} at most: whether it finds what people want was not measured"
+        "the teacher's first three of each held-out query, since there are no judgements: a probability says how "
+        f"likely the teacher would rank the passage among them, and the weight {fitted.weight} follows the "
+        f"teacher best (at most {settings.weight}); relevance to users was not measured"
     )
-    return _Fitted(fitted, {}, note)
+    return fitted, {}, note
 
 
-def _judged(
-    rankings: Sequence[Ranking],
-    scores: Sequence[Scores],
-    labels: Qrels,
-    held: Sequence[int],
-    folder: Path,
-    threads: int,
-) -> list[Judged]:
-    from reranker.cross_encoder import CrossEncoder
-
-    model = CrossEncoder(folder, threads=threads)
-    found = []
-    for i in held:
-        ranking = rankings[i]
-        grades, ideal = _grades(ranking, scores[i], labels)
-        if ranking.query_id not in labels:
-            grades = (grades >= 2).astype(np.float64)
-        logits = model.score(ranking.query, [item.text for item in ranking.candidates]).logits
-        first = np.array([item.score for item in ranking.candidates], np.float64)
-        found.append(judged(ranking.query_id, first, np.asarray(logits, np.float64), grades, ideal))
-    return found
+def _judge(ranking: Ranking, logits: Scores, grades: Scores, ideal: float, labels: Qrels) -> JudgedQuery:
+    if ranking.query_id not in labels:
+        grades = (grades >= 2).astype(np.float64)
+    return judge(ranking, logits, grades, ideal)
 
 
 def _grades(ranking: Ranking, scores: Scores, labels: Qrels) -> tuple[Scores, float]:
-    """Grades of the candidates and the ideal DCG: of the judgements, else of the teacher's order (3, 2, 2, 1 ...)."""
+    """Return the candidates' grades and the ideal DCG, from judgements or else the teacher's order (3, 2, 2, 1 ...)."""
     if ranking.query_id in labels:
-        grades = labels[ranking.query_id]
-        return (
-            np.array([grades.get(item.id, 0) for item in ranking.candidates], np.float64),
-            ideal_dcg(grades.values()),
-        )
+        return grades_of(ranking, labels)
     by_teacher = np.zeros(len(scores))
     for rank, index in enumerate(np.argsort(-scores, kind="stable")[:10].tolist()):
         by_teacher[index] = 3 if rank == 0 else 2 if rank < 3 else 1
@@ -322,43 +281,37 @@ def _grades(ranking: Ranking, scores: Scores, labels: Qrels) -> tuple[Scores, fl
 def _check(
     rankings: Sequence[Ranking],
     scores: Sequence[Scores],
-    held: Sequence[int],
     agreement: Callable[[Sequence[Scores]], float],
-    served: Path,
     fp32: Path,
-    teacher: Kept,
+    teacher: CachedTeacher,
     options: Options,
-) -> Checks:
-    """The student as it is served beside its teacher: quality on the held-out queries, time for the same pairs."""
+) -> tuple[Checks, list[Scores]]:
+    """Compare the served student with its teacher: quality on the held-out queries, time for the same pairs.
+
+    Return the student's logits as well.
+    """
     from reranker.cross_encoder import CrossEncoder
 
     def run(folder: Path) -> tuple[list[Scores], float]:
-        model = CrossEncoder(folder, threads=options.plan.threads)
-        found, seconds, pairs = [], 0.0, 0
-        for i in held:
-            texts = [item.text for item in rankings[i].candidates]
-            began = time.perf_counter()
-            found.append(np.asarray(model.score(rankings[i].query, texts).logits, np.float64))
-            seconds += time.perf_counter() - began
-            pairs += len(texts)
-        return found, 1000 * seconds / max(1, pairs)
+        return score_rankings(CrossEncoder(folder, threads=options.plan.threads), rankings)
 
     plain, plain_ms = run(fp32)
-    small, small_ms = run(served) if options.int8 else (plain, plain_ms)
-    return Checks(
-        teacher_ndcg=agreement([scores[i] for i in held]),
-        first_stage_ndcg=agreement([min_max(np.array([c.score for c in rankings[i].candidates])) for i in held]),
+    small, small_ms = run(options.out) if options.int8 else (plain, plain_ms)
+    checks = Checks(
+        teacher_ndcg=agreement(scores),
+        first_stage_ndcg=agreement([min_max(np.array(ranking.scores)) for ranking in rankings]),
         fp32_ndcg=agreement(plain),
         served_ndcg=agreement(small),
         fp32_ms=plain_ms,
         served_ms=small_ms,
-        teacher_ms=_teacher_speed(teacher, [rankings[i] for i in held]),
+        teacher_ms=_teacher_speed(teacher, rankings),
         served_precision="int8" if options.int8 else "fp32",
     )
+    return checks, small
 
 
-def _teacher_speed(teacher: Kept, rankings: Sequence[Ranking]) -> float:
-    """Milliseconds per pair on passages that it has not seen yet: one that keeps what it knows would seem fast."""
+def _teacher_speed(teacher: CachedTeacher, rankings: Sequence[Ranking]) -> float:
+    """Return milliseconds per pair on passages that the teacher has not seen, so that its caches do not help."""
     fresh = teacher.fresh()
     pairs, seconds = 0, 0.0
     for ranking in rankings:
@@ -371,8 +324,8 @@ def _teacher_speed(teacher: Kept, rankings: Sequence[Ranking]) -> float:
     return 1000 * seconds / max(1, pairs)
 
 
-def _served(fp32: Path, options: Options) -> Path:
-    """Bring the files that are served into the folder itself: int8 ones, or those of `fp32`."""
+def _install_served_files(fp32: Path, options: Options) -> Path:
+    """Move the served files into the folder itself: int8 ones, or those of `fp32`."""
     made = fp32
     if options.int8:
         from reranker.quantize import quantize_int8
@@ -397,15 +350,15 @@ def _settings(student: Any, options: Options) -> ModelSettings:
 def _tokenizer_of(student: Path) -> Path:
     path = student / "tokenizer.json"
     if not path.is_file():
-        raise ConfigurationError(f"no tokenizer.json in {student}: expected is the file of the `tokenizers` library")
+        raise ConfigurationError(f"no tokenizer.json in {student}: expected the file of the `tokenizers` library")
     return path
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"{folder} can't be made ({error.strerror}); name another --out") from error
+        raise ConfigurationError(f"{folder} can't be created ({error.strerror}): pass another --out") from error
 
 
 def _ranking_key(ranking: Ranking) -> str:

@@ -1,7 +1,7 @@
-"""A torch classifier -> the model folder that serving takes, checked against torch before it counts.
+"""Export of a torch classifier to the model folder that serving loads, verified against torch.
 
-`optimum` is not used: its ONNX exporter (optimum-onnx 0.1.0) asks for transformers below 4.58; torch's own writes the
-same graph.
+`optimum` is not used: its ONNX exporter (optimum-onnx 0.1.0) requires transformers below 4.58, and torch's own exporter
+writes the same graph.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import onnxruntime as ort  # type: ignore[import-untyped,unused-ignore]
 
 from reranker.errors import ConfigurationError, ModelFolderError
 from reranker.model_folder import CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, ModelSettings, load_settings, write_settings
-from reranker.tokenizing import PairTokenizer
-from reranker.train.scoring import padded, takes_types
+from reranker.runtime.tokenizing import PairTokenizer
+from reranker.train.scoring import pad_pairs, takes_types
 from reranker.train.students import load_classifier
 
 OPSET = 18
 TOLERANCE = 1e-4
-_TRIED = (
+_TEST_PAIRS = (
     ("what is a widget", ("A widget is a small part of a machine.", "Nothing of the kind. " * 30)),
     ("?", ("", "Überall 日本語 ERR-4711", "a " * 500)),
 )
@@ -34,36 +34,35 @@ def export(source: Path, target: Path, *, max_tokens: int = 256, name: str | Non
 
     Args:
         source: ``config.json`` (num_labels 1), weights, ``tokenizer.json``.
-        target: a folder; made, or its model files replaced.
-        max_tokens: of a pair, written into ``reranker.json``; cut to what the model has places for.
-        name: of the model; default: the name of `source`.
+        target: a folder; it is created, or its model files are replaced.
+        max_tokens: of a pair, for ``reranker.json``; limited to the model's number of positions.
 
     Returns:
-        The largest difference to torch's logits that was seen.
+        The largest difference between the exported model's logits and torch's.
 
     Raises:
-        ModelFolderError: `source` is no such folder, or the exported model differs from torch.
+        ModelFolderError: `source` is not such a folder, or the exported model differs from torch.
         ConfigurationError: `target` can't be written.
     """
     if not source.is_dir():
         raise ModelFolderError(
-            f"there is no folder {source}: expected is one with config.json, model.safetensors and {TOKENIZER_FILE}"
+            f"there is no folder {source}: expected one with config.json, model.safetensors and {TOKENIZER_FILE}"
         )
     if not (source / TOKENIZER_FILE).is_file():
         raise ModelFolderError(
-            f"no {TOKENIZER_FILE} in {source}: expected is the file of the `tokenizers` library; where there is only a "
+            f"no {TOKENIZER_FILE} in {source}: expected the file of the `tokenizers` library; if there is only a "
             "vocabulary, AutoTokenizer.from_pretrained(...).save_pretrained(...) writes it"
         )
     model = load_classifier(source)
     places = getattr(model.config, "max_position_embeddings", max_tokens)
     if getattr(model.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
-        places -= 2  # their positions begin behind the padding's
+        places -= 2  # their positions begin after the padding position
     settings = ModelSettings(name=name or source.resolve().name, max_tokens=min(max_tokens, places))
     return write_model(model, source / TOKENIZER_FILE, target, settings)
 
 
 def write_model(model: Any, tokenizer: Path, target: Path, settings: ModelSettings) -> float:
-    """As `export`, of a model in memory."""
+    """Export a model in memory; see `export`."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as made:
@@ -76,13 +75,13 @@ def write_model(model: Any, tokenizer: Path, target: Path, settings: ModelSettin
             difference = _difference(model, aside, settings.max_tokens)
             if not difference <= TOLERANCE:
                 raise ModelFolderError(
-                    f"the exported model gives logits that differ from torch's by {difference:.2g}, more than "
+                    f"the exported model returns logits that differ from torch's by {difference:.2g}, more than "
                     f"{TOLERANCE:g}: {type(model).__name__} can't be exported faithfully with this torch"
                 )
             for file in sorted(aside.iterdir()):
                 file.replace(target / file.name)
     except OSError as error:
-        raise ConfigurationError(f"{target} can't be written ({error.strerror}); name another folder") from error
+        raise ConfigurationError(f"{target} can't be written ({error.strerror}): pass another folder") from error
     return difference
 
 
@@ -99,13 +98,13 @@ def _write_config(model: Any, folder: Path) -> None:
 
 
 def _write_graph(model: Any, path: Path) -> None:
-    """Batch and length are dynamic."""
+    """Write the ONNX graph with dynamic batch and length."""
     import torch
 
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types(model) else [])]
 
     class Logits(torch.nn.Module):  # type: ignore[misc,unused-ignore]
-        """Positional inputs, one tensor out."""
+        """Wrapper with positional inputs and a single output tensor."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -118,8 +117,8 @@ def _write_graph(model: Any, path: Path) -> None:
     example = tuple(torch.ones(2, 9, dtype=torch.int64) for _ in names)
     dynamic = {0: torch.export.Dim("pairs"), 1: torch.export.Dim("tokens")}
     model.eval().cpu()
-    model.set_attn_implementation("eager")  # plain MatMul and Softmax, which every runtime and quantiser knows
-    # the older, tracing exporter takes the mask of the example for a constant: its logits were off by 0.01
+    model.set_attn_implementation("eager")  # plain MatMul and Softmax, which every runtime and quantiser supports
+    # the older, tracing exporter treats the example's mask as a constant: its logits were off by 0.01
     torch.onnx.export(
         Logits().eval(),
         example,
@@ -135,18 +134,18 @@ def _write_graph(model: Any, path: Path) -> None:
 
 
 def _difference(model: Any, folder: Path, max_tokens: int) -> float:
-    """The largest difference between torch's logits and ONNX's, over pairs short and long, alone and in batches."""
+    """Return the largest difference between torch's and ONNX's logits, over short, long, single and batched pairs."""
     import torch
 
     tokenizer = PairTokenizer(folder, max_tokens=max_tokens)
     session = ort.InferenceSession(str(folder / MODEL_FILE), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for query, documents in _TRIED:
-        inputs = padded(tokenizer.encode(query, documents).pairs, tokenizer.padding_id, takes_types(model))
+    for query, documents in _TEST_PAIRS:
+        inputs = pad_pairs(tokenizer.encode(query, documents).pairs, tokenizer.padding_id, takes_types(model))
         with torch.inference_mode():
             expected = model(**inputs).logits.float().numpy()
         (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         if found.shape != expected.shape:
-            raise ModelFolderError(f"the exported model gives {found.shape}, expected is {expected.shape}")
+            raise ModelFolderError(f"the exported model returns shape {found.shape}, expected {expected.shape}")
         worst = max(worst, float(np.abs(found - expected).max()))
     return worst

@@ -1,9 +1,8 @@
-"""Which passages of a query a step looks at, and what the student should say of them.
+"""Training groups: the passages of a query in one step, and their target scores.
 
-Each group is a query with the passage that the teacher has first, a passage that is a candidate of another query only
-(easy: what a student learns first), and others from its own candidates: half of them hard (those that follow the
-first), half from the rest. They are drawn anew in every epoch, from the seed alone, so that a run that broke off goes
-on as it would have gone.
+Each group is a query with the teacher's first passage, a passage that is a candidate of another query only (an easy
+negative), and others from its own candidates: half of them hard (those ranked right after the first), half from the
+rest. They are drawn in every epoch from the seed alone, so that a resumed run continues identically.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ Scores = npt.NDArray[np.float64]
 SPREAD = 1.0
 """Standard deviation of the targets within a query."""
 LABEL = 2.0
-"""What a label adds to the teacher's target: a relevant passage should stand above what the teacher merely likes."""
+"""Added to the teacher's target by a label, so that a relevant passage ranks above the teacher's preferences."""
 _HARD = 10
 _TRIES = 5
 _POOL = 32
-"""Batches whose queries are sorted by length together: little padding, and still a random order."""
+"""Batches whose queries are sorted by length together: little padding, yet a random order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A query, some of its passages, and the target of each, (n,)."""
+    """A query, some of its passages, and the passages' targets, (n,)."""
 
     query: str
     documents: tuple[str, ...]
@@ -39,7 +38,7 @@ class Group:
 
 
 def targets_of(rankings: Sequence[Ranking], scores: Sequence[Scores]) -> list[Scores]:
-    """The teacher's scores on one scale for all queries: mean 0 within a query, deviation `SPREAD`, labels added."""
+    """Return the teacher's scores on one scale: mean 0 within a query, deviation `SPREAD`, labels added."""
     centred = [item - item.mean() for item in scores]
     deviation = float(np.sqrt(np.mean(np.concatenate(centred) ** 2))) if centred else 0.0
     scale = SPREAD / deviation if deviation else 0.0
@@ -49,8 +48,8 @@ def targets_of(rankings: Sequence[Ranking], scores: Sequence[Scores]) -> list[Sc
     ]
 
 
-def usable(rankings: Sequence[Ranking], targets: Sequence[Scores], size: int) -> list[int]:
-    """Numbers of the queries that can teach: enough candidates, and the teacher has a preference."""
+def usable_queries(rankings: Sequence[Ranking], targets: Sequence[Scores], size: int) -> list[int]:
+    """Return the indices of the queries that can teach: enough candidates, and a preference of the teacher."""
     return [
         index
         for index, (ranking, target) in enumerate(zip(rankings, targets, strict=True))
@@ -67,11 +66,11 @@ def batches_of(
     queries: int,
     size: int,
 ) -> list[list[Group]]:
-    """An epoch's batches: each query once, `queries` groups a batch with `size` passages each."""
+    """Return an epoch's batches: each query once, `queries` groups per batch with `size` passages each."""
     rng = np.random.default_rng([seed, epoch])
     groups = [
-        _draw(rankings, index, targets[index], np.random.default_rng([seed, epoch, _number(rankings[index])]), size)
-        for index in usable(rankings, targets, size)
+        _draw(rankings, index, targets[index], np.random.default_rng([seed, epoch, _random_key(rankings[index])]), size)
+        for index in usable_queries(rankings, targets, size)
     ]
     order = rng.permutation(len(groups))
     found: list[list[Group]] = []
@@ -84,7 +83,7 @@ def batches_of(
 
 def _draw(rankings: Sequence[Ranking], number: int, target: Scores, rng: np.random.Generator, size: int) -> Group:
     ranking = rankings[number]
-    easy = _of_another(rankings, ranking, rng) if size > 2 else None
+    easy = _draw_foreign_passage(rankings, ranking, rng) if size > 2 else None
     own = size - 1 if easy is None else size - 2
     order = np.argsort(-target, kind="stable")
     hard, rest = order[1 : 1 + _HARD], order[1 + _HARD :]
@@ -100,8 +99,8 @@ def _draw(rankings: Sequence[Ranking], number: int, target: Scores, rng: np.rand
     return Group(ranking.query, (*documents, easy), np.append(target[chosen], target.min() - SPREAD))
 
 
-def _of_another(rankings: Sequence[Ranking], ranking: Ranking, rng: np.random.Generator) -> str | None:
-    """A passage that is no candidate of this query; None where chance finds none."""
+def _draw_foreign_passage(rankings: Sequence[Ranking], ranking: Ranking, rng: np.random.Generator) -> str | None:
+    """Return a random passage that is not a candidate of this query; None if several draws find none."""
     own = {item.text for item in ranking.candidates}
     for _ in range(_TRIES):
         other = rankings[int(rng.integers(len(rankings)))].candidates
@@ -111,5 +110,5 @@ def _of_another(rankings: Sequence[Ranking], ranking: Ranking, rng: np.random.Ge
     return None
 
 
-def _number(ranking: Ranking) -> int:
+def _random_key(ranking: Ranking) -> int:
     return zlib.crc32(ranking.query_id.encode("utf-8", "surrogatepass"))

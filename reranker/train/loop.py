@@ -1,4 +1,4 @@
-"""The training loop: steps, checkpoints, resume, validation. Everything random follows from the seed."""
+"""The training loop: steps, checkpoints, resuming, validation. All randomness derives from the seed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from reranker.errors import ConfigurationError
 from reranker.rankings import Ranking
-from reranker.tokenizing import PairTokenizer
+from reranker.runtime.tokenizing import PairTokenizer
 from reranker.train.groups import Group, batches_of
 from reranker.train.losses import distillation_loss
-from reranker.train.scoring import padded, takes_types
+from reranker.train.scoring import pad_pairs, takes_types
 
 Scores = npt.NDArray[np.float64]
 _DECAY = 0.01
@@ -28,16 +28,16 @@ CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How it is trained. `minutes` ends the run early, the learning rate falling to 0 by then."""
+    """Training parameters. `minutes` ends the run early; the learning rate falls to 0 by then."""
 
     epochs: int = 2
     queries_a_batch: int = 8
     passages: int = 4
     learning_rate: float = 8e-5
     head_rate: float = 10.0
-    """Times the learning rate, for what starts from random values."""
+    """Factor on the learning rate for randomly initialised weights."""
     freeze_embeddings: bool = True
-    """The words' vectors stay: with the few queries of one collection only some would move, and the step is cheaper."""
+    """Keep the word embeddings: few queries of one collection would change only some of them, and steps are cheaper."""
     warm_up: float = 0.06
     max_tokens: int = 256
     hinge_share: float = 0.3
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass
 class Progress:
-    """Where a run is, and what validation said at which step (higher is better)."""
+    """Progress of a run, and the validation figure by step (higher is better)."""
 
     step: int = 0
     seconds: float = 0.0
@@ -73,21 +73,17 @@ def train(
     validate: Callable[[Any], float],
     say: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Progress:
-    """Train `model` in place; on return it is the best state that validation saw.
+    """Train `model` in place; it ends in the best state that validation saw.
 
     Args:
-        model: a classifier with one label.
-        tokenizer: the model's.
-        rankings: the training queries.
-        targets: of their candidates, as `groups.targets_of` makes them.
-        plan: how.
-        folder: of the checkpoints; a run that broke off goes on from there.
-        of: what else decides the run (data, teacher, student): a checkpoint of another run is an error.
-        validate: the figure by which states are compared; called now and then, and at the end.
-        say: told of step, steps in all and loss.
+        targets: targets of their candidates, from `groups.targets_of`.
+        folder: folder of the checkpoints; an interrupted run resumes from it.
+        of: other inputs of the run (data, teacher, student); a checkpoint of another run is an error.
+        validate: returns the figure for comparing states; called periodically and at the end.
+        say: receives step, total steps and loss.
 
     Raises:
-        ConfigurationError: the checkpoint is of another run, or nothing can be trained on.
+        ConfigurationError: the checkpoint belongs to another run, or no query is usable for training.
     """
     import torch
 
@@ -98,8 +94,7 @@ def train(
     first = batches_of(rankings, targets, epoch=0, seed=plan.seed, queries=plan.queries_a_batch, size=plan.passages)
     if not first:
         raise ConfigurationError(
-            f"no query has {plan.passages} candidates between which the teacher prefers one: give more queries "
-            "or candidates"
+            f"no query has {plan.passages} candidates with a preference of the teacher: add queries or candidates"
         )
     steps = plan.epochs * len(first)
     optimizer = torch.optim.AdamW(_parameter_groups(model, plan))
@@ -155,8 +150,8 @@ def train(
     return run
 
 
-def bf16_pays() -> bool:
-    """Whether this machine computes in bfloat16 natively."""
+def has_native_bf16() -> bool:
+    """Return whether this machine computes in bfloat16 natively."""
     import torch
 
     if torch.cuda.is_available():
@@ -171,7 +166,9 @@ def _step(
     import torch
 
     pairs = [pair for group in batch for pair in tokenizer.encode(group.query, group.documents).pairs]
-    inputs = {name: value.to(device) for name, value in padded(pairs, tokenizer.padding_id, takes_types(model)).items()}
+    inputs = {
+        name: value.to(device) for name, value in pad_pairs(pairs, tokenizer.padding_id, takes_types(model)).items()
+    }
     with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
         logits = model(**inputs).logits
     wanted = torch.tensor(np.stack([group.targets for group in batch]), dtype=torch.float32, device=device)
@@ -184,7 +181,7 @@ def _step(
 
 
 def _parameter_groups(model: Any, plan: Plan) -> list[dict[str, Any]]:
-    """The head and the pooler start from random values and learn faster; norms and biases do not decay."""
+    """Return parameter groups: randomly initialised head and pooler learn faster; norms and biases do not decay."""
     groups: dict[tuple[bool, bool], list[Any]] = {}
     for name, value in model.named_parameters():
         if plan.freeze_embeddings and "word_embeddings" in name:
@@ -235,7 +232,7 @@ def _save(folder: Path, model: Any, optimizer: Any, run: Progress, key: str) -> 
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """Whole or not at all: a run that is killed while writing still has the checkpoint before."""
+    """Write atomically: a run killed while writing keeps the previous checkpoint."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,8 +247,8 @@ def _restore(folder: Path, model: Any, optimizer: Any, key: str) -> Progress:
     state = torch.load(folder / CHECKPOINT, weights_only=True)
     if state["key"] != key:
         raise ConfigurationError(
-            f"{folder / CHECKPOINT} is of another run (other data, teacher, student or plan): name another --out, or "
-            "--fresh to begin anew"
+            f"{folder / CHECKPOINT} belongs to another run (other data, teacher, student or plan): pass another --out, "
+            "or --fresh to start again"
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

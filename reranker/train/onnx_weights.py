@@ -1,8 +1,8 @@
-"""A BERT encoder in ONNX back into PyTorch, so that it can be trained further.
+"""Conversion of a BERT encoder in ONNX back to PyTorch for further training.
 
-Exporters keep the names of biases, layer norms and embeddings; the weights of linear layers lose theirs, since they
-were transposed for MatMul. Those are found through the graph: the initialiser that is multiplied just before the bias
-with a known name is added.
+Exporters keep the names of biases, layer norms and embeddings. The weights of linear layers lose theirs, because they
+are transposed for MatMul. They are found in the graph: each is the initialiser multiplied right before the bias with a
+known name is added.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Arrays = dict[str, npt.NDArray[np.float32]]
 _WORDS = "embeddings.word_embeddings.weight"
 _HEAD_SIZE = 32
-"""Of MiniLM, and of nearly every encoder of width 384; others must bring a config.json."""
+"""Head size of MiniLM and nearly every encoder of width 384; others must provide a config.json."""
 _DROPPED = ("embeddings.position_ids",)
 
 
 def load_bert(folder: Path) -> BertModel:
-    """The encoder in `folder` (``model.onnx``, fp32; ``config.json`` if there is one) as a `transformers.BertModel`.
+    """Load the encoder in `folder` (``model.onnx``, fp32; optionally ``config.json``) as a `transformers.BertModel`.
 
-    The pooler is no part of an embedding model: it starts from random values (of torch's generator).
+    An embedding model has no pooler: the pooler starts from random values (torch's generator).
 
     Raises:
-        ModelFolderError: no such file, quantised weights, or a graph that is not BERT's; says what was expected.
+        ModelFolderError: the file is missing, quantised or not a BERT graph; the message says what was expected.
     """
     import torch
     from transformers import BertConfig, BertModel
@@ -45,21 +45,21 @@ def load_bert(folder: Path) -> BertModel:
     state = {}
     for name, array in arrays.items():
         if name not in wanted:
-            raise ModelFolderError(f"{folder}/model.onnx: {name} is no weight of a BERT encoder")
+            raise ModelFolderError(f"{folder}/model.onnx: {name} is not a weight of a BERT encoder")
         if tuple(wanted[name].shape) != array.shape:
             raise ModelFolderError(
-                f"{folder}/model.onnx: {name} has shape {array.shape}, expected was {tuple(wanted[name].shape)}"
+                f"{folder}/model.onnx: {name} has shape {array.shape}, expected {tuple(wanted[name].shape)}"
             )
         state[name] = torch.from_numpy(np.ascontiguousarray(array))
     missing = [name for name in wanted if name not in state and not name.startswith(("pooler.", *_DROPPED))]
     if missing:
-        raise ModelFolderError(f"{folder}/model.onnx: {len(missing)} weights were not found, such as {missing[0]}")
+        raise ModelFolderError(f"{folder}/model.onnx: {len(missing)} weights are missing, such as {missing[0]}")
     model.load_state_dict(state, strict=False)
     return model.eval()
 
 
 def read_weights(path: Path) -> Arrays:
-    """Parameter name of `transformers.BertModel` -> values, linear weights as torch has them: (out, in).
+    """Return parameter name of `transformers.BertModel` -> values; linear weights in torch's layout, (out, in).
 
     Raises:
         ModelFolderError: as `load_bert`.
@@ -69,22 +69,22 @@ def read_weights(path: Path) -> Arrays:
     from onnx import numpy_helper
 
     if not path.is_file():
-        raise ModelFolderError(f"{path}: there is no such file; expected is a BERT encoder in ONNX, fp32")
+        raise ModelFolderError(f"{path}: the file does not exist; expected a BERT encoder in ONNX, fp32")
     try:
         graph = onnx.load(str(path)).graph
     except DecodeError as error:
-        raise ModelFolderError(f"{path}: it is no ONNX file ({error})") from error
+        raise ModelFolderError(f"{path}: not an ONNX file ({error})") from error
     quantised = sorted(
         {node.op_type for node in graph.node} & {"MatMulInteger", "QLinearMatMul", "DynamicQuantizeLinear"}
     )
     if quantised:
         raise ModelFolderError(f"{path}: it is quantised ({', '.join(quantised)}); training needs the fp32 model")
     values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    named = {_plain(name): name for name in values if name.rsplit(".", 1)[-1] in {"weight", "bias"}}
+    named = {_plain_name(name): name for name in values if name.rsplit(".", 1)[-1] in {"weight", "bias"}}
     if _WORDS not in named:
-        raise ModelFolderError(f"{path}: no initialiser is called {_WORDS}; expected is the graph of a BERT encoder")
+        raise ModelFolderError(f"{path}: no initialiser is called {_WORDS}; expected the graph of a BERT encoder")
     found = {plain: values[name].astype(np.float32) for plain, name in named.items()}
-    multiplied = _multiplied(graph, values)
+    multiplied = _weights_by_bias(graph, values)
     for plain, name in named.items():
         weight = plain.removesuffix(".bias") + ".weight"
         if plain.endswith(".bias") and weight not in found:
@@ -94,14 +94,14 @@ def read_weights(path: Path) -> Arrays:
     return found
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     for prefix in ("bert.", "model.", "0.auto_model.", "auto_model."):
         name = name.removeprefix(prefix)
     return name
 
 
-def _multiplied(graph: Any, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Name of a bias -> the (in, out) weight whose product it is added to."""
+def _weights_by_bias(graph: Any, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return name of a bias -> the (in, out) weight whose product it is added to."""
     products: dict[str, npt.NDArray[Any]] = {}
     for node in graph.node:
         if node.op_type == "MatMul":
@@ -119,7 +119,7 @@ def _multiplied(graph: Any, values: Mapping[str, npt.NDArray[Any]]) -> dict[str,
 
 
 def _shape(arrays: Arrays, folder: Path) -> dict[str, Any]:
-    """The arguments of `BertConfig`: from config.json, else from the shapes of the weights."""
+    """Return the arguments of `BertConfig`, from config.json or else from the shapes of the weights."""
     file = folder / "config.json"
     if file.is_file():
         read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -129,8 +129,8 @@ def _shape(arrays: Arrays, folder: Path) -> dict[str, Any]:
     layers = {int(name.split(".")[2]) for name in arrays if name.startswith("encoder.layer.")}
     if width % _HEAD_SIZE:
         raise ModelFolderError(
-            f"{folder}: a width of {width} does not tell the number of attention heads; put the model's config.json "
-            "there"
+            f"{folder}: the number of attention heads is unknown for width {width}: add the model's config.json "
+            "to the folder"
         )
     return {
         "vocab_size": vocabulary,

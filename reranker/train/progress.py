@@ -1,43 +1,40 @@
-"""Progress of a distillation on a terminal: a bar for the teacher, one for the steps; in a file only the lines."""
+"""Progress display of a distillation: on a terminal a bar for the teacher and one for the steps, else only lines."""
 
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
 
-class Shown:
-    """What `distil` is told, shown on standard error."""
+class ProgressDisplay:
+    """Shows the progress of `distil` on standard error."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._label = ""
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> ProgressDisplay:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
     def teacher(self, done: int, total: int) -> None:
-        """Queries that the teacher has scored."""
-        self._to("teacher", done, total)
+        """Show the number of queries that the teacher has scored."""
+        self._advance("teacher", done, total)
 
     def steps(self, step: int, steps: int, loss: float) -> None:
-        """Steps of the training."""
-        self._to("training", step, steps)
+        """Show the step and the loss of the training."""
+        self._advance("training", step, steps)
         self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-    def _to(self, label: str, done: int, total: int) -> None:
+    def _advance(self, label: str, done: int, total: int) -> None:
         if self._bar is None or self._label != label:
             self._close()
             self._label = label

@@ -1,4 +1,4 @@
-"""Pairs through a torch model: for validation, and for a teacher that was not exported."""
+"""Scoring pairs with a torch model: for validation, and for a teacher without an ONNX export."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reranker.batching import plan_batches
-from reranker.tokenizing import Pair, PairTokenizer
+from reranker.runtime.batching import plan_batches
+from reranker.runtime.tokenizing import Pair, PairTokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _TOKENS_A_BATCH = 4096
 
 
-def padded(pairs: Sequence[Pair], padding_id: int, with_types: bool) -> dict[str, Tensor]:
-    """The model's inputs, (n, longest) each."""
+def pad_pairs(pairs: Sequence[Pair], padding_id: int, with_types: bool) -> dict[str, Tensor]:
+    """Return the model's inputs, (n, longest) each."""
     import torch
 
     longest = max(len(pair) for pair in pairs)
@@ -32,25 +32,25 @@ def padded(pairs: Sequence[Pair], padding_id: int, with_types: bool) -> dict[str
 
 
 def takes_types(model: Any) -> bool:
-    """Whether the model tells query and document apart by segments."""
+    """Return whether the model distinguishes query and document by segment ids."""
     return getattr(model.config, "type_vocab_size", 0) > 1
 
 
 class TorchScorer:
-    """A classifier with one label and its tokenizer."""
+    """A classifier with one label, and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer_folder: Path, *, max_tokens: int, bf16: bool = False) -> None:
-        """Raises ModelFolderError: the tokenizer is unusable."""
+        """Load the tokenizer. Raises ModelFolderError if it is unusable."""
         self._model = model
         self._tokenizer = PairTokenizer(tokenizer_folder, max_tokens=max_tokens)
         self._bf16 = bf16
 
     def logits(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float64]:
-        """(n,)."""
-        return self.many([(query, documents)])[0]
+        """Return the logits of one query's documents, (n,)."""
+        return self.logits_of_all([(query, documents)])[0]
 
-    def many(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[npt.NDArray[np.float64]]:
-        """For several queries with their documents at once, so that batches are full; (n,) each."""
+    def logits_of_all(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[npt.NDArray[np.float64]]:
+        """Score several queries with their documents at once, so that batches are full; (n,) each."""
         import torch
 
         pairs = [pair for query, documents in asked for pair in self._tokenizer.encode(query, documents).pairs]
@@ -60,7 +60,7 @@ class TorchScorer:
         self._model.eval()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
             for batch in plan_batches([len(pair) for pair in pairs], _TOKENS_A_BATCH):
-                inputs = padded([pairs[i] for i in batch], self._tokenizer.padding_id, takes_types(self._model))
+                inputs = pad_pairs([pairs[i] for i in batch], self._tokenizer.padding_id, takes_types(self._model))
                 logits = self._model(**{name: value.to(device) for name, value in inputs.items()}).logits
                 found[batch] = logits[:, 0].float().cpu().numpy()
         self._model.train(training)

@@ -1,4 +1,4 @@
-"""What is trained: a sequence classifier with one label, cut from an encoder's layers."""
+"""Students: sequence classifiers with one label, made from some of an encoder's layers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_classifier(folder: Path) -> PreTrainedModel:
-    """A Hugging Face folder on disk as a sequence classifier; nothing is ever fetched.
+    """Load a Hugging Face folder on disk as a sequence classifier; nothing is downloaded.
 
     Raises:
-        ModelFolderError: a file is missing, another architecture, or more than one label.
+        ModelFolderError: a file is missing, or the model has another architecture or more than one label.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -27,7 +27,7 @@ def load_classifier(folder: Path) -> PreTrainedModel:
     config = _config(AutoConfig, folder)
     if config.num_labels != 1:
         raise ModelFolderError(
-            f"{folder}: the model has {config.num_labels} labels; a reranker gives one score (num_labels 1)"
+            f"{folder}: the model has {config.num_labels} labels; a reranker returns one score (num_labels 1)"
         )
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -37,7 +37,7 @@ def load_classifier(folder: Path) -> PreTrainedModel:
         raise ModelFolderError(f"{folder}: its weights can't be loaded: {str(error)[:300]}") from error
     if fresh := [name for name in report["missing_keys"] if "position_ids" not in name]:
         raise ModelFolderError(
-            f"{folder}: {len(fresh)} weights are missing, such as {min(fresh)}; expected is a trained cross-encoder "
+            f"{folder}: {len(fresh)} weights are missing, such as {min(fresh)}; expected a trained cross-encoder "
             "(sequence classification), not a bare encoder"
         )
     made: PreTrainedModel = model.eval()
@@ -45,27 +45,25 @@ def load_classifier(folder: Path) -> PreTrainedModel:
 
 
 def make_student(source: Path, layers: Sequence[int], *, seed: int) -> PreTrainedModel:
-    """A classifier with one label from the given layers of an encoder (all, if none are named).
+    """Create a classifier with one label from the given layers of an encoder (all, if none are given).
 
     Args:
         source: an encoder in ONNX (``model.onnx``), or any Hugging Face folder on disk (``config.json``, weights).
-            Where the latter is a classifier with one label already, its head is kept.
-        layers: numbers from 0, rising.
-        seed: of what has no weights yet: the pooler and the head.
+            If the latter is a classifier with one label already, its head is kept.
 
     Raises:
-        ModelFolderError: as `load_bert`; a layer that there is not.
+        ModelFolderError: as `load_bert`, or a layer does not exist.
     """
     import torch
 
     torch.manual_seed(seed)
-    model = _whole(source)
+    model = _load_encoder(source)
     if layers:
-        _cut(model, layers, source)
+        _keep_layers(model, layers, source)
     return model
 
 
-def _whole(source: Path) -> PreTrainedModel:
+def _load_encoder(source: Path) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
@@ -81,7 +79,7 @@ def _whole(source: Path) -> PreTrainedModel:
         return found
     if not (source / "model.onnx").is_file():
         raise ModelFolderError(
-            f"{source}: expected is an encoder: model.onnx (fp32), or config.json with {' or '.join(_WEIGHTS)}"
+            f"{source}: expected an encoder: model.onnx (fp32), or config.json with {' or '.join(_WEIGHTS)}"
         )
     encoder = load_bert(source)
     encoder.config.num_labels = 1
@@ -97,20 +95,20 @@ def _config(auto: Any, folder: Path) -> Any:
         raise ModelFolderError(f"{folder}: no usable config.json ({str(error)[:200]})") from error
 
 
-def _cut(model: PreTrainedModel, layers: Sequence[int], source: Path) -> None:
-    """Keep these layers of the encoder's stack."""
+def _keep_layers(model: PreTrainedModel, layers: Sequence[int], source: Path) -> None:
+    """Keep only these layers of the encoder's stack."""
     import torch
 
-    owner, name, stack = _stack(model, source)
+    owner, name, stack = _find_layers(model, source)
     wrong = [index for index in layers if not 0 <= index < len(stack)]
     if wrong or list(layers) != sorted(set(layers)):
-        raise ModelFolderError(f"layers {list(layers)}: {source} has 0 to {len(stack) - 1}; name each once, rising")
+        raise ModelFolderError(f"layers {list(layers)}: {source} has 0 to {len(stack) - 1}; list each once, ascending")
     setattr(owner, name, torch.nn.ModuleList([stack[index] for index in layers]))
     model.config.num_hidden_layers = len(layers)
 
 
-def _stack(model: PreTrainedModel, source: Path) -> tuple[Any, str, Any]:
-    """The list of the encoder's layers and where it hangs: the one list of `num_hidden_layers` modules."""
+def _find_layers(model: PreTrainedModel, source: Path) -> tuple[Any, str, Any]:
+    """Return the encoder's layers and their parent: the only list of `num_hidden_layers` modules."""
     import torch
 
     wanted = model.config.num_hidden_layers

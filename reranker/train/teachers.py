@@ -1,4 +1,4 @@
-"""Who says what is better: each teacher scores the candidates of a query; higher is more relevant, on any scale."""
+"""Teachers: each scores the candidates of a query; higher is more relevant, on any scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reranker.train.late_interaction import LateInteraction
 
 Scores = npt.NDArray[np.float64]
 LATE_SHARE = 0.4
-"""Of late interaction in the builtin teacher; the fused score has the rest (DESIGN: measured on SciFact, NFCorpus)."""
+"""Share of late interaction in the builtin teacher, beside the fused score (measured on SciFact and NFCorpus)."""
 _REMOTE_TIMEOUT_S = 120.0
 _ATTEMPTS = 4
 
@@ -30,13 +30,13 @@ class Teacher(Protocol):
     name: str
 
     def scores(self, ranking: Ranking) -> Scores:
-        """One for each candidate, (n,), finite."""
+        """Return a score for each candidate, (n,), finite."""
         ...
 
 
 @dataclass
-class Builtin:
-    """The first stage's own score, and late interaction over one or several embedding models, each min-max scaled."""
+class BuiltinTeacher:
+    """Mean of the first stage's score and late interaction over embedding models, each min-max scaled."""
 
     encoders: Sequence[LateInteraction]
     late_share: float = LATE_SHARE
@@ -45,15 +45,15 @@ class Builtin:
         self.name = "builtin: fused + late interaction over " + " and ".join(item.name for item in self.encoders)
 
     def scores(self, ranking: Ranking) -> Scores:
-        texts = [item.text for item in ranking.candidates]
+        texts = ranking.texts
         late = np.mean([min_max(encoder.scores(ranking.query, texts)) for encoder in self.encoders], axis=0)
-        fused = min_max(np.array([item.score for item in ranking.candidates], np.float64))
+        fused = min_max(np.array(ranking.scores, np.float64))
         found: Scores = (1.0 - self.late_share) * fused + self.late_share * late
         return found
 
 
-class Labels:
-    """Nobody: only what was judged teaches."""
+class LabelTeacher:
+    """Teacher without scores: only judgements teach."""
 
     name = "judgements alone"
 
@@ -61,26 +61,26 @@ class Labels:
         return np.zeros(len(ranking.candidates))
 
 
-class Onnx:
-    """A cross-encoder's folder in our format, through the runtime."""
+class OnnxTeacher:
+    """A cross-encoder in our model format, run by our runtime."""
 
     def __init__(self, folder: Path, *, threads: int = 2) -> None:
-        """Raises ModelFolderError."""
+        """Load the model. Raises ModelFolderError."""
         from reranker.cross_encoder import CrossEncoder
 
         self._model = CrossEncoder(folder, threads=threads)
         self.name = f"cross-encoder {self._model.name}"
 
     def scores(self, ranking: Ranking) -> Scores:
-        scored = self._model.score(ranking.query, [item.text for item in ranking.candidates])
+        scored = self._model.score(ranking.query, ranking.texts)
         return np.asarray(scored.logits, np.float64)
 
 
-class Torch:
-    """A Hugging Face folder of a sequence classifier with one label, in torch."""
+class TorchTeacher:
+    """A Hugging Face sequence classifier with one label, run by torch."""
 
     def __init__(self, folder: Path, *, max_tokens: int = 256, threads: int = 2) -> None:
-        """Raises ModelFolderError."""
+        """Load the model. Raises ModelFolderError."""
         import torch
 
         from reranker.train.scoring import TorchScorer
@@ -91,14 +91,14 @@ class Torch:
         self.name = f"cross-encoder {folder.resolve().name}"
 
     def scores(self, ranking: Ranking) -> Scores:
-        return self._scorer.logits(ranking.query, [item.text for item in ranking.candidates])
+        return self._scorer.logits(ranking.query, ranking.texts)
 
 
-class Remote:
-    """Any server with ``POST /v1/rerank`` (Cohere's and Jina's form)."""
+class RemoteTeacher:
+    """A server with ``POST /v1/rerank`` (Cohere's and Jina's form)."""
 
     def __init__(self, url: str, *, key: str | None = None, model: str | None = None) -> None:
-        """`url` may end before or behind ``/v1/rerank``; `key` goes as a bearer token and is written nowhere."""
+        """Accept `url` with or without ``/v1/rerank``; `key` is sent as a bearer token and never logged."""
         self._url = url if url.rstrip("/").endswith("rerank") else url.rstrip("/") + "/v1/rerank"
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=_REMOTE_TIMEOUT_S, headers=headers)
@@ -109,7 +109,7 @@ class Remote:
         body = {
             **self._model,
             "query": ranking.query,
-            "documents": [item.text for item in ranking.candidates],
+            "documents": ranking.texts,
             "top_n": len(ranking.candidates),
         }
         answer = self._post(body)
@@ -121,7 +121,7 @@ class Remote:
             raise InferenceError(f"{self._url}: expected results with index and relevance_score ({error!r})") from error
         if not np.isfinite(found).all():
             raise InferenceError(
-                f"{self._url}: {int((~np.isfinite(found)).sum())} of {len(found)} documents got no score"
+                f"{self._url}: {int((~np.isfinite(found)).sum())} of {len(found)} documents have no score"
             )
         return found
 
@@ -140,33 +140,31 @@ class Remote:
             reason = f"status {answer.status_code}"
             if answer.status_code not in {408, 429, 500, 502, 503, 504}:
                 break
-        raise InferenceError(
-            f"{self._url}: the teacher does not answer ({reason}); run the same command again to go on"
-        )
+        raise InferenceError(f"{self._url}: the teacher does not answer ({reason}): repeat the command to resume")
 
 
 def teacher_of(
     named: str, *, encoders: Sequence[Path], key: str | None, threads: int, max_tokens: int
 ) -> Callable[[], Teacher]:
-    """Opens the teacher that `named` means: ``builtin``, ``labels``, a URL, or a folder (ours, or Hugging Face's).
+    """Return a function that opens the teacher `named`: ``builtin``, ``labels``, a URL or a model folder.
 
     Raises:
-        ConfigurationError: it is none of these, or builtin without an encoder.
+        ConfigurationError: `named` is none of these, or builtin without an encoder.
     """
     if named == "builtin":
         if not encoders:
             raise ConfigurationError("the builtin teacher needs the folder of an embedding model: --encoder FOLDER")
-        return lambda: Builtin([LateInteraction(path, threads=threads) for path in encoders])
+        return lambda: BuiltinTeacher([LateInteraction(path, threads=threads) for path in encoders])
     if named == "labels":
-        return Labels
+        return LabelTeacher
     if named.startswith(("http://", "https://")):
-        return lambda: Remote(named, key=key)
+        return lambda: RemoteTeacher(named, key=key)
     folder = Path(named)
     if (folder / "model.onnx").is_file():
-        return lambda: Onnx(folder, threads=threads)
+        return lambda: OnnxTeacher(folder, threads=threads)
     if (folder / "config.json").is_file():
-        return lambda: Torch(folder, max_tokens=max_tokens, threads=threads)
+        return lambda: TorchTeacher(folder, max_tokens=max_tokens, threads=threads)
     raise ConfigurationError(
-        f"--teacher {named}: expected is `builtin`, `labels`, an address of a rerank server, or a folder with "
+        f"--teacher {named}: expected `builtin`, `labels`, the URL of a rerank server, or a folder with "
         "model.onnx (ours) or config.json and weights (Hugging Face's)"
     )

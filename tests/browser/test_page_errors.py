@@ -45,7 +45,7 @@ def test_page_past_the_window(page: Page) -> None:
 def test_degraded_search_names_stage_and_reason(page: Page) -> None:
     page.open(f"#search?q={'+'.join(['water'] + ['a'] * 1100)}")
     page.shows(".degraded dt", "lexical")
-    page.shows(".degraded dd", "1000 words")
+    page.shows(".degraded dd", "900 words")
 
 
 @pytest.mark.parametrize("tab", ["ask", "search"])

@@ -18,6 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _model_is_there(model_folder: Path) -> None:
+    """Fetch the embedding model once: every service that a test starts reads it from the cache."""
+
+
 @pytest.fixture(scope="module")
 def world(addresses: Any, request: pytest.FixtureRequest) -> Iterator[World]:
     """Tenants, groups and callers on the shared node, for tests of who sees what."""

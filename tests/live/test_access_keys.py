@@ -17,7 +17,7 @@ import pytest
 from app.config import load_settings
 from app.errors import InvalidInput, StoreError
 from app.gateway.keys import KeyRing
-from app.store import keys as key_store
+from app.store import key_records as key_store
 from app.store.client import Cluster
 from tests.conftest import running_braid
 from tests.proxy import Proxy
@@ -90,9 +90,9 @@ def made(up: dict[str, Any], **rights: Any) -> str:
 @contextmanager
 def ring_of(up: dict[str, Any]) -> Iterator[KeyRing]:
     settings = load_settings(opensearch_url=up["opensearch_url"], keys_secret=SECRET)
-    cluster = Cluster(settings)
+    cluster = Cluster(settings.opensearch)
     try:
-        yield KeyRing(settings, cluster)
+        yield KeyRing(settings.access, cluster)
     finally:
         cluster.close()
 
@@ -259,11 +259,11 @@ def test_many_keys_are_listed_page_after_page_and_old_knowledge_changes_none(
         listed = [record.id for record in ring.all_keys()]
         assert len(listed) == len(set(listed))
         assert set(mine) <= set(listed)
-    cluster = Cluster(load_settings(opensearch_url=up["opensearch_url"]))
+    cluster = Cluster(load_settings(opensearch_url=up["opensearch_url"]).opensearch)
     known = key_store.get(cluster, mine[0])
     assert known is not None
     key_store.replace(cluster, known, known.source)
-    with pytest.raises(InvalidInput, match="do it again"):
+    with pytest.raises(InvalidInput, match="repeat the command"):
         key_store.replace(cluster, known, known.source)
     with pytest.raises(StoreError, match="409"):
         key_store.create(cluster, mine[0], known.source)
@@ -273,7 +273,7 @@ def test_many_keys_are_listed_page_after_page_and_old_knowledge_changes_none(
 
 def test_what_the_command_line_says(up: dict[str, Any]) -> None:
     shown = braid(up, "create", "--name", "for [bold]people[/bold]", "--role", "search", "--role", "feedback")
-    assert "shown this once" in shown
+    assert "shown only now" in shown
     key = shown.split()[0]
     assert call(up, key).status_code == 200
     listed = braid(up, "list")
@@ -282,7 +282,7 @@ def test_what_the_command_line_says(up: dict[str, Any]) -> None:
     assert key.split("_")[2] not in listed
     records = json.loads(braid(up, "list", "--json"))
     assert not any("mac" in name or name == "key" for record in records for name in record)
-    assert "role 'root' is unknown; there are search" in braid(up, "create", "--name", "x", "--role", "root", code=1)
+    assert "role 'root' is unknown; known roles: search" in braid(up, "create", "--name", "x", "--role", "root", code=1)
     assert "openssl rand -hex 32" in braid(up, "list", code=2, BRAID_KEYS_SECRET="")
     assert "is revoked" in braid(up, "revoke", id_of(key))
     time.sleep(1.1)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from app.access import Access
-from app.errors import Overtaken
+from app.errors import WriteConflict
 from app.ingest import protocol, run, single
 from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
@@ -173,7 +173,7 @@ def test_a_write_that_names_readers_must_have_seen_the_last_change(
         {"document_id": "d", "text": "The ledger, new.", "acl": ["public"]}, tenant=tenant, source_id="tests"
     )
     encoder = world.client.application.extensions["braid"].encoder
-    with pytest.raises(Overtaken, match="at the same time"):
+    with pytest.raises(WriteConflict, match="at the same time"):
         ingest_document(document, settings=world.settings, cluster=world.cluster, encoder=encoder)
     monkeypatch.setattr(protocol, "observe", None)
     found = send(world, admin, "GET", "/v1/documents/d")
@@ -429,7 +429,7 @@ def test_the_command_line_changes_readers(braid_up: dict[str, Any]) -> None:
         assert "--nobody" in braid("acl", document_id, "--nobody", "--reader", "hr", code=2).stderr
         said = braid("acl", document_id, "--reader", "hr", "--acl-2", "board", "--acl-2", "user:bob").stdout
         assert said.strip() == f"{document_id} (1 passages): hr; acl_2: board, user:bob"
-        assert "give one of them" in braid("acl", document_id, "--acl-2", "x", "--open", "acl_2", code=2).stderr
+        assert "pass one of them" in braid("acl", document_id, "--acl-2", "x", "--open", "acl_2", code=2).stderr
         opened = json.loads(braid("acl", document_id, "--open", "acl_2", "--json").stdout)
         assert (opened["acl"], "acl_2" in opened) == (["hr"], False)
         assert "no document" in braid("acl", "acl cli/none", "--reader", "hr", code=1).stderr

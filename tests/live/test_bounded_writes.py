@@ -22,7 +22,7 @@ import pytest
 
 from app.config import load_settings
 from app.gateway.keys import KeyRing
-from app.store import jobs as records
+from app.store import job_records as records
 from app.store.client import Cluster
 from benchmarks.proxy import FaultyProxy
 from tests.conftest import running_braid
@@ -114,9 +114,9 @@ def rig(opensearch_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         env = ENV | {"BRAID_OPENSEARCH_URL": f"http://127.0.0.1:{proxy.port}", "TMPDIR": str(temporary)}
         up = stack.enter_context(running_braid(env=env))
         settings = load_settings(opensearch_url=opensearch_url, keys_secret=SECRET)
-        cluster = Cluster(settings)
+        cluster = Cluster(settings.opensearch)
         stack.callback(cluster.close)
-        ring = KeyRing(settings, cluster)
+        ring = KeyRing(settings.access, cluster)
         tokens = {"operator": ENV["BRAID_API_KEY"]}
         for name, tenant, roles in (
             ("ann", "bounded", ["ingest", "search"]),

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import redis
 
+from app.cache.codec import MOST_BYTES, EntryCodec, digest
 from app.cache.connection import RedisConnection
-from app.cache.entries import MOST_BYTES, EntryCodec, digest
 from app.cache.generation import IndexGeneration
-from app.cache.responses import ResponseCache
+from app.cache.response_cache import ResponseCache
 from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
 from app.config import Settings, load_settings
-from app.embedded.valkey import start_valkey
+from app.dev.valkey import start_valkey
 from app.errors import ConfigurationError
 
 pytestmark = pytest.mark.live
@@ -36,7 +36,7 @@ def settings(valkey_url: str) -> Settings:
 
 @pytest.fixture
 def connection(settings: Settings) -> Iterator[RedisConnection]:
-    made = RedisConnection(settings)
+    made = RedisConnection(settings.redis)
     yield made
     made.close()
 
@@ -55,7 +55,7 @@ def key() -> str:
 def test_what_is_kept_is_found_until_its_time_is_over(
     connection: RedisConnection, settings: Settings, raw: Any, key: str
 ) -> None:
-    cache = ResponseCache(connection, EntryCodec(settings), 600)
+    cache = ResponseCache(connection, EntryCodec(settings.access), 600)
     assert cache.get(key) is None
     assert cache.put(key, {"text": "äöü 🎈", "score": 0.1})
     assert cache.get(key) == {"text": "äöü 🎈", "score": 0.1}
@@ -77,15 +77,15 @@ def test_foreign_bytes_are_a_miss(
     connection: RedisConnection, settings: Settings, raw: Any, key: str, foreign: bytes
 ) -> None:
     raw.set(key, foreign)
-    assert ResponseCache(connection, EntryCodec(settings), 600).get(key) is None
-    vectors = VectorCache(connection, EntryCodec(settings), entries=0, ttl_s=60)
+    assert ResponseCache(connection, EntryCodec(settings.access), 600).get(key) is None
+    vectors = VectorCache(connection, EntryCodec(settings.access), entries=0, ttl_s=60)
     assert vectors.get(key) is None
 
 
 def test_an_entry_is_good_for_its_own_key_and_secret_alone(
     connection: RedisConnection, settings: Settings, raw: Any, key: str
 ) -> None:
-    cache = ResponseCache(connection, EntryCodec(settings), 600)
+    cache = ResponseCache(connection, EntryCodec(settings.access), 600)
     cache.put(key, {"answer": "of the first"})
     sealed = raw.get(key)
     raw.set(f"{key}:other", sealed)
@@ -94,7 +94,7 @@ def test_an_entry_is_good_for_its_own_key_and_secret_alone(
     assert cache.get(key) is None
     raw.set(key, sealed)
     assert cache.get(key) == {"answer": "of the first"}
-    stranger = EntryCodec(settings.model_copy(update={"keys_secret": None}))
+    stranger = EntryCodec(settings.with_values(keys_secret=None).access)
     assert ResponseCache(connection, stranger, 600).get(key) is None
 
 
@@ -102,12 +102,12 @@ def test_another_type_under_a_key_is_a_miss_and_redis_is_not_given_up(
     connection: RedisConnection, settings: Settings, raw: Any, key: str
 ) -> None:
     raw.lpush(key, "x")
-    assert ResponseCache(connection, EntryCodec(settings), 600).get(key) is None
+    assert ResponseCache(connection, EntryCodec(settings.access), 600).get(key) is None
     assert connection.available
 
 
 def test_too_large_and_half_characters_are_not_kept(settings: Settings) -> None:
-    codec = EntryCodec(settings)
+    codec = EntryCodec(settings.access)
     assert codec.pack("k", {"text": "x" * MOST_BYTES}) is None
     assert codec.pack("k", {"text": "\ud800"}) is None
 
@@ -123,9 +123,9 @@ def test_a_digest_can_not_be_made_by_joining_parts() -> None:
 
 def test_vectors_come_back_as_they_were(connection: RedisConnection, settings: Settings, key: str) -> None:
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([0.25], np.float32)]
-    VectorCache(connection, EntryCodec(settings), entries=10, ttl_s=60).put(key, arrays)
+    VectorCache(connection, EntryCodec(settings.access), entries=10, ttl_s=60).put(key, arrays)
     for entries in (0, 10):  # another process, with and without memory of its own
-        cache = VectorCache(connection, EntryCodec(settings), entries=entries, ttl_s=60)
+        cache = VectorCache(connection, EntryCodec(settings.access), entries=entries, ttl_s=60)
         for _ in range(2):
             found = cache.get(key)
             assert found is not None
@@ -135,7 +135,7 @@ def test_vectors_come_back_as_they_were(connection: RedisConnection, settings: S
 
 
 def test_scores_are_kept_one_by_one(connection: RedisConnection, settings: Settings, raw: Any, key: str) -> None:
-    cache = ScoreCache(connection, EntryCodec(settings), 60)
+    cache = ScoreCache(connection, EntryCodec(settings.access), 60)
     cache.put(key, {"a": 0.5, "b": -1e-9})
     raw.hset(key, "c", b"no float")
     raw.hset(key, "d", raw.hget(key, "a"))  # moved
@@ -211,8 +211,8 @@ def test_whatever_lies_in_place_of_a_counter_is_replaced(
 
 def test_one_computes_and_the_others_wait(settings: Settings, key: str) -> None:
     """Two processes' worth of flights, ten callers each."""
-    connections = [RedisConnection(settings) for _ in range(2)]
-    caches = [ResponseCache(item, EntryCodec(settings), 60) for item in connections]
+    connections = [RedisConnection(settings.redis) for _ in range(2)]
+    caches = [ResponseCache(item, EntryCodec(settings.access), 60) for item in connections]
     flights = [SingleFlight(item) for item in connections]
     computed: list[int] = []
     got: list[Any] = []
@@ -265,11 +265,11 @@ def test_a_lock_whose_holder_died_is_not_waited_for_beyond_the_budget(
     assert raw.get(f"{key}:lock") == b"a process that was killed"  # only its own lock is taken away
 
 
-def test_redis_that_goes_costs_nothing(embedded_settings: Settings, server_folder: Path) -> None:
-    with start_valkey(embedded_settings, data_dir=server_folder) as server:
+def test_redis_that_goes_costs_nothing(server_folder: Path) -> None:
+    with start_valkey(data_dir=server_folder) as server:
         settings = load_settings(redis_url=server.url)
-        connection = RedisConnection(settings)
-        cache, generation = ResponseCache(connection, EntryCodec(settings), 60), IndexGeneration(connection)
+        connection = RedisConnection(settings.redis)
+        cache, generation = ResponseCache(connection, EntryCodec(settings.access), 60), IndexGeneration(connection)
         assert cache.put("k", {"a": 1})
     assert cache.get("k") is None
     assert cache.get("k") is None
@@ -282,12 +282,10 @@ def test_redis_that_goes_costs_nothing(embedded_settings: Settings, server_folde
     connection.close()
 
 
-def test_a_revocation_that_redis_missed_is_made_up_for(
-    settings: Settings, embedded_settings: Settings, server_folder: Path
-) -> None:
+def test_a_revocation_that_redis_missed_is_made_up_for(settings: Settings, server_folder: Path) -> None:
     tenant = f"t{secrets.token_hex(4)}"
-    with start_valkey(embedded_settings, data_dir=server_folder) as server:
-        connection = RedisConnection(load_settings(redis_url=server.url))
+    with start_valkey(data_dir=server_folder) as server:
+        connection = RedisConnection(load_settings(redis_url=server.url).redis)
         generation, of_another = IndexGeneration(connection), IndexGeneration(connection)
         before = generation.current(tenant)
         assert before is not None
@@ -310,13 +308,13 @@ def test_a_revocation_that_redis_missed_is_made_up_for(
 
 def test_without_redis_nothing_is_kept_and_nothing_fails() -> None:
     settings = load_settings()
-    connection = RedisConnection(settings)
+    connection = RedisConnection(settings.redis)
     assert not connection.configured
-    assert not ResponseCache(connection, EntryCodec(settings), 60).put("k", {"a": 1})
+    assert not ResponseCache(connection, EntryCodec(settings.access), 60).put("k", {"a": 1})
     assert IndexGeneration(connection).current("default") is None
-    assert ScoreCache(connection, EntryCodec(settings), 60).get("k", ["a"]) == {}
+    assert ScoreCache(connection, EntryCodec(settings.access), 60).get("k", ["a"]) == {}
 
 
 def test_an_address_that_is_none_is_named() -> None:
     with pytest.raises(ConfigurationError, match="BRAID_REDIS_URL"):
-        RedisConnection(load_settings(redis_url="localhost:6379"))
+        RedisConnection(load_settings(redis_url="localhost:6379").redis)

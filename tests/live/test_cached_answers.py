@@ -22,14 +22,16 @@ from flask.testing import FlaskClient
 from app.api.factory import create_app
 from app.api.services import Services
 from app.cache.age import stamp
-from app.config import Settings, load_settings
+from app.config import load_settings
 from app.deadline import Deadline
-from app.embedded.valkey import start_valkey
+from app.dev.valkey import start_valkey
 from app.errors import StoreUnavailable
-from app.features import ALL_ON
-from app.search.readiness import ReadinessGate
+from app.features import ALL_ON, Features
+from app.search.readiness_gate import ReadinessGate
 from app.search.request import SearchRequest
+from app.serving.answer_cache import CacheLookup
 from app.serving.freshness import Freshness
+from app.serving.reads import ReadCall
 from app.store import documents
 from app.store.filters import Scope
 
@@ -186,10 +188,16 @@ def test_writes_that_bypass_braid_are_seen_within_a_second(
         assert search(client, source)["cache"] == "miss"
 
 
+def looked_up(services: Services, request: SearchRequest, features: Features) -> CacheLookup:
+    return services.answer_cache.look_up(
+        "search", ReadCall(request, Scope("default"), features, Deadline.after(10_000))
+    )
+
+
 def scoped(app: tuple[Services, FlaskClient], source: str, scope: Scope) -> Any:
     """What the cache has for this scope; left open as if the answer failed."""
     request = SearchRequest.model_validate({"query": "marmot", "filter": {"source_id": [source]}})
-    return app[0].answers.look("search", request, scope, ALL_ON, Deadline.after(10_000))
+    return app[0].answer_cache.look_up("search", ReadCall(request, scope, ALL_ON, Deadline.after(10_000)))
 
 
 def kept(app: tuple[Services, FlaskClient], source: str, scope: Scope, answer: str) -> None:
@@ -247,12 +255,12 @@ def test_flags_and_models_are_part_of_the_key(app: tuple[Services, FlaskClient],
     request = SearchRequest.model_validate({"query": "marmot", "filter": {"source_id": [source]}})
     keys = set()
     for features in (ALL_ON, replace(ALL_ON, rerank=False), replace(ALL_ON, learned_fusion=False)):
-        look = services.answers.look("search", request, Scope("default"), features, Deadline.after(10_000))
+        look = looked_up(services, request, features)
         keys.add(look.key)
         look.finish(None)
     assert len(keys) == 3
     off = replace(ALL_ON, response_cache=False)
-    look = services.answers.look("search", request, Scope("default"), off, Deadline.after(10_000))
+    look = looked_up(services, request, off)
     assert (look.outcome, look.key) == ("off", "")
 
 
@@ -319,18 +327,18 @@ def test_answers_too_and_streamed(client: FlaskClient, source: str) -> None:
 def test_the_flag_near_cache_switches_it_off(app: tuple[Services, FlaskClient], source: str) -> None:
     services = app[0]
     request = SearchRequest.model_validate({"query": "marmot food", "filter": {"source_id": [source]}})
-    kept_look = services.answers.look("search", request, Scope("default"), ALL_ON, Deadline.after(10_000))
+    kept_look = looked_up(services, request, ALL_ON)
     assert kept_look.outcome == "miss"
     kept_look.finish({"answer": "kept", "seen": kept_look.seen, "shown": [], "made_at": stamp()})
     other = SearchRequest.model_validate({"query": "Marmot food?", "filter": {"source_id": [source]}})
     for features, expected in ((ALL_ON, "near"), (replace(ALL_ON, near_cache=False), "miss")):
-        look = services.answers.look("search", other, Scope("default"), features, Deadline.after(10_000))
+        look = looked_up(services, other, features)
         assert look.outcome == expected
         look.finish(None)
 
 
 def test_many_at_once_cost_one_search(app: tuple[Services, FlaskClient], client: FlaskClient, source: str) -> None:
-    service = app[0].search
+    service = app[0].search_service
     begun, original = [], service.search
 
     def counted(*args: Any, **more: Any) -> Any:
@@ -376,9 +384,9 @@ def test_a_bound_on_staleness_bridges_additions_but_no_deletion(
 
 @pytest.mark.parametrize("revoke", ["narrow", "delete"])
 def test_a_revocation_that_redis_refused_is_not_bridged_by_another_process(
-    braid_up: dict[str, Any], embedded_settings: Settings, server_folder: Path, source: str, revoke: str
+    braid_up: dict[str, Any], server_folder: Path, source: str, revoke: str
 ) -> None:
-    with start_valkey(embedded_settings, data_dir=server_folder) as server, ExitStack() as stack:
+    with start_valkey(data_dir=server_folder) as server, ExitStack() as stack:
         own = {**braid_up, "redis_url": server.url}
         (_, writer), reader = (stack.enter_context(opened(own, cache_staleness_ms=60_000)) for _ in range(2))
         raw = stack.enter_context(redis.Redis.from_url(server.url))
@@ -425,11 +433,12 @@ def test_who_can_not_say_whether_anything_changed_costs_the_cache_and_not_the_an
         raise StoreUnavailable("it never said")
 
     with opened(braid_up) as (services, client), ThreadPoolExecutor() as executor:
+        assert client.get("/readyz").status_code == 200  # the first comparison may outlast a search
         assert search(client, source)["cache"] in {"miss", "exact"}
         if silent == "passages":
-            services.answers._freshness = Freshness(ask, executor)
+            services.answer_cache._freshness = Freshness(ask, executor)
         else:
-            services.answers._gate = ReadinessGate(ask, executor)
+            services.answer_cache._gate = ReadinessGate(ask, executor)
         answer = client.post(path, json={"query": "marmot", "filter": {"source_id": [source]}, "timeout_ms": 5000})
         released.set()
         assert (answer.status_code, answer.json["cache"], answer.json["total"]) == (200, "off", 2)

@@ -17,10 +17,13 @@ import pytest
 
 from app.config import Settings
 from tests.conftest import running_braid
+from tests.nginx import behind_nginx
 from tests.service import Service, read_all, running_service, wait_for
 from tests.unit.generation.endpoint import Write, chunk, complete, endpoint
 
 SLOW = "tests.slow_app"
+LARGE = 64 * 1024 * 1024
+"""Bytes of its answer at `/large`."""
 
 
 @pytest.fixture
@@ -156,6 +159,7 @@ def test_replacing_workers_cuts_no_answer() -> None:
 
 
 def test_a_frozen_worker_is_replaced_and_the_other_serves_meanwhile(two_workers: Service) -> None:
+    wait_for(lambda: len(two_workers.workers()) == 2, "one worker answers before the other is there")
     frozen, healthy = two_workers.workers()
     os.kill(frozen.pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -189,21 +193,40 @@ def test_a_killed_master_takes_its_workers_along() -> None:
         wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker lives on")
 
 
-def test_who_reads_the_answer_too_slowly_is_cut_off() -> None:
-    with running_service(SLOW, concurrency="1", queue="0", threads="1") as service, contextlib.ExitStack() as stack:
-        slow = []
-        for _ in range(9):  # as many as there are threads
-            raw = stack.enter_context(service.connect(receive_buffer=4096))
-            raw.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            slow.append(raw)
-        with ThreadPoolExecutor(1) as pool:
-            trickle = pool.submit(_read_slowly, slow[0])
-            assert get(service, "/healthz") == "ok"  # which waits until one of the threads is free again
-            trickle.result()
-        for raw in slow[1:]:
-            assert len(read_all(raw)) < 64 * 1024 * 1024
+def test_who_reads_nothing_of_the_answer_is_cut_off() -> None:
+    with (
+        running_service(SLOW, concurrency="1", queue="0", threads="1", writes="1") as service,
+        contextlib.ExitStack() as stack,
+    ):
+        silent = [_asks_for_much(service, stack) for _ in range(10)]  # as many as there are threads
+        assert get(service, "/healthz") == "ok"  # which waits until one of the threads is free again
         (worker,) = service.workers()
         wait_for(lambda: len(worker.net_connections("tcp")) == 1, "connections were left open")
+        for raw in silent:
+            assert len(read_all(raw)) < LARGE
+        assert "Traceback" not in service.said
+
+
+def test_behind_nginx_who_reads_too_slowly_holds_no_thread_and_is_cut_off() -> None:
+    with (
+        running_service(SLOW, concurrency="1", queue="0", threads="1", writes="1") as service,
+        behind_nginx(service.port, send_timeout="3s") as chain,
+        contextlib.ExitStack() as stack,
+    ):
+        slow = [_asks_for_much(chain, stack) for _ in range(12)]
+        with ThreadPoolExecutor(1) as pool:
+            trickle = pool.submit(_read_slowly, slow[0])
+            assert get(chain, "/healthz") == "ok"
+            trickle.result()
+        for raw in slow[1:]:
+            assert len(read_all(raw)) < LARGE
+        assert get(chain, "/healthz") == "ok"
+
+
+def _asks_for_much(service: Service, stack: contextlib.ExitStack) -> socket.socket:
+    raw = stack.enter_context(service.connect(receive_buffer=4096))
+    raw.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    return raw
 
 
 def _read_slowly(raw: socket.socket) -> None:
@@ -215,16 +238,19 @@ def _read_slowly(raw: socket.socket) -> None:
 def test_who_waits_too_long_for_a_thread_is_told_to_come_back_and_probes_are_not() -> None:
     """Else the line grows without end under more load than the service bears, and all who stand in it come too late."""
     with (
-        running_service(SLOW, concurrency="1", queue="0", threads="1", writes="1") as service,
+        running_service(
+            SLOW, concurrency="1", queue="0", threads="1", writes="1", trusted_proxies="127.0.0.1"
+        ) as service,
+        behind_nginx(service.port) as chain,
         ThreadPoolExecutor(41) as pool,
     ):
 
         def ask(_: int) -> httpx2.Response:
-            return httpx2.post(f"{service.url}/v1/search", params={"seconds": 3}, timeout=120, trust_env=False)
+            return httpx2.post(f"{chain.url}/v1/search", params={"seconds": 3}, timeout=120, trust_env=False)
 
         asked = [pool.submit(ask, number) for number in range(40)]
         time.sleep(1)
-        probe = pool.submit(get, service, "/healthz")
+        probe = pool.submit(get, chain, "/healthz")
         answers = [future.result() for future in asked]
         assert probe.result() == "ok"
     told = [answer for answer in answers if answer.status_code != 200]

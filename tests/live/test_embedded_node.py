@@ -15,10 +15,10 @@ import pytest
 from opensearchpy import OpenSearch
 
 from app.config import Settings, load_settings
-from app.embedded.assemble import find_home
-from app.embedded.guard import USER
-from app.embedded.node import FAISS_ATTRIBUTE, start_cluster
+from app.dev.guard import USER
+from app.dev.node import FAISS_ATTRIBUTE, start_cluster
 from app.errors import ProvisioningError
+from app.provision.opensearch import find_home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INDEX = "embedded-node-test"
@@ -108,7 +108,7 @@ def hybrid(store: OpenSearch) -> dict[str, float]:
 
 def test_searches_with_hybrid_and_keeps_data_over_a_restart(node_settings: Settings, server_folder: Path) -> None:
     said: list[str] = []
-    with start_cluster(node_settings, data_dir=server_folder, on_progress=said.append) as cluster:
+    with start_cluster(node_settings.machine, data_dir=server_folder, on_progress=said.append) as cluster:
         with client(cluster.url) as store:
             assert store.info()["version"]["number"] == cluster.version
             fill(store)
@@ -125,13 +125,13 @@ def test_searches_with_hybrid_and_keeps_data_over_a_restart(node_settings: Setti
     assert any("green" in line for line in said)
     assert gone(pids)
 
-    with start_cluster(node_settings, data_dir=server_folder) as cluster, client(cluster.url) as store:
+    with start_cluster(node_settings.machine, data_dir=server_folder) as cluster, client(cluster.url) as store:
         assert hybrid(store) == before
         assert store.snapshot.get(repository="kept", snapshot="one")["snapshots"][0]["indices"] == [INDEX]
 
 
 def test_listens_on_loopback_only_and_not_as_root(node_settings: Settings, server_folder: Path) -> None:
-    with start_cluster(node_settings, data_dir=server_folder, heap_mb=512) as cluster:
+    with start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512) as cluster:
         process = psutil.Process(cluster.pids[0])
         assert process.uids().effective != 0
         listening = {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
@@ -142,12 +142,12 @@ def test_listens_on_loopback_only_and_not_as_root(node_settings: Settings, serve
         assert cluster.native_faiss is False
 
         with pytest.raises(ProvisioningError, match=f"in use by the running process {os.getpid()}"):
-            start_cluster(node_settings, data_dir=server_folder, heap_mb=512)
+            start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512)
         with client(cluster.url) as store:  # the refused start did not touch the running one
             assert store.cluster.health()["status"] == "green"
 
-    with pytest.raises(ProvisioningError, match=r"holds a cluster of 1 node\(s\), 3 asked for"):
-        start_cluster(node_settings, data_dir=server_folder, nodes=3)
+    with pytest.raises(ProvisioningError, match=r"contains a cluster of 1 node\(s\), 3 requested"):
+        start_cluster(node_settings.machine, data_dir=server_folder, nodes=3)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -155,7 +155,7 @@ def test_nothing_is_left_when_the_starter_ends(
     node_settings: Settings, server_folder: Path, ending: signal.Signals
 ) -> None:
     starter = subprocess.Popen(
-        [sys.executable, "-m", "app.embedded", "--heap-mb", "512", "--data", str(server_folder)],
+        [sys.executable, "-m", "app.dev", "--heap-mb", "512", "--data", str(server_folder)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -172,12 +172,12 @@ def test_nothing_is_left_when_the_starter_ends(
         starter.wait(60)
     assert gone(family)
     if ending is signal.SIGKILL:  # the folder is free again, and usable
-        with start_cluster(node_settings, data_dir=server_folder / "opensearch", heap_mb=512) as cluster:
+        with start_cluster(node_settings.machine, data_dir=server_folder / "opensearch", heap_mb=512) as cluster:
             cluster.check_alive()
 
 
 def test_the_node_ends_when_its_supervisor_is_killed(node_settings: Settings, server_folder: Path) -> None:
-    with start_cluster(node_settings, data_dir=server_folder, heap_mb=512) as cluster:
+    with start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512) as cluster:
         java = psutil.Process(cluster.pids[0])
         supervisor = java.parent()
         assert supervisor is not None
@@ -193,12 +193,12 @@ def test_a_node_that_dies_at_the_start_is_reported_with_its_log(node_settings: S
     folder.parent.mkdir(parents=True)
     folder.write_text("not a folder")
     with pytest.raises(ProvisioningError, match=r"(?s)node 1 ended with exit code 1.*node-1/data/nodes"):
-        start_cluster(node_settings, data_dir=server_folder, heap_mb=512)
+        start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512)
 
 
 def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settings, server_folder: Path) -> None:
     secret = "s" * 32
-    with start_cluster(node_settings, data_dir=server_folder, nodes=3, secret=secret) as cluster:
+    with start_cluster(node_settings.machine, data_dir=server_folder, nodes=3, secret=secret) as cluster:
         assert len(set(cluster.urls)) == 3
         with client(cluster.url, secret) as store:
             fill(store, shards=3, replicas=1)
@@ -212,7 +212,7 @@ def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settin
             with client(url, secret) as store:
                 assert store.count(index=INDEX)["count"] == 3
     with (
-        start_cluster(node_settings, data_dir=server_folder, nodes=3, secret=secret) as cluster,
+        start_cluster(node_settings.machine, data_dir=server_folder, nodes=3, secret=secret) as cluster,
         client(cluster.url, secret) as store,
     ):
         store.cluster.health(wait_for_status="green")
@@ -220,13 +220,16 @@ def test_three_nodes_are_one_cluster_and_survive_a_restart(node_settings: Settin
 
 
 def test_a_distribution_takes_the_assembly_s_place(node_settings: Settings, server_folder: Path) -> None:
-    assembled = find_home(node_settings)
+    assembled = find_home(node_settings.machine)
     (server_folder / "distribution").symlink_to(assembled.path)
     given = load_settings(opensearch_home=server_folder / "distribution", cache_dir=server_folder / "cache")
-    with start_cluster(given, data_dir=server_folder / "data", heap_mb=512) as cluster, client(cluster.url) as store:
+    with (
+        start_cluster(given.machine, data_dir=server_folder / "data", heap_mb=512) as cluster,
+        client(cluster.url) as store,
+    ):
         assert store.info()["version"]["number"] == "2.19.1"
     # nothing was assembled; the archive of classes makes the next start faster
     assert [file.suffix for file in (server_folder / "cache" / "opensearch").iterdir()] == [".jsa"]
-    with start_cluster(given, data_dir=server_folder / "data", heap_mb=512) as cluster:
+    with start_cluster(given.machine, data_dir=server_folder / "data", heap_mb=512) as cluster:
         mapped = {Path(m.path).suffix for m in psutil.Process(cluster.pids[0]).memory_maps() if "/cache/" in m.path}
     assert mapped == {".jsa"}

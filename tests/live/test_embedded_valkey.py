@@ -8,13 +8,12 @@ import psutil
 import pytest
 import redis
 
-from app.config import Settings
-from app.embedded.valkey import start_valkey
+from app.dev.valkey import start_valkey
 from app.errors import ProvisioningError
 
 
-def test_speaks_redis_on_loopback_and_forgets(embedded_settings: Settings, server_folder: Path) -> None:
-    with start_valkey(embedded_settings, data_dir=server_folder, max_memory_mb=8) as server:
+def test_speaks_redis_on_loopback_and_forgets(server_folder: Path) -> None:
+    with start_valkey(data_dir=server_folder, max_memory_mb=8) as server:
         with redis.Redis.from_url(server.url) as client:
             client.set("key", "value", ex=100)
             assert client.get("key") == b"value"
@@ -31,10 +30,10 @@ def test_speaks_redis_on_loopback_and_forgets(embedded_settings: Settings, serve
         server.check_alive()
 
 
-def test_two_side_by_side_are_two(embedded_settings: Settings, server_folder: Path) -> None:
+def test_two_side_by_side_are_two(server_folder: Path) -> None:
     with (
-        start_valkey(embedded_settings, data_dir=server_folder / "a") as first,
-        start_valkey(embedded_settings, data_dir=server_folder / "b") as second,
+        start_valkey(data_dir=server_folder / "a") as first,
+        start_valkey(data_dir=server_folder / "b") as second,
         redis.Redis.from_url(first.url) as one,
         redis.Redis.from_url(second.url) as two,
     ):

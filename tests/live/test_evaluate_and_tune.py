@@ -368,7 +368,7 @@ def bad_sets(folder: Path, made_up: MadeUp) -> dict[str, tuple[Path, str]]:
             write_set(folder / "g", corpus=corpus, queries=queries, qrels={"q1": {"d00": 0}}),
             "no document is relevant to any query",
         ),
-        "no folder": (folder / "h", "there is no such folder"),
+        "no folder": (folder / "h", "the folder does not exist"),
     }
 
 
@@ -419,7 +419,7 @@ def test_a_run_that_is_stopped_cut_off_and_killed_goes_on_and_gives_the_same_fig
         away = braid.end(process)
         searched = lines(legs) - 1
     assert away.code == 1
-    assert f"{searched} of {len(made_up.queries)} queries were searched; the same command again goes on" in away.said
+    assert f"{searched} of {len(made_up.queries)} queries were searched; repeat the command to resume" in away.said
     assert f"127.0.0.1:{proxy.port}" in away.said
     assert not (out / "report.json").exists()
     kept = legs.read_bytes()
@@ -454,7 +454,7 @@ def test_what_is_odd_in_a_set_is_told_and_the_rest_is_measured(braid: Braid, tmp
         assert f"{finding}: 1 x" in first.said
     found = json.loads((outs[odd] / "report.json").read_bytes())
     assert way(found, "BM25")["per_query"]["Recall@100"] == {"q1": 0.5, "q3": 1.0}
-    assert "every way finds the same ones (1 in all)" in second.said
+    assert "every way finds the same ones (1 in total)" in second.said
     assert "Recall@100" in second.out  # no column is cut short where the table goes into a pipe
     assert way(json.loads((outs[tiny] / "report.json").read_bytes()), "dense")["means"]["NDCG@10"] == 1.0
     (kept,) = braid.evaluation_indexes()
@@ -480,7 +480,7 @@ def tuned(braid: Braid, made_up: MadeUp) -> Path:
     assert (braid.get("/_search/pipeline"), braid.get("/_component_template/braid-*")) == (pipelines, components)
     assert braid.evaluation_indexes() == []
     assert "measurably better: +" in done.said
-    assert "put it in force with `braid tune apply" in done.said
+    assert "apply it with `braid tune apply" in done.said
     names = {path.name for path in (braid.folder / "tuned").iterdir()}
     assert names == {"tuning.json", "tuning.md", f"{LINEAR}.json"}
     return braid.folder / "tuned" / "tuning.json"
@@ -586,12 +586,15 @@ def test_a_tuning_is_put_in_force_without_a_pause_and_taken_back(
     assert results(braid, made_up) != before
 
     # templates: no difference, unless somebody else's weights are in the pipeline
-    assert "is as this service needs it" in braid.run("templates", "diff").said
+    assert "matches this service" in braid.run("templates", "diff").said
     body = braid.get(f"/_search/pipeline/{LINEAR}")[LINEAR]
     processor = body["phase_results_processors"][0]["normalization-processor"]
     processor["combination"]["parameters"]["weights"] = [0.5, 0.5]
     braid.store.put(f"/_search/pipeline/{LINEAR}", json=body).raise_for_status()
     (drift,) = json.loads(braid.run("templates", "diff", "--json", code=1).out)
+    shown = braid.run("templates", "diff", code=1).out  # a pipe: nothing of it is cut
+    assert "…" not in shown
+    assert all(drift[part] in shown for part in ("kind", "name", "field"))
     assert (drift["name"], drift["found"]) == (LINEAR, ["0.5", "0.5"])
     applied = braid.run("templates", "apply", "--json")
     assert {"kind": "search pipeline", "name": LINEAR, "action": "updated"} in json.loads(applied.out)
@@ -631,7 +634,7 @@ def test_a_tuning_is_put_in_force_without_a_pause_and_taken_back(
     )
     assert (nothing.code, unknown.code, table.code) == (1, 1, 0)
     assert "there is nothing to roll back" in nothing.said
-    assert "there is no tuning 9; there are: 0 (as shipped), 1, 2" in unknown.said
+    assert "there is no tuning 9; existing ones: 0 (as shipped), 1, 2" in unknown.said
     assert "in force │ 0 (as shipped)" in table.said
     assert "made-up" in table.said
 
@@ -646,15 +649,15 @@ def test_what_must_not_be_put_in_force_is_refused(braid: Braid, tuned: Path, tmp
             {**good, "tuning": {**good["tuning"], "about": {"embedding_model": "e5-small-v2"}}},
             "was tuned with the embedding model e5-small-v2",
         ),
-        "no tuning": ({"better": True}, "holds no tuning"),
-        "no object": ([1], "holds no tuning"),
+        "no tuning": ({"better": True}, "contains no tuning"),
+        "no object": ([1], "contains no tuning"),
     }
     state = (braid.get("/_component_template/braid-*"), braid.pipeline())
     for name, (body, _) in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(body))
     (tmp_path / "no JSON.json").write_bytes(b"\xff\x00{")
     wanted = {name: said for name, (_, said) in files.items()}
-    wanted |= {"no JSON": "holds no tuning", "missing": "No such file"}
+    wanted |= {"no JSON": "contains no tuning", "missing": "No such file"}
     ended = braid.run_all(*(("tune", "apply", tmp_path / f"{name}.json") for name in wanted))
     for (name, said), done in zip(wanted.items(), ended, strict=True):
         assert done.code == 1, (name, done.said)
@@ -679,14 +682,14 @@ def test_k1_and_b_of_the_live_index_change_and_come_back(braid: Braid, made_up: 
     assert now[0][0][1] != before[0][0][1]
     found = braid.get(f"/{INDEX}/_settings")[INDEX]["settings"]["index"]["similarity"]["braid_bm25"]
     assert (found["k1"], found["b"]) == ("0.9", "0.4")
-    assert "is as this service needs it" in braid.run("templates", "diff").said
+    assert "matches this service" in braid.run("templates", "diff").said
 
     # a run that was killed while the index was closed, and a tuning in force that nobody can read
     braid.store.post(f"/{INDEX}/_close").raise_for_status()
     broken = {"template": {}, "_meta": {"tuning": {"alpha": 7}}}
     braid.store.put("/_component_template/braid-tuning", json=broken).raise_for_status()
     wait_until(lambda: braid.service.get("/readyz").status_code == 503)
-    assert "braid-tuning holds no tuning" in braid.run("tune", "rollback", code=1).said
+    assert "braid-tuning contains no tuning" in braid.run("tune", "rollback", code=1).said
     braid.run("tune", "rollback", "--to", "0")
     braid.in_force(0)
     assert results(braid, made_up, mode="lexical") == before

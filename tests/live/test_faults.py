@@ -19,7 +19,7 @@ import pytest
 from app.api.factory import create_app
 from app.api.services import Services
 from app.config import load_settings
-from app.generation.answer import Weighed
+from app.generation.answer import WeighingResult
 from app.passage import Hit
 from benchmarks.proxy import FaultyProxy, http_answer
 from tests.conftest import running_braid
@@ -178,7 +178,7 @@ def test_weighing_the_passages_of_an_answer_belongs_to_its_turn(
     weighing, go_on = threading.Event(), threading.Event()
     weigh = services.generator.weigh
 
-    def slowly(question: str, hits: Sequence[Hit], timeout_s: float) -> Weighed:
+    def slowly(question: str, hits: Sequence[Hit], timeout_s: float) -> WeighingResult:
         weighing.set()
         assert go_on.wait(120)
         return weigh(question, hits, timeout_s)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.gateway.flag_file import SHIPPED
+from app.gateway.flag_file import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 3
@@ -38,7 +38,7 @@ class Server(BaseApplication):
 
     def load(self):
         global flags
-        flags = Flags(load_settings())
+        flags = Flags(load_settings().flags)
         def answer(environ, start_response):
             found = flags.features(Scope("a"))
             body = json.dumps({"pid": os.getpid(), "rerank": found.rerank, "warnings": flags.warnings()}).encode()
@@ -53,7 +53,7 @@ Server().run()
 @pytest.fixture
 def flags_file(tmp_path: Path) -> Path:
     path = tmp_path / "flags.json"
-    path.write_bytes(SHIPPED.read_bytes())
+    path.write_bytes(shipped().dump())
     return path
 
 
@@ -104,12 +104,12 @@ def test_every_worker_follows_the_file_and_ends_well(
     url, process = service
     wait_for(url, (True, False))
     data = json.loads(flags_file.read_bytes())
-    data["flags"]["rerank"]["defaultVariant"] = "off"
+    data["flags"]["rerank"]["default"] = False
     flags_file.write_text(json.dumps(data))
     wait_for(url, (False, False))
     flags_file.write_text("{")
     wait_for(url, (False, True))
-    flags_file.write_bytes(SHIPPED.read_bytes())
+    flags_file.write_bytes(shipped().dump())
     wait_for(url, (True, False))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)

@@ -24,10 +24,10 @@ import pytest
 import redis
 
 from app.config import Settings, load_settings
-from app.embedded.assemble import find_home
-from app.embedded.guard import USER
-from app.embedded.node import EmbeddedCluster, start_cluster
-from app.embedded.valkey import start_valkey
+from app.dev.guard import USER
+from app.dev.node import EmbeddedCluster, start_cluster
+from app.dev.valkey import start_valkey
+from app.provision.opensearch import find_home
 
 SECRET = "a-secret-for-tests-0123456789_ABCDEF"
 OTHER_USER = 1
@@ -41,10 +41,10 @@ def node(node_settings: Settings) -> Iterator[EmbeddedCluster]:
     with tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
-        (folder / "distribution").symlink_to(find_home(node_settings).path)
+        (folder / "distribution").symlink_to(find_home(node_settings.machine).path)
         given = load_settings(opensearch_home=folder / "distribution", cache_dir=folder / "cache")
         before = contents(folder / "distribution" / "modules")
-        with start_cluster(given, data_dir=folder / "data", heap_mb=512, secret=SECRET) as cluster:
+        with start_cluster(given.machine, data_dir=folder / "data", heap_mb=512, secret=SECRET) as cluster:
             yield cluster
         assert contents(folder / "distribution" / "modules") == before
 
@@ -157,8 +157,8 @@ def test_who_is_no_node_gets_nothing_from_the_transport_port(node: EmbeddedClust
     assert b"braid" in answer
 
 
-def test_valkey_wants_the_secret(embedded_settings: Settings, server_folder: Path) -> None:
-    with start_valkey(embedded_settings, data_dir=server_folder, secret=SECRET) as server:
+def test_valkey_wants_the_secret(server_folder: Path) -> None:
+    with start_valkey(data_dir=server_folder, secret=SECRET) as server:
         with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.flushall()
         with redis.Redis(port=server.port, password="wrong") as stranger, pytest.raises(redis.AuthenticationError):
@@ -229,7 +229,7 @@ def test_braid_up_keeps_what_it_starts_to_its_user(node_settings: Settings, serv
 
 def test_an_older_folder_gets_a_secret_and_keeps_its_data(node_settings: Settings, server_folder: Path) -> None:
     data = server_folder / "data"
-    with start_cluster(node_settings, data_dir=data / "opensearch", heap_mb=512) as cluster:
+    with start_cluster(node_settings.machine, data_dir=data / "opensearch", heap_mb=512) as cluster:
         kept = httpx2.put(f"{cluster.url}/kept/_doc/1?refresh=true", json={"text": "kept"}, trust_env=False, timeout=60)
         assert kept.status_code == 201
     (data / "valkey").mkdir()

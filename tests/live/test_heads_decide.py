@@ -19,7 +19,8 @@ from app.embedding.encoder import load_encoder
 from app.features import ALL_ON
 from app.search.request import SearchRequest
 from app.search.service import SearchService
-from app.serving.answers import Look, record_of
+from app.serving.answer_cache import CacheLookup
+from app.serving.reads import ReadCall
 from app.store.bulk import bulk_index
 from app.store.client import Cluster
 from app.store.documents import read_version, refresh
@@ -187,7 +188,7 @@ def test_neighbours_are_checked_when_they_are_read(library: Library) -> None:
 @pytest.fixture
 def headless(world: World) -> Iterator[Services]:
     """The service with an index of heads that is not there; templates are compared with the real one."""
-    cluster = Cluster(world.settings)
+    cluster = Cluster(world.settings.opensearch)
     cluster.heads_index = f"braid-lost-{uuid4().hex[:8]}"
     services = Services(world.settings, cluster, load_encoder(world.settings))
     yield services
@@ -227,8 +228,8 @@ def test_who_waited_for_another_s_answer_checks_it_too(
     request = SearchRequest.model_validate({"query": "marmot"})
     scope = Scope(library.tenant, frozenset({"staff"}))
 
-    def look() -> Look:
-        return headless.answers.look("search", request, scope, ALL_ON, Deadline.after(30_000))
+    def look() -> CacheLookup:
+        return headless.answer_cache.look_up("search", ReadCall(request, scope, ALL_ON, Deadline.after(30_000)))
 
     first = look()
     assert first.outcome == "miss"
@@ -236,6 +237,6 @@ def test_who_waited_for_another_s_answer_checks_it_too(
         second = thread.submit(look)
         time.sleep(0.5)  # by then it waits; one that comes later finds the answer, and checks that
         library.change("d", access=access)
-        first.finish(record_of(first, {"results": []}, [("d", head.version.token)]))
+        first.keep({"results": []}, [("d", head.version.token)])
         assert second.result(30).outcome == outcome
         second.result().finish(None)

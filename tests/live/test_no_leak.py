@@ -1,7 +1,7 @@
 """Nobody learns of what it may not see, by any way: random people, documents and requests against the real service.
 
-`BRAID_LEAK_CASES` requests (300), from `BRAID_LEAK_SEED` (0), the same each time; ``benchmarks/leaks.py`` asks 10,000.
-A failure is made small by hypothesis, and told with the steps that lead to it.
+`BRAID_TEST_LEAK_CASES` requests (300), from `BRAID_TEST_LEAK_SEED` (0), the same each time; ``benchmarks/leaks.py``
+asks 10,000. A failure is made small by hypothesis, and told with the steps that lead to it.
 """
 
 from __future__ import annotations

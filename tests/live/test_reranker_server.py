@@ -185,5 +185,5 @@ def test_a_model_that_can_not_be_served_ends_the_start(tmp_path: Path, break_it:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert f"the reranker can't start: {said}" in done.stderr or said in done.stderr
+    assert f"the reranker cannot start: {said}" in done.stderr or said in done.stderr
     assert "Traceback" not in done.stderr

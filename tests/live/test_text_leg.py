@@ -21,14 +21,14 @@ from app.config import load_settings
 from app.embedding.encoder import load_encoder
 from app.ingest.records import ready_document
 from app.ingest.single import ingest_document
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.service import SearchService
 from app.store import documents as documents_of_the_store
 from app.store.client import Cluster
 from app.store.filters import Scope
 from app.store.heads import ensure_index
-from app.store.rendering import composed, render
+from app.store.rendering import compose, render
 
 pytestmark = pytest.mark.live
 
@@ -330,12 +330,12 @@ def german(braid_up: dict[str, Any]) -> Iterator[SearchService]:
         environment.setenv("BRAID_LANGUAGE", "german")
         own = load_settings(opensearch_url=braid_up["opensearch_url"], opensearch_timeout_s=60)
     encoder = load_encoder(own)
-    cluster = Cluster(own).within(name)
-    body = {**composed(render(own, "faiss-exact", encoder.dimension)), "aliases": {name: {"is_write_index": True}}}
+    cluster = Cluster(own.opensearch).within(name)
+    body = {**compose(render(own, "faiss-exact", encoder.dimension)), "aliases": {name: {"is_write_index": True}}}
     cluster.request("PUT", f"/{name}-000001", body=body)
     ensure_index(cluster)
     for document, text in texts.items():
-        made = ready_document({"document_id": document, "text": text}, tenant=own.tenant, source_id="german")
+        made = ready_document({"document_id": document, "text": text}, tenant=own.access.tenant, source_id="german")
         ingest_document(made, settings=own, cluster=cluster, encoder=encoder)
     documents_of_the_store.refresh(cluster)
     state = StoreState((), shards=1, native_rrf_across_shards=False)

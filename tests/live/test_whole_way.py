@@ -257,7 +257,7 @@ def test_openai_calls_and_operations(service: httpx2.Client) -> None:
 
 
 def test_the_command_line_says_the_same(service: httpx2.Client, braid_up: dict[str, Any]) -> None:
-    env = {"BRAID_DATA_DIR": str(braid_up["data"]), "PATH": "/usr/local/bin:/usr/bin:/bin", "COLUMNS": "200"}
+    env = {"BRAID_DATA_DIR": str(braid_up["data"]), "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
     def braid(*arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "app.cli", *arguments]
@@ -270,8 +270,8 @@ def test_the_command_line_says_the_same(service: httpx2.Client, braid_up: dict[s
     assert "notes.txt" in braid("search", "spare key boiler room", "--size", "3").stdout
     found = json.loads(braid("search", "spare key", "--json", "--mode", "lexical").stdout)
     assert found["results"][0]["document_id"].endswith("notes.txt")
-    assert "as this service needs it" in braid("templates", "diff").stdout
+    assert "matches this service" in braid("templates", "diff").stdout
     assert "OpenSearch 2.19.1" in braid("doctor").stdout
     assert "size" in braid("search", "x", "--size", "-3", code=1).stderr
-    assert "is `braid up` running" in braid("ask", "x", "--url", "http://127.0.0.1:9", code=1).stderr
+    assert "start `braid up`" in braid("ask", "x", "--url", "http://127.0.0.1:9", code=1).stderr
     assert "BRAID_ALPHA='7'" in braid("search", "x", code=2, BRAID_ALPHA="7").stderr

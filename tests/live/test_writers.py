@@ -1,6 +1,6 @@
 """Writers of one document at once on a real node: nothing is lost, doubled, undone or told falsely, whatever happens.
 
-The rounds are those of `benchmarks/writers.py`, fewer of them: BRAID_WRITERS_ROUNDS, BRAID_WRITERS_SEED.
+The rounds are those of `benchmarks/writers.py`, fewer of them: BRAID_TEST_WRITERS_ROUNDS, BRAID_TEST_WRITERS_SEED.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from app.store import index_names
 from app.store.documents import get_document
 from app.store.filters import Scope
 from app.store.heads import Head
-from app.store.rendering import composed, render
+from app.store.rendering import compose, render
 from tests.writers.arena import Arena, text_of
 from tests.writers.encoder import DIMENSION, WordEncoder
 from tests.writers.oracle import Op, State, Violation, explain
 from tests.writers.plans import plans, traces
 from tests.writers.rounds import Plan, play
 
-_ROUNDS = int(os.environ.get("BRAID_WRITERS_ROUNDS", "100"))
-_SEED = int(os.environ.get("BRAID_WRITERS_SEED", "7"))
+_ROUNDS = int(os.environ.get("BRAID_TEST_WRITERS_ROUNDS", "100"))
+_SEED = int(os.environ.get("BRAID_TEST_WRITERS_SEED", "7"))
 POST, READERS, DELETE = Op("post", "p"), Op("post", "v0", ("it",)), Op("delete")
 TO_HR = Op("patch", acl=("hr",))
 
@@ -110,7 +110,7 @@ def test_a_document_that_is_hidden_while_it_is_written_is_left_alone(
 
 def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = f"{arena.name}-000001", f"{arena.name}-000002"
-    body = composed(render(arena.settings, "faiss-exact", DIMENSION))
+    body = compose(render(arena.settings, "faiss-exact", DIMENSION))
     del body["settings"]["index"]["default_pipeline"]
     arena.cluster.request("PUT", f"/{second}", body=body)
 
@@ -121,7 +121,7 @@ def test_passages_are_where_the_head_says_though_the_alias_moved(arena: Arena, m
         ]
         arena.cluster.request("POST", "/_aliases", body={"actions": actions})
 
-    monkeypatch.setattr(index_names, "_BELIEVED_S", -1.0)
+    monkeypatch.setattr(index_names, "CACHE_S", -1.0)
     monkeypatch.setattr(protocol, "observe", _at("intent", lambda: move(second, first)))
     try:
         _post(arena, "moved", "s")

@@ -15,9 +15,9 @@ from reranker.errors import ConfigurationError, InferenceError
 from reranker.evaluate import evaluate
 from reranker.model_folder import load_settings
 from reranker.rankings import Candidate, DataError, Ranking, qrels_of
-from reranker.tokenizing import PairTokenizer
+from reranker.runtime.tokenizing import PairTokenizer
 from reranker.train import loop
-from reranker.train.distil import Bars, Kept, Options, distil, split
+from reranker.train.distil import CachedTeacher, Options, ProgressCallbacks, distil, split
 from reranker.train.groups import batches_of, targets_of
 from reranker.train.loop import Plan, train
 from reranker.train.losses import distillation_loss
@@ -91,7 +91,11 @@ def test_the_same_command_again_asks_no_teacher_and_trains_no_more(
 
     steps: list[int] = []
     again = distil(
-        rankings, None, opened, options(encoder, out, data="made up"), bars=Bars(steps=lambda *a: steps.append(a[0]))
+        rankings,
+        None,
+        opened,
+        options(encoder, out, data="made up"),
+        bars=ProgressCallbacks(steps=lambda *a: steps.append(a[0])),
     )
     assert steps == []
     assert again.checks.served_ndcg == card.checks.served_ndcg
@@ -101,7 +105,7 @@ def test_the_same_command_again_asks_no_teacher_and_trains_no_more(
 def test_other_data_in_the_same_folder_is_refused(
     made: tuple[Path, Any], encoder: Path, rankings: list[Ranking]
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"of another run.*--fresh"):
+    with pytest.raises(ConfigurationError, match=r"belongs to another run.*--fresh"):
         distil(rankings[:-5], None, Overlap, options(encoder, made[0]))
 
 
@@ -181,11 +185,11 @@ def test_a_teacher_that_gives_no_number(encoder: Path, rankings: list[Ranking], 
 
 def test_a_half_line_of_teacher_scores_is_asked_for_again(rankings: list[Ranking], tmp_path: Path) -> None:
     path = tmp_path / "teacher.jsonl"
-    first = Kept(Overlap, path)
+    first = CachedTeacher(Overlap, path)
     expected = [first.scores(ranking) for ranking in rankings[:3]]
     path.write_text(path.read_text()[:-20])
     teacher = Overlap()
-    again = Kept(lambda: teacher, path)
+    again = CachedTeacher(lambda: teacher, path)
     assert [again.scores(ranking).tolist() for ranking in rankings[:3]] == [scores.tolist() for scores in expected]
     assert teacher.asked == 1
 

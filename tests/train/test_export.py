@@ -55,7 +55,7 @@ def test_two_labels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     BertForSequenceClassification(tiny_config(num_labels=2)).save_pretrained(tmp_path / "in")
     write_tokenizer(tmp_path / "in")
-    with pytest.raises(ModelFolderError, match=r"2 labels; a reranker gives one score"):
+    with pytest.raises(ModelFolderError, match=r"2 labels; a reranker returns one score"):
         export(tmp_path / "in", tmp_path / "out")
 
 

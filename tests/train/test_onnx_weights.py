@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from app.config import load_settings
-from app.embedded.models import ensure_model
 from app.errors import ProvisioningError
+from app.provision.models import ensure_model
 from reranker.errors import ModelFolderError
 from reranker.train.onnx_weights import load_bert, read_weights
 from tests.train.conftest import torch
@@ -20,7 +20,7 @@ from tests.train.conftest import torch
 @pytest.fixture(scope="module")
 def minilm() -> Path:
     try:
-        return ensure_model("all-MiniLM-L6-v2", "fp32", load_settings())
+        return ensure_model("all-MiniLM-L6-v2", "fp32", load_settings().machine)
     except ProvisioningError as error:
         pytest.skip(f"the encoder can't be had here: {error.detail}")
 
@@ -45,19 +45,19 @@ def test_every_weight_is_found_by_name_or_through_the_graph(minilm: Path) -> Non
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match=r"no such file; expected is a BERT encoder in ONNX"):
+    with pytest.raises(ModelFolderError, match=r"does not exist; expected a BERT encoder in ONNX"):
         load_bert(tmp_path)
 
 
 def test_no_onnx(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\xff\xffnonsense" * 20)
-    with pytest.raises(ModelFolderError, match="no ONNX file"):
+    with pytest.raises(ModelFolderError, match="not an ONNX file"):
         load_bert(tmp_path)
 
 
 def test_a_quantised_model_can_not_be_trained(tmp_path: Path) -> None:
     try:
-        folder = ensure_model("all-MiniLM-L6-v2", "int8", load_settings())
+        folder = ensure_model("all-MiniLM-L6-v2", "int8", load_settings().machine)
     except ProvisioningError as error:
         pytest.skip(f"the encoder can't be had here: {error.detail}")
     shutil.copy(folder / "model.onnx", tmp_path)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from app.config import load_settings
-from app.embedded.models import ensure_model
 from app.errors import ProvisioningError
+from app.provision.models import ensure_model
 from reranker.errors import ConfigurationError, InferenceError, ModelFolderError
 from reranker.rankings import Candidate, Ranking
 from reranker.train import teachers
 from reranker.train.export import export
 from reranker.train.late_interaction import LateInteraction
-from reranker.train.teachers import Builtin, Remote, teacher_of
+from reranker.train.teachers import BuiltinTeacher, RemoteTeacher, teacher_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,7 +39,7 @@ ASKED = Ranking(
 @pytest.fixture(scope="module")
 def minilm() -> Path:
     try:
-        return ensure_model("all-MiniLM-L6-v2", "fp32", load_settings())
+        return ensure_model("all-MiniLM-L6-v2", "fp32", load_settings().machine)
     except ProvisioningError as error:
         pytest.skip(f"the encoder can't be had here: {error.detail}")
 
@@ -56,7 +56,7 @@ def test_late_interaction_knows_a_tower_from_bread(minilm: Path) -> None:
 
 
 def test_the_builtin_teacher_blends_both(minilm: Path) -> None:
-    teacher = Builtin([LateInteraction(minilm, threads=1)])
+    teacher = BuiltinTeacher([LateInteraction(minilm, threads=1)])
     scores = teacher.scores(ASKED)
     assert scores.argmax() == 0
     assert ((scores >= 0) & (scores <= 1)).all()
@@ -78,7 +78,7 @@ def test_judgements_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_no_teacher(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="expected is `builtin`"):
+    with pytest.raises(ConfigurationError, match="expected `builtin`"):
         teacher_of(str(tmp_path), encoders=(), key=None, threads=1, max_tokens=32)
     with pytest.raises(ConfigurationError, match="--encoder FOLDER"):
         teacher_of("builtin", encoders=(), key=None, threads=1, max_tokens=32)
@@ -123,14 +123,14 @@ def results(*scores: float) -> dict[str, Any]:
 
 def test_a_server_is_asked_for_all_documents_and_its_order_undone() -> None:
     with server((200, results(0.2, 0.1, 0.9))) as (url, asked):
-        assert Remote(url, key="k").scores(ASKED).tolist() == [0.2, 0.1, 0.9]
+        assert RemoteTeacher(url, key="k").scores(ASKED).tolist() == [0.2, 0.1, 0.9]
     assert (asked[0]["path"], asked[0]["key"], asked[0]["top_n"]) == ("/v1/rerank", "Bearer k", 3)
 
 
 def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers.time, "sleep", lambda seconds: None)
     with server((429, {}), (503, {}), (200, results(1, 2, 3))) as (url, asked):
-        assert Remote(f"{url}/v1/rerank").scores(ASKED).tolist() == [1, 2, 3]
+        assert RemoteTeacher(f"{url}/v1/rerank").scores(ASKED).tolist() == [1, 2, 3]
     assert len(asked) == 3
 
 
@@ -138,17 +138,17 @@ def test_a_busy_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     ("status", "answer", "expected"),
     [
         (401, {}, "status 401"),
-        (200, {"results": [{"index": 0, "relevance_score": 0.1}]}, "2 of 3 documents got no score"),
+        (200, {"results": [{"index": 0, "relevance_score": 0.1}]}, "2 of 3 documents have no score"),
         (200, {"scores": [1, 2, 3]}, "expected results with index"),
     ],
 )
 def test_a_server_that_is_none(status: int, answer: Any, expected: str) -> None:
     with server((status, answer)) as (url, asked), pytest.raises(InferenceError, match=expected):
-        Remote(url).scores(ASKED)
+        RemoteTeacher(url).scores(ASKED)
     assert len(asked) == 1, "what will not get better is not asked again"
 
 
 def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers.time, "sleep", lambda seconds: None)
-    with pytest.raises(InferenceError, match=r"does not answer .*run the same command again"):
-        Remote("http://127.0.0.1:1").scores(ASKED)
+    with pytest.raises(InferenceError, match=r"does not answer .*repeat the command"):
+        RemoteTeacher("http://127.0.0.1:1").scores(ASKED)

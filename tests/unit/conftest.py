@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings, load_settings
-from app.embedded.models import ensure_model
 from app.embedding.encoder import Encoder, load_encoder
+from app.provision.models import ensure_model
 
 LoadModel = Callable[[str, str], Encoder]
 
@@ -21,9 +21,9 @@ def load_model(embedded_settings: Settings, model_folder: Path) -> LoadModel:
             embedding_model=name,
             embedding_precision=precision,
             embedding_provider="cpu",
-            cache_dir=embedded_settings.cache_dir,
+            cache_dir=embedded_settings.machine.cache_dir,
         )
-        ensure_model(name, precision, settings)
+        ensure_model(name, precision, settings.machine)
         return load_encoder(settings)
 
     return load

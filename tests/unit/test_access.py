@@ -69,5 +69,5 @@ def test_lists_that_are_not_named_stay_and_are_stored_where_they_are_not_open() 
     assert Access.of(access.fields()) == access
     assert Access.of({"acl": []}) == Access(())
     assert Access.of({"acl": "hr"}) == Access(("hr",))
-    assert access.same(Access(("hr", "hr"), ("x",), ("it",)))
-    assert not access.same(Access(("hr",), ("it",), ("x",)))
+    assert access.is_equivalent(Access(("hr", "hr"), ("x",), ("it",)))
+    assert not access.is_equivalent(Access(("hr",), ("it",), ("x",)))

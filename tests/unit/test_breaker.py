@@ -47,7 +47,7 @@ def test_it_opens_after_failures_on_end_and_says_when_it_will_be_tried_again() -
     assert breaker.closed
     fail(breaker)
     assert not breaker.closed
-    with pytest.raises(BreakerOpen, match="a part was away a moment ago") as caught, breaker.calling():
+    with pytest.raises(BreakerOpen, match="a part was unavailable a moment ago") as caught, breaker.calling():
         pytest.fail("it was let through")
     assert 45 < caught.value.retry_after_s <= 75, "the rest has its jitter"
 

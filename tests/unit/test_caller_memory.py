@@ -9,14 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from app.cache import question
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
-from app.cache.question import read_question
 from app.cache.vectors import VectorCache
 from app.config import load_settings
+from app.search.known_words import KnownWords
 from app.search.request import MAX_QUERY_CHARACTERS
-from app.search.words import KnownWords
 
 MOST_BYTES = 48 * 1024 * 1024
 
@@ -39,33 +37,17 @@ def long_words() -> object:
 def vectors_of_long_queries() -> object:
     settings = load_settings()
     cache = VectorCache(
-        RedisConnection(settings), EntryCodec(settings), entries=settings.embedding_cache_entries, ttl_s=60
+        RedisConnection(settings.redis),
+        EntryCodec(settings.access),
+        entries=settings.cache.embedding_cache_entries,
+        ttl_s=60,
     )
-    for number in range(settings.embedding_cache_entries):
+    for number in range(settings.cache.embedding_cache_entries):
         cache.put(str(number), [np.zeros(384, np.float32), np.zeros((256, 64), np.float32), np.zeros(256, np.float32)])
     return cache
 
 
-def questions(characters: int) -> Callable[[], object]:
-    def ask() -> object:
-        question._read.cache_clear()
-        for number in range(5000):
-            read_question(f"{number} " + "🎈" * (characters - 6))
-        return None
-
-    return ask
-
-
-@pytest.mark.parametrize(
-    "fill",
-    [
-        words_behind_large_filters,
-        long_words,
-        vectors_of_long_queries,
-        questions(question.MAX_CHARACTERS),
-        questions(MAX_QUERY_CHARACTERS),
-    ],
-)
+@pytest.mark.parametrize("fill", [words_behind_large_filters, long_words, vectors_of_long_queries])
 def test_callers_do_not_decide_how_much_is_kept(fill: Callable[[], object]) -> None:
     tracemalloc.start()
     try:
@@ -75,4 +57,3 @@ def test_callers_do_not_decide_how_much_is_kept(fill: Callable[[], object]) -> N
         del kept
     finally:
         tracemalloc.stop()
-        question._read.cache_clear()

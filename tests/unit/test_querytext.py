@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.querytext import is_distinctive, read_query
+from app.querytext import MAX_TERMS, is_distinctive, read_query
 
 
 def test_a_question_with_an_identifier_and_a_phrase() -> None:
@@ -41,9 +41,10 @@ def test_what_may_mean_many(code: str) -> None:
     assert not is_distinctive(code)
 
 
-def test_long_queries_are_cut_behind_their_thousandth_term() -> None:
+def test_long_queries_are_cut_behind_their_last_term() -> None:
     assert read_query(",".join("x" for _ in range(2000))).cut
-    assert read_query("漢字" * 600).text == "漢字" * 500
+    assert read_query("漢字" * 600).text == "漢字" * (MAX_TERMS // 2)
+    assert read_query("😀" * 2000).text == "😀" * MAX_TERMS
     assert not read_query("two words").cut
 
 

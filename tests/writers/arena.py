@@ -23,7 +23,7 @@ from app.ingest.records import ready_document
 from app.store.client import Cluster
 from app.store.filters import Scope
 from app.store.heads import Head, ensure_index, read_heads
-from app.store.rendering import composed, render
+from app.store.rendering import compose, render
 from tests.writers.encoder import DIMENSION, WordEncoder
 from tests.writers.gate import Fault, Gate
 from tests.writers.oracle import Hit, Op
@@ -93,11 +93,11 @@ class Arena:
         self._url = url
         self.settings: Settings = load_settings(opensearch_url=url, passage_tokens=100)
         self.name = f"writers-{secrets.token_hex(4)}"
-        self.cluster = Cluster(self.settings).within(self.name)
+        self.cluster = Cluster(self.settings.opensearch).within(self.name)
         self._encoder = WordEncoder()
 
     def __enter__(self) -> Self:
-        body = composed(render(self.settings, "faiss-exact", DIMENSION))
+        body = compose(render(self.settings, "faiss-exact", DIMENSION))
         del body["settings"]["index"]["default_pipeline"]
         # refreshed only when somebody asks for it: a refresh that is missing shows
         body["settings"]["index"] |= {"refresh_interval": "-1", "gc_deletes": "15m"}
@@ -199,7 +199,7 @@ class Arena:
         query = {"bool": {"filter": [{"term": {"document_id": document_id}}, *(filters or [])]}}
         fields = ["content_hash", "position", "acl"]
         body = {"size": 500, "version": True, "query": query, "_source": fields}
-        found = self.cluster.whole(f"/{self.name}-000001/_search", body)["hits"]["hits"]
+        found = self.cluster.request_all_shards(f"/{self.name}-000001/_search", body)["hits"]["hits"]
         return [
             Hit(
                 hit["_source"]["content_hash"],

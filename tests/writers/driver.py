@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Settings, load_settings
-from app.errors import DocumentRejected, NotFound, OutcomeUnknown, Overtaken, StoreError, StoreUnavailable
+from app.errors import DocumentRejected, NotFound, OutcomeUnknown, StoreError, StoreUnavailable, WriteConflict
 from app.ingest import protocol, single, sweep
 from app.ingest.records import ready_document
 from app.ingest.run import IngestOptions, ingest_paths
@@ -68,7 +68,7 @@ def act(order: Answer, cluster: Cluster, settings: Settings) -> Answer:
             return _ingest(order, cluster, settings)
     except NotFound:
         return {"status": "missing"}
-    except Overtaken:
+    except WriteConflict:
         return {"status": "overtaken"}
     except OutcomeUnknown:
         return {"status": "unknown"}
@@ -104,7 +104,7 @@ def _child(order: Answer, path: str) -> None:
     channel = _Channel(path)
     channel.say({"name": order["name"], "pid": os.getpid()})
     settings = load_settings(opensearch_url=order["url"], passage_tokens=100, ingest_parse_timeout_s=20)
-    cluster = Cluster(settings).within(order["index"])
+    cluster = Cluster(settings.opensearch).within(order["index"])
     if patience := order.get("patience_s"):
         single._PATIENCE_S = patience
     remove(order.get("without", ""))

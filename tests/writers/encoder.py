@@ -14,7 +14,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class WordEncoder:
-    """Counts words as tokens; a text's vector is made of its hash. An `app.ingest.documents.Encoder`."""
+    """Counts words as tokens; a text's vector is made of its hash. An `app.ingest.cutting.Encoder`."""
 
     name = "words"
     gives_tokens = False

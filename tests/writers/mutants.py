@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from app.errors import Overtaken
+from app.errors import WriteConflict
 from app.ingest import change, protocol, put, sweep
 from app.ingest.protocol import Steps, with_access
 from app.store import bulk, documents, heads
@@ -58,14 +58,14 @@ def _cas() -> None:
 
 
 def _fence() -> None:
-    committed = put._committed
+    committed = put._committed_head
 
     def keep_others(attempt: Any) -> Head:
         head: Head = committed(attempt)
         others = tuple(item for item in attempt.known.pending if item != attempt.version)
         return replace(head, pending=others, garbage=tuple(item for item in head.garbage if item not in others))
 
-    _set(put, "_committed", keep_others)
+    _set(put, "_committed_head", keep_others)
     _set(change, "fenced", lambda head: head)
 
 
@@ -91,7 +91,7 @@ def _erase_by_list() -> None:
         for head in found:
             query = {"bool": {"filter": [{"term": {"document_id": head.document_id}}]}}
             body = {"size": 500, "query": query, "_source": ["content_hash"]}
-            hits = self.cluster.whole(f"/{self.cluster.read_alias}/_search", body)["hits"]["hits"]
+            hits = self.cluster.request_all_shards(f"/{self.cluster.read_alias}/_search", body)["hits"]["hits"]
             token = head.version.token if head.version is not None else ""
             gone = [(hit["_index"], hit["_id"]) for hit in hits if hit["_source"]["content_hash"] != token]
             if gone:
@@ -134,7 +134,7 @@ def _unknown() -> None:
         ended(self, "overtaken" if status == "unknown" else status, reason)
 
     _set(put._Attempt, "end", end)
-    _set(change, "OutcomeUnknown", Overtaken)
+    _set(change, "OutcomeUnknown", WriteConflict)
 
 
 _REMOVALS: dict[str, Callable[[], None]] = {

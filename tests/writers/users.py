@@ -31,7 +31,7 @@ class Users:
 
     def __init__(self, url: str, opensearch_url: str, data: Path, seed: int) -> None:
         self._client = httpx2.Client(base_url=url, timeout=60, trust_env=False)
-        self._cluster = Cluster(load_settings(opensearch_url=opensearch_url))
+        self._cluster = Cluster(load_settings(opensearch_url=opensearch_url).opensearch)
         self._data = data
         self._chance = random.Random(seed)
         self._ids = [f"users-{n}" for n in range(_DOCUMENTS)]
@@ -82,7 +82,7 @@ class Users:
         heads = read_heads(self._cluster, [Head("default", key) for key in self._ids])
         for head in heads.values():
             body = {"size": 500, "query": {"term": {"document_id": head.document_id}}}
-            hits = self._cluster.whole(f"/{self._cluster.read_alias}/_search", body)["hits"]["hits"]
+            hits = self._cluster.request_all_shards(f"/{self._cluster.read_alias}/_search", body)["hits"]["hits"]
             found = sorted((hit["_source"]["content_hash"], tuple(hit["_source"]["acl"])) for hit in hits)
             version, access = head.version, head.access
             if version is None or access is None or found != [(version.token, access.acl)] * version.passages:

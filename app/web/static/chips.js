@@ -2,9 +2,9 @@
 import { fill, h } from "./dom.js";
 
 export class ChipInput {
-  /** Builds itself into `root`, whose data-name and data-label say what it is. */
+  /** Builds itself into `root`, whose data-filter and data-label say what it is. */
   constructor(root) {
-    this.name = root.dataset.name;
+    this.name = root.dataset.filter;
     this.label = root.dataset.label;
     this.values = [];
     const id = `filter-${this.name}`;

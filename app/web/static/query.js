@@ -2,7 +2,8 @@
 
 export const WINDOW = 100; // passages that are ranked (BRAID_CANDIDATES); pages can't reach past them
 export const PER_DOCUMENT = 3; // passages of one document, where no document is named
-export const LISTS = ["source_id", "source_type", "topic_tags", "document_id"];
+/** What can be filtered by, as the service wrote it into the form: name, and kind (choices, range, or a list's type). */
+const FILTERS = [...document.querySelectorAll("[data-filter]")].map(({ dataset }) => ({ name: dataset.filter, kind: dataset.kind }));
 export const DEFAULTS = { mode: "hybrid", fusion: "linear", size: 10, from: 0 };
 
 /** The request body for the parameters of an address. Values that are not ours to judge go to the service, which does. */
@@ -15,18 +16,30 @@ export function requestBody(params) {
     if (method === "linear" && params.has("alpha")) body.fusion.alpha = Number(params.get("alpha"));
   }
   const filter = {};
-  for (const name of LISTS) {
-    const values = params.getAll(name);
-    if (values.length > 0) filter[name] = values;
+  for (const { name, kind } of FILTERS) {
+    const values = kind === "range" ? bounds(params, name) : params.getAll(name).map(kind === "integer" ? integer : String);
+    if (Object.keys(values).length > 0) filter[name] = values;
   }
-  const bounds = {};
-  for (const bound of ["gte", "lte"]) if (params.get(bound)) bounds[bound] = params.get(bound);
-  if (Object.keys(bounds).length > 0) filter.timestamp = bounds;
   if (Object.keys(filter).length > 0) body.filter = filter;
   if (params.has("explain")) body.explain = true;
   body.fold_duplicates = true;
   if (!filter.document_id) body.max_per_document = PER_DOCUMENT;
   return body;
+}
+
+/** The parameter that holds a bound of a range; that of the time is named by the bound alone. */
+export function boundName(name, bound) {
+  return name === "timestamp" ? bound : `${name}.${bound}`;
+}
+
+function bounds(params, name) {
+  const given = ["gte", "lte"].map((bound) => [bound, params.get(boundName(name, bound))]);
+  return Object.fromEntries(given.filter(([, value]) => value));
+}
+
+/** What is no number stays as it is. */
+function integer(value) {
+  return /^-?\d+$/.test(value) ? Number(value) : value;
 }
 
 function number(params, name) {
@@ -35,8 +48,8 @@ function number(params, name) {
 
 /** How many filters are set. */
 export function filterCount(params) {
-  const listed = LISTS.reduce((sum, name) => sum + params.getAll(name).length, 0);
-  return listed + ["gte", "lte"].filter((name) => params.get(name)).length;
+  const counts = FILTERS.map(({ name, kind }) => (kind === "range" ? Object.keys(bounds(params, name)) : params.getAll(name)).length);
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 /** The parameters with `tag` added as a filter, from the first page on. */

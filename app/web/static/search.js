@@ -50,7 +50,7 @@ export class SearchView {
       const found = await search(body, controller.signal);
       if (this.controller !== controller) return;
       this.draw(body, found);
-      announce(found.total === 1 ? "1 passage found" : `${found.total} passages found`);
+      announce(`${counted(found)} found`);
     } catch (error) {
       if (controller.signal.aborted) return;
       if (!(error instanceof ProblemError)) throw error;
@@ -111,12 +111,17 @@ export class SearchView {
   }
 }
 
+/** The number of matches, which is a lower bound where the service did not count them all. */
+function counted(found) {
+  const least = found.total_relation === "gte" ? "at least " : "";
+  return `${least}${found.total} ${found.total === 1 ? "passage" : "passages"}`;
+}
+
 function count(body, found) {
   if (found.total === 0) return "No passages found";
-  const passages = found.total === 1 ? "passage" : "passages";
   const last = body.from + found.results.length;
   const range = found.results.length > 0 && found.total > found.results.length ? `${body.from + 1}–${last} of ` : "";
-  return `${range}${found.total} ${passages}`;
+  return `${range}${counted(found)}`;
 }
 
 /** Whether the list ends here: passages that were left out (folded, or too many of a document) are counted in `total`. */

@@ -1,7 +1,7 @@
 // The search form: parameters of the address in, parameters out.
 import { ChipInput } from "./chips.js";
 import { byId } from "./dom.js";
-import { DEFAULTS, filterCount } from "./query.js";
+import { DEFAULTS, boundName, filterCount } from "./query.js";
 
 export class SearchForm {
   /** `submit(params)` is called when the user searches or changes an option of a search that is shown. */
@@ -9,6 +9,8 @@ export class SearchForm {
     this.form = byId("search-form");
     this.box = byId("search-box");
     this.chips = [...this.form.querySelectorAll(".chips")].map((root) => new ChipInput(root));
+    this.choices = this.form.querySelectorAll("[data-kind=choices] input");
+    this.bounds = this.form.querySelectorAll("[data-bound]");
     this.alpha = byId("alpha");
     this.alphaChosen = false;
     this.form.addEventListener("submit", (event) => {
@@ -33,6 +35,10 @@ export class SearchForm {
     });
   }
 
+  bound(input) {
+    return boundName(input.closest("[data-filter]").dataset.filter, input.dataset.bound);
+  }
+
   radio(name) {
     return this.form.querySelector(`input[name=${name}]:checked`).value;
   }
@@ -54,9 +60,8 @@ export class SearchForm {
       chip.take();
       for (const value of chip.values) params.append(chip.name, value);
     }
-    for (const box of this.form.querySelectorAll("input[name=source_type]:checked")) params.append("source_type", box.value);
-    set("gte", byId("date-from").value);
-    set("lte", byId("date-to").value);
+    for (const box of this.choices) if (box.checked) params.append(box.name, box.value);
+    for (const input of this.bounds) set(this.bound(input), input.value);
     set("size", byId("size").value, String(DEFAULTS.size));
     if (byId("explain").checked) params.append("explain", "1");
     return params;
@@ -70,10 +75,8 @@ export class SearchForm {
     this.alphaChosen = params.has("alpha");
     this.alpha.value = params.get("alpha") ?? "0.5";
     for (const chip of this.chips) chip.set(params.getAll(chip.name));
-    const types = new Set(params.getAll("source_type"));
-    for (const box of this.form.querySelectorAll("input[name=source_type]")) box.checked = types.has(box.value);
-    byId("date-from").value = params.get("gte") ?? "";
-    byId("date-to").value = params.get("lte") ?? "";
+    for (const box of this.choices) box.checked = params.getAll(box.name).includes(box.value);
+    for (const input of this.bounds) input.value = params.get(this.bound(input)) ?? "";
     byId("size").value = params.get("size") ?? String(DEFAULTS.size);
     byId("explain").checked = params.has("explain");
     this.refresh(filterCount(params));

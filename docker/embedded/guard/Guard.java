@@ -41,7 +41,7 @@ import org.opensearch.transport.TransportResponseHandler;
 /**
  * OpenSearch's own network module, with a check in front of every HTTP request and of every message between nodes.
  *
- * The node's config folder has the file "guard" with one line, "user:secret". app/embedded/guard.py puts the network
+ * The node's config folder has the file "guard" with one line, "user:secret". app/dev/guard.py puts the network
  * module's class in the place of NETTY_PLUGIN (it differs between major versions) and compiles this file.
  */
 public final class Guard extends NETTY_PLUGIN {

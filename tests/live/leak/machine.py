@@ -366,7 +366,7 @@ class LeakMachine(RuleBasedStateMachine):
         data=st.data(),
     )
     def operations(self, path: str, data: st.DataObject) -> None:
-        operator = Caller("operator", self.world.settings.tenant, None, frozenset({"admin"}), OPERATOR_KEY)
+        operator = Caller("operator", self.world.settings.access.tenant, None, frozenset({"admin"}), OPERATOR_KEY)
         caller = pick(data.draw, [None, operator, *self.callers])
         reply = self.world.ask(caller, "GET", path, route=f"GET {path}")
         if path == "/readyz":

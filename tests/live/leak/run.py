@@ -17,7 +17,7 @@ _EXAMPLES = 3
 
 
 class LeakRun(BaseSettings):
-    """BRAID_LEAK_CASES and BRAID_LEAK_SEED."""
+    """BRAID_TEST_LEAK_CASES and BRAID_TEST_LEAK_SEED."""
 
     model_config = SettingsConfigDict(env_prefix="BRAID_")
 

@@ -27,7 +27,7 @@ from app.config import Settings, load_settings
 from app.feedback import labels
 from app.gateway import keys
 from app.gateway.keys import KeyRing
-from app.local.assets import open_store
+from app.serving.opening import open_store
 from app.store import templates
 from app.store.client import Cluster
 from tests.live.leak.oracle import RESTRICTIONS, Caller, Oracle, canaries_in, each_string
@@ -88,7 +88,7 @@ class World:
         self.settings = settings
         self.client = app_client
         self.cluster = cluster
-        self.ring = KeyRing(settings, cluster)
+        self.ring = KeyRing(settings.access, cluster)
         self.tally = Tally()
         self.oracle = Oracle()
         self._signer = signer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 
 from app.config import Settings, load_settings
-from app.embedded.node import EmbeddedCluster, start_cluster
+from app.dev.node import EmbeddedCluster, start_cluster
 from app.passage import Passage, SourceType, passage_id
 from app.store import templates
 from app.store.capabilities import Capabilities, probe
 from app.store.client import Cluster, StoreRequestError
-from app.store.rendering import Rendered, render
+from app.store.rendering import RenderedResources, render
 
 DIMENSION = 384
 
@@ -26,7 +25,7 @@ DIMENSION = 384
 def store_node(node_settings: Settings) -> Iterator[EmbeddedCluster]:
     with tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        with start_cluster(node_settings, data_dir=Path(folder), heap_mb=512) as node:
+        with start_cluster(node_settings.machine, data_dir=Path(folder), heap_mb=512) as node:
             yield node
             node.check_alive()  # a test that killed the node must not pass unseen
 
@@ -38,7 +37,7 @@ def store_settings(store_node: EmbeddedCluster) -> Settings:
 
 @pytest.fixture(scope="session")
 def _connected(store_settings: Settings) -> Iterator[Cluster]:
-    cluster = Cluster(store_settings)
+    cluster = Cluster(store_settings.opensearch)
     yield cluster
     cluster.close()
 
@@ -49,8 +48,8 @@ def capabilities(_connected: Cluster) -> Capabilities:
 
 
 @pytest.fixture(scope="session")
-def rendered(store_settings: Settings) -> Rendered:
-    return render(store_settings, "faiss-exact", DIMENSION)
+def rendered(store_settings: Settings, capabilities: Capabilities) -> RenderedResources:
+    return render(store_settings, "faiss-exact", DIMENSION, version=capabilities.version)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def cluster(_connected: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def store(cluster: Cluster, capabilities: Capabilities, rendered: Rendered) -> Cluster:
+def store(cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources) -> Cluster:
     """The node with the templates applied and an empty first index."""
     templates.apply(cluster, capabilities, rendered)
     return cluster
@@ -88,7 +87,7 @@ def make_passage() -> Callable[..., Passage]:
             "text": f"passage {position} of {document_id}",
             "page": None,
             "token_count": 5,
-            "timestamp": datetime(2024, 5, 6, tzinfo=UTC),
+            "timestamp": "2024-05-06T00:00:00+00:00",
             "topic_tags": ("b", "a"),
             "tenant": "default",
             "acl": ("public",),

@@ -16,18 +16,19 @@ from rich.console import Console
 from app.api.factory import create_app
 from app.api.services import Services
 from app.config import Settings
+from app.dev.checks import examine
 from app.errors import StoreReadOnly
 from app.ingest.run import IngestOptions
-from app.local import doctor
-from app.local.ingest import ingest_and_report
 from app.passage import Passage
-from app.store import audit, templates
+from app.serving.ingest_paths import ingest_and_report
+from app.store import head_audit, templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
-from app.store.client import READ_ALIAS, WRITE_ALIAS, Cluster
+from app.store.client import READ_ALIAS, Cluster
 from app.store.documents import refresh
 from app.store.filters import Scope, clauses
-from app.store.rendering import FIELDS_TEMPLATE, FIRST_INDEX, Rendered
+from app.store.reindex import reindex
+from app.store.rendering import FIELDS_TEMPLATE, FIRST_INDEX, RenderedResources
 from app.store.versions import tenant_state
 
 FIELDS_2 = Path(__file__).resolve().parents[2] / "data" / "mappings" / "braid-fields-2.json"
@@ -36,7 +37,7 @@ NEXT_INDEX = "braid-passages-000002"
 
 
 @pytest.fixture
-def older(cluster: Cluster, rendered: Rendered, make_passage: Callable[..., Passage]) -> Cluster:
+def older(cluster: Cluster, rendered: RenderedResources, make_passage: Callable[..., Passage]) -> Cluster:
     """The node as an older Braid left it, with three documents."""
     resources = [
         replace(item, body=orjson.loads(FIELDS_2.read_bytes())) if item.name == FIELDS_TEMPLATE else item
@@ -56,10 +57,12 @@ def older(cluster: Cluster, rendered: Rendered, make_passage: Callable[..., Pass
 
 
 @pytest.fixture
-def service(older: Cluster, capabilities: Capabilities, rendered: Rendered, store_settings: Settings) -> Iterator[Any]:
+def service(
+    older: Cluster, capabilities: Capabilities, rendered: RenderedResources, store_settings: Settings
+) -> Iterator[Any]:
     """This version's service on it, after `braid templates apply`."""
     templates.apply(older, capabilities, rendered)
-    services = Services.open(store_settings.model_copy(update={"timeout_ms": 60_000}))
+    services = Services.open(store_settings.with_values(timeout_ms=60_000))
     yield create_app(services).test_client()
     services.close()
 
@@ -71,7 +74,7 @@ def search(client: FlaskClient, **filters: Any) -> list[str]:
     return sorted(item["document_id"] for item in answer.json["results"])
 
 
-def test_apply_leaves_it_and_names_it(older: Cluster, capabilities: Capabilities, rendered: Rendered) -> None:
+def test_apply_leaves_it_and_names_it(older: Cluster, capabilities: Capabilities, rendered: RenderedResources) -> None:
     templates.apply(older, capabilities, rendered)
     drifts, live = templates.compare(older, rendered)
     assert drifts == []
@@ -85,12 +88,12 @@ def test_apply_leaves_it_and_names_it(older: Cluster, capabilities: Capabilities
     for lacking in ("embedding", "acl"):
         old = orjson.loads(orjson.dumps(live.all_indexes[FIRST_INDEX]))
         del old["mappings"]["properties"][lacking]
-        broken = templates.Live({FIRST_INDEX: old})
+        broken = templates.LiveIndexes({FIRST_INDEX: old})
         assert {drift.field.split(".")[1] for drift in templates._index_drift(broken, rendered)} == {lacking}
     # and so is the same lack in an index of this version
     new = orjson.loads(orjson.dumps(live.all_indexes[FIRST_INDEX]))
     new["mappings"] = {**new["mappings"], "_meta": mapping["_meta"]}
-    lacks = {drift.field for drift in templates._index_drift(templates.Live({FIRST_INDEX: new}), rendered)}
+    lacks = {drift.field for drift in templates._index_drift(templates.LiveIndexes({FIRST_INDEX: new}), rendered)}
     assert "properties.acl_1.type" in lacks
 
 
@@ -136,29 +139,19 @@ def test_it_is_searched_and_not_written(service: FlaskClient, store_settings: Se
         )
     assert search(service) == ["for-all", "for-bob", "for-hr"]
 
-    found = {item.check: item for item in doctor.examine(store_settings)}
+    found = {item.check: item for item in examine(store_settings)}
     assert found["templates"].status == "ok"
     assert found["index"].status == "warning"
     assert FIRST_INDEX in found["index"].found
     assert "docs/store.md" in found["index"].remedy
 
 
-def test_the_remedy_of_the_docs_makes_it_writable(service: FlaskClient, older: Cluster, rendered: Rendered) -> None:
-    """The calls of docs/store.md, "An index of an older Braid"."""
-    older.request("PUT", f"/{NEXT_INDEX}")
-    body = {"source": {"index": FIRST_INDEX}, "dest": {"index": NEXT_INDEX}}
-    done = older.request("POST", "/_reindex", params={"refresh": "true"}, body=body, timeout_s=60)
-    assert (done["created"], done["failures"]) == (3, [])
-    assert audit.build(older, NEXT_INDEX) == 3
-    assert audit.build(older, NEXT_INDEX) == 0
-    actions = [
-        {"remove": {"index": FIRST_INDEX, "alias": READ_ALIAS}},
-        {"remove": {"index": FIRST_INDEX, "alias": WRITE_ALIAS}},
-        {"add": {"index": NEXT_INDEX, "alias": READ_ALIAS}},
-        {"add": {"index": NEXT_INDEX, "alias": WRITE_ALIAS, "is_write_index": True}},
-    ]
-    older.request("POST", "/_aliases", body={"actions": actions})
-
+def test_the_remedy_of_the_docs_makes_it_writable(
+    service: FlaskClient, older: Cluster, rendered: RenderedResources
+) -> None:
+    done = reindex(older, rendered, None, print)
+    assert (done.old, done.new, done.passages, done.heads) == (FIRST_INDEX, NEXT_INDEX, 3, 0)
+    assert head_audit.build(older, NEXT_INDEX) == 0
     drifts, live = templates.compare(older, rendered)
     assert (drifts, templates.read_only(live, rendered)) == ([], None)
     assert search(service) == ["for-all", "for-bob", "for-hr"]

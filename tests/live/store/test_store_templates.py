@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,27 +14,39 @@ from typing import Any, get_args
 import orjson
 import pytest
 
+from app.api.factory import create_app
+from app.api.services import Services
 from app.assets import asset_folder
-from app.config import Settings, VectorVariant, load_settings
+from app.config import Settings, load_settings
+from app.config.section import VectorVariant
+from app.dev.checks import examine
 from app.errors import CapabilityError, StoreNotReady
 from app.passage import Passage
+from app.serving.readiness import StoreCheck
 from app.store import templates
 from app.store.bulk import bulk_index
 from app.store.capabilities import Capabilities
 from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster
 from app.store.documents import read_version, refresh
 from app.store.heads import Head, Version
-from app.store.rendering import FIRST_INDEX, Rendered, render
+from app.store.majors import shipped_file
+from app.store.rendering import FIELDS_TEMPLATE, FIRST_INDEX, RenderedResources, render
+
+pytestmark = pytest.mark.majors
 
 VARIANTS: tuple[str, ...] = get_args(VectorVariant)
 
 
-def fields(cluster: Cluster, rendered: Rendered) -> dict[tuple[str, str], tuple[Any, Any]]:
+def fields(cluster: Cluster, rendered: RenderedResources) -> dict[tuple[str, str], tuple[Any, Any]]:
     """Drifts by (name, field)."""
-    return {(drift.name, drift.field): (drift.expected, drift.found) for drift in templates.diff(cluster, rendered)}
+    return {
+        (drift.name, drift.field): (drift.expected, drift.found) for drift in templates.compare(cluster, rendered)[0]
+    }
 
 
-def put(cluster: Cluster, rendered: Rendered, kind: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+def put(
+    cluster: Cluster, rendered: RenderedResources, kind: str, name: str, change: Callable[[dict[str, Any]], None]
+) -> None:
     """PUT a resource as somebody who altered it would."""
     resource = next(item for item in rendered.of_kind(kind) if item.name == name)
     body = orjson.loads(orjson.dumps(resource.body))
@@ -41,58 +55,76 @@ def put(cluster: Cluster, rendered: Rendered, kind: str, name: str, change: Call
 
 
 def test_apply_creates_everything_and_a_second_apply_changes_nothing(
-    cluster: Cluster, capabilities: Capabilities, rendered: Rendered
+    cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources
 ) -> None:
-    missing = {(drift.kind, drift.name) for drift in templates.diff(cluster, rendered)}
+    missing = {(drift.kind, drift.name) for drift in templates.compare(cluster, rendered)[0]}
     made = {("alias", READ_ALIAS), ("index", HEADS_INDEX)}
     assert missing == {(item.kind, item.name) for item in rendered.resources} | made
 
     first = templates.apply(cluster, capabilities, rendered)
     assert {change.action for change in first} == {"created"}
-    assert templates.diff(cluster, rendered) == []
+    assert templates.compare(cluster, rendered)[0] == []
     second = templates.apply(cluster, capabilities, rendered)
     assert {change.action for change in second} == {"unchanged"}
     assert len(second) == len(rendered.resources)
 
 
 def test_token_vectors_are_a_template_of_their_own_that_a_setting_leaves_out(
-    cluster: Cluster, capabilities: Capabilities, rendered: Rendered, store_settings: Settings
+    cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources, store_settings: Settings
 ) -> None:
     templates.apply(cluster, capabilities, rendered)
-    without = render(store_settings.model_copy(update={"token_vectors": False}), rendered.variant, 384)
+    without = render(store_settings.with_values(token_vectors=False), rendered.variant, 384)
     assert "braid-token-vectors" not in {item.name for item in without.resources}
     # an index that has the field serves on without it being used
-    assert {(drift.kind, drift.field) for drift in templates.diff(cluster, without)} == {
+    assert {(drift.kind, drift.field) for drift in templates.compare(cluster, without)[0]} == {
         ("index template", "composed_of")
     }
     changes = templates.apply(cluster, capabilities, without)
     assert [item.name for item in changes if item.action == "updated"] == ["braid-passages"]
-    assert templates.diff(cluster, without) == []
+    assert templates.compare(cluster, without)[0] == []
     templates.apply(cluster, capabilities, rendered)
-    assert templates.diff(cluster, rendered) == []
+    assert templates.compare(cluster, rendered)[0] == []
 
 
 def test_an_index_without_the_field_for_token_vectors_is_refused_with_the_way_out(
-    cluster: Cluster, capabilities: Capabilities, rendered: Rendered, store_settings: Settings
+    cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources, store_settings: Settings
 ) -> None:
-    without = render(store_settings.model_copy(update={"token_vectors": False}), rendered.variant, 384)
+    without = render(store_settings.with_values(token_vectors=False), rendered.variant, 384)
     templates.apply(cluster, capabilities, without)
     with pytest.raises(StoreNotReady, match="token_vectors"):
         templates.apply(cluster, capabilities, rendered)
 
 
+def test_an_index_gets_a_new_field_in_place(
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
+) -> None:
+    author = {"author": {"type": "keyword"}}
+    resources = []
+    for item in rendered.resources:
+        body = orjson.loads(orjson.dumps(item.body))
+        if item.name == FIELDS_TEMPLATE:
+            body["template"]["mappings"]["properties"] |= author
+        resources.append(replace(item, body=body))
+    later = replace(rendered, resources=tuple(resources))
+    with pytest.raises(StoreNotReady, match="author"):
+        templates.apply(store, capabilities, later)
+    store.request("PUT", f"/{FIRST_INDEX}/_mapping", body={"properties": author})
+    templates.apply(store, capabilities, later)
+    assert templates.compare(store, later)[0] == []
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_node_takes_the_templates_of_every_variant_and_gives_them_back_the_same(
-    cluster: Cluster, store_settings: Settings, variant: str
+    cluster: Cluster, capabilities: Capabilities, store_settings: Settings, variant: str
 ) -> None:
-    wanted = render(store_settings, variant, 384)
+    wanted = render(store_settings, variant, 384, version=capabilities.version)
     for resource in wanted.resources:
         cluster.request("PUT", resource.path, body=resource.body)
-    assert {drift.kind for drift in templates.diff(cluster, wanted)} <= {"alias", "trained model", "index"}
+    assert {drift.kind for drift in templates.compare(cluster, wanted)[0]} <= {"alias", "trained model", "index"}
     # an index without passages builds no graph
     cluster.request("PUT", f"/{FIRST_INDEX}", body=wanted.first_index)
     cluster.request("PUT", f"/{HEADS_INDEX}")
-    left = templates.diff(cluster, wanted)
+    left = templates.compare(cluster, wanted)[0]
     assert [drift.name for drift in left] == (["braid-ivfpq"] if variant == "faiss-ivfpq" else [])
 
 
@@ -100,14 +132,14 @@ def test_the_node_takes_the_templates_of_every_variant_and_gives_them_back_the_s
 def test_apply_refuses_the_variants_that_would_end_the_node(
     cluster: Cluster, capabilities: Capabilities, store_settings: Settings, variant: str
 ) -> None:
-    wanted = render(store_settings, variant, 384)
+    wanted = render(store_settings, variant, 384, version=capabilities.version)
     if variant in {"faiss-exact", "lucene-hnsw"}:
         templates.apply(cluster, capabilities, wanted)
-        assert templates.diff(cluster, wanted) == []
+        assert templates.compare(cluster, wanted)[0] == []
         return
-    with pytest.raises(CapabilityError, match=f"{variant}.*2.19.*native FAISS.*faiss-exact"):
+    with pytest.raises(CapabilityError, match=f"{variant}.*{capabilities.version_text}.*native FAISS.*faiss-exact"):
         templates.apply(cluster, capabilities, wanted)
-    assert all(drift.found == "(missing)" for drift in templates.diff(cluster, wanted))
+    assert all(drift.found == "(missing)" for drift in templates.compare(cluster, wanted)[0])
 
 
 @pytest.mark.parametrize("variant", ["faiss-exact", "lucene-hnsw"])
@@ -118,7 +150,7 @@ def test_both_variants_of_this_node_find_the_nearest_passage(
     make_passage: Callable[..., Passage],
     variant: str,
 ) -> None:
-    templates.apply(cluster, capabilities, render(store_settings, variant, 384))
+    templates.apply(cluster, capabilities, render(store_settings, variant, 384, version=capabilities.version))
     passages = [make_passage("doc", position) for position in range(30)]
     assert bulk_index(cluster, passages).indexed == 30
     refresh(cluster)
@@ -183,7 +215,7 @@ def test_what_a_passage_says_of_its_readers_and_pages_is_read_back(
 
 
 def test_every_altered_field_is_shown_and_put_right(
-    store: Cluster, capabilities: Capabilities, rendered: Rendered
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
 ) -> None:
     def weights(body: dict[str, Any]) -> None:
         processor = body["phase_results_processors"][0]["normalization-processor"]
@@ -230,10 +262,10 @@ def test_every_altered_field_is_shown_and_put_right(
 
     changed = {change.name for change in templates.apply(store, capabilities, rendered) if change.action == "updated"}
     assert changed == {"braid-hybrid-linear", "braid-hybrid-rrf", "braid-passages", "braid-settings", "braid-fields"}
-    assert templates.diff(store, rendered) == []
+    assert templates.compare(store, rendered)[0] == []
 
 
-def test_another_spelling_is_no_difference(store: Cluster, rendered: Rendered) -> None:
+def test_another_spelling_is_no_difference(store: Cluster, rendered: RenderedResources) -> None:
     def respell(body: dict[str, Any]) -> None:
         analysis = body["template"]["settings"]["index"]["analysis"]
         analysis["analyzer.braid_text"] = analysis["analyzer"].pop("braid_text")
@@ -245,7 +277,7 @@ def test_another_spelling_is_no_difference(store: Cluster, rendered: Rendered) -
         body["template"]["aliases"] = {}
 
     put(store, rendered, "component template", "braid-fields", respell)
-    assert templates.diff(store, rendered) == []
+    assert templates.compare(store, rendered)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -257,16 +289,16 @@ def test_another_spelling_is_no_difference(store: Cluster, rendered: Rendered) -
         ("index template", "braid-passages"),
     ],
 )
-def test_a_deleted_resource_is_missing(store: Cluster, rendered: Rendered, kind: str, name: str) -> None:
+def test_a_deleted_resource_is_missing(store: Cluster, rendered: RenderedResources, kind: str, name: str) -> None:
     resource = next(item for item in rendered.of_kind(kind) if item.name == name)
     if kind == "ingest pipeline":  # OpenSearch lets a default pipeline be deleted under its index
         store.request("PUT", f"/{FIRST_INDEX}/_settings", body={"index.default_pipeline": None})
     store.request("DELETE", resource.path)
-    assert f"{kind} {name} is missing" in [str(drift) for drift in templates.diff(store, rendered)]
+    assert f"{kind} {name} is missing" in [str(drift) for drift in templates.compare(store, rendered)[0]]
 
 
 def test_settings_and_write_alias_of_the_index_are_put_right(
-    store: Cluster, capabilities: Capabilities, rendered: Rendered
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
 ) -> None:
     off = {"index.default_pipeline": None, "index.knn.advanced.approximate_threshold": None}
     store.request("PUT", f"/{FIRST_INDEX}/_settings", body=off)
@@ -281,13 +313,13 @@ def test_settings_and_write_alias_of_the_index_are_put_right(
         ("index settings", "updated"),
         ("alias", "created"),
     ]
-    assert templates.diff(store, rendered) == []
+    assert templates.compare(store, rendered)[0] == []
 
 
-def test_what_operators_may_change_is_no_drift(store: Cluster, rendered: Rendered) -> None:
+def test_what_operators_may_change_is_no_drift(store: Cluster, rendered: RenderedResources) -> None:
     store.request("PUT", f"/{FIRST_INDEX}/_settings", body={"number_of_replicas": 1, "refresh_interval": "5s"})
     store.request("PUT", f"/{FIRST_INDEX}/_mapping", body={"properties": {"extra": {"type": "keyword"}}})
-    assert templates.diff(store, rendered) == []
+    assert templates.compare(store, rendered)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -301,37 +333,78 @@ def test_what_operators_may_change_is_no_drift(store: Cluster, rendered: Rendere
 def test_an_index_of_other_vectors_is_refused_and_left_alone(
     store: Cluster,
     capabilities: Capabilities,
-    rendered: Rendered,
+    rendered: RenderedResources,
     store_settings: Settings,
     dimension: int,
     variant: str,
     model: str,
     field: str,
 ) -> None:
-    other = render(store_settings.model_copy(update={"embedding_model": model}), variant, dimension)
+    other = render(store_settings.with_values(embedding_model=model), variant, dimension)
     assert (FIRST_INDEX, field) in fields(store, other)
     with pytest.raises(StoreNotReady, match=rf"index {FIRST_INDEX}, field"):
         templates.apply(store, capabilities, other)
-    assert templates.diff(store, rendered) == []  # nothing was changed
+    assert templates.compare(store, rendered)[0] == []  # nothing was changed
 
 
 def test_aliases_that_are_indexes_or_gone_are_refused(
-    store: Cluster, capabilities: Capabilities, rendered: Rendered
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
 ) -> None:
     store.request("DELETE", f"/{FIRST_INDEX}/_alias/{READ_ALIAS}")
-    assert "alias braid-passages is missing" in [str(drift) for drift in templates.diff(store, rendered)]
+    assert "alias braid-passages is missing" in [str(drift) for drift in templates.compare(store, rendered)[0]]
     with pytest.raises(StoreNotReady, match=f"{FIRST_INDEX} exists"):
         templates.apply(store, capabilities, rendered)
 
     store.request("DELETE", f"/{FIRST_INDEX}")
     store.request("PUT", f"/{READ_ALIAS}")
-    with pytest.raises(StoreNotReady, match="is an index where an alias must be"):
+    with pytest.raises(StoreNotReady, match="is an index, but must be an alias"):
         templates.apply(store, capabilities, rendered)
     assert ("braid-passages", "") in fields(store, rendered)
 
 
+def test_a_write_index_that_searches_do_not_include_is_named_and_added(
+    store: Cluster,
+    capabilities: Capabilities,
+    rendered: RenderedResources,
+    store_settings: Settings,
+    make_passage: Callable[..., Passage],
+) -> None:
+    """A rollover moves the write alias only: what is written afterwards would be stored and not found."""
+    rolled = store.request("POST", f"/{WRITE_ALIAS}/_rollover")["new_index"]
+    assert bulk_index(store, [make_passage("new")]).indexed == 1
+    refresh(store)
+
+    def found() -> int:
+        return int(store.request("GET", f"/{READ_ALIAS}/_count")["count"])
+
+    assert found() == 0
+    services = Services.open(store_settings)
+    try:
+        client = create_app(services).test_client()
+        for answer in (client.get("/readyz"), client.post("/v1/search", json={"query": "passage"})):
+            assert answer.status_code == 503
+            assert rolled in answer.get_data(as_text=True)
+        (drift,) = templates.compare(store, rendered)[0]
+        assert (drift.name, drift.expected, drift.found) == (READ_ALIAS, [FIRST_INDEX, rolled], [FIRST_INDEX])
+        finding = next(item for item in examine(store_settings) if item.check == "templates")
+        assert finding.status == "failed"
+        assert rolled in finding.found
+        assert "braid templates apply" in finding.remedy
+
+        changes = templates.apply(store, capabilities, rendered)
+        assert [(change.name, change.action) for change in changes if change.action != "unchanged"] == [
+            (READ_ALIAS, "updated")
+        ]
+        assert templates.compare(store, rendered)[0] == []
+        assert found() == 1
+        time.sleep(0.6)  # a check is valid for half a second
+        assert client.get("/readyz").status_code == 200
+    finally:
+        services.close()
+
+
 def test_two_write_indexes_are_refused_and_two_read_indexes_are_counted(
-    store: Cluster, capabilities: Capabilities, rendered: Rendered
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
 ) -> None:
     second = "braid-passages-000002"
     store.request("PUT", f"/{second}", body={"aliases": {READ_ALIAS: {}}, "settings": {"number_of_shards": 3}})
@@ -348,14 +421,18 @@ def test_two_write_indexes_are_refused_and_two_read_indexes_are_counted(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_simulating_needs_nothing_on_the_cluster(cluster: Cluster, store_settings: Settings, variant: str) -> None:
-    wanted = render(store_settings, variant, 384)
+def test_simulating_needs_nothing_on_the_cluster(
+    cluster: Cluster, capabilities: Capabilities, store_settings: Settings, variant: str
+) -> None:
+    wanted = render(store_settings, variant, 384, version=capabilities.version)
     assert templates.simulate(cluster, wanted) == []
     assert cluster.request("GET", f"/{READ_ALIAS}*") == {}
 
 
-def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(cluster: Cluster, rendered: Rendered) -> None:
-    def broken(name: str, change: Callable[[dict[str, Any]], None]) -> Rendered:
+def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(
+    cluster: Cluster, rendered: RenderedResources
+) -> None:
+    def broken(name: str, change: Callable[[dict[str, Any]], None]) -> RenderedResources:
         resources = []
         for item in rendered.resources:
             body = orjson.loads(orjson.dumps(item.body))
@@ -395,7 +472,7 @@ def test_simulating_finds_what_the_cluster_refuses_and_who_wins_over_us(cluster:
 
 
 def test_the_exported_script_alone_makes_the_cluster_ready(
-    cluster: Cluster, rendered: Rendered, tmp_path: Path
+    cluster: Cluster, rendered: RenderedResources, tmp_path: Path
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not on the PATH: the exported script calls it")
@@ -408,11 +485,11 @@ def test_the_exported_script_alone_makes_the_cluster_ready(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert templates.diff(cluster, rendered) == []
+    assert templates.compare(cluster, rendered)[0] == []
 
 
-def test_the_shipped_files_are_put_as_they_are(cluster: Cluster) -> None:
-    """As an operator does: every file of the default variant, unchanged, in any order that the docs give."""
+def test_the_shipped_files_are_put_as_they_are(cluster: Cluster, capabilities: Capabilities) -> None:
+    """As an operator does: every file for this release, unchanged, in any order that the docs give."""
     calls = [
         ("/_ingest/pipeline", "pipelines", "ingest/*.json"),
         ("/_search/pipeline", "pipelines", "search/*.json"),
@@ -424,6 +501,27 @@ def test_the_shipped_files_are_put_as_they_are(cluster: Cluster) -> None:
         files = sorted(asset_folder(folder).glob(pattern))
         assert files
         for file in files:
-            cluster.request("PUT", f"{path}/{file.stem}", body=orjson.loads(file.read_bytes()))
+            ours = shipped_file(asset_folder(folder), f"{file.parent.name}/{file.name}", capabilities.version)
+            cluster.request("PUT", f"{path}/{file.stem}", body=orjson.loads(ours.read_bytes()))
     defaults = load_settings(opensearch_url=cluster.url)
-    assert templates.diff(cluster, render(defaults, "faiss-hnsw", 384)) == []
+    assert templates.compare(cluster, render(defaults, "faiss-hnsw", 384))[0] == []
+
+
+def test_a_comparison_holds_until_the_state_of_the_cluster_changes(
+    store: Cluster, store_settings: Settings, rendered: RenderedResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.serving.readiness._REUSED_S", math.inf)
+    asked: list[str] = []
+    send = store.request
+    monkeypatch.setattr(store, "request", lambda method, path, **more: asked.append(path) or send(method, path, **more))
+    check = StoreCheck(store_settings.with_values(vector_variant=rendered.variant), store, rendered.dimension)
+    assert check.run().differences == ()
+    asked.clear()
+    assert check.run().differences == ()
+    assert asked == ["/_cluster/state/version"]
+
+    send("DELETE", "/_search/pipeline/braid-hybrid-rrf")
+    assert any("braid-hybrid-rrf" in item for item in check.run().differences)
+    resource = next(item for item in rendered.resources if item.name == "braid-hybrid-rrf")
+    send("PUT", resource.path, body=resource.body)
+    assert check.run().differences == ()

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.batching import plan_batches
+from reranker.runtime.batching import plan_batches
 
 lengths = st.lists(st.integers(0, 600), max_size=80)
 budgets = st.integers(1, 2000)

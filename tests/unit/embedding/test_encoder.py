@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
@@ -177,3 +178,10 @@ def test_more_tokens_than_the_model_has_places_are_refused(model_folder: Path) -
     with pytest.raises(ConfigurationError, match="BRAID_EMBEDDING_MAX_TOKENS"):
         Encoder(model_folder, name="m", max_tokens=600, provider="cpu")
     assert Encoder(model_folder, name="m", max_tokens=512, provider="cpu").max_tokens == 512
+
+
+def test_numpy_leaves_the_cores_to_the_model(minilm: Encoder) -> None:
+    """BLAS threads spin between the products of MaxSim, on cores that OpenSearch and other requests need."""
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    assert pools
+    assert {pool["num_threads"] for pool in pools} == {1}

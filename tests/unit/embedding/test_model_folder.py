@@ -31,10 +31,10 @@ def test_the_folder_of_the_setting_comes_first(tmp_path: Path) -> None:
 
 
 def test_prefixes_are_built_in_and_can_be_replaced() -> None:
-    assert prefixes(load_settings()) == Prefixes("", "")
-    assert prefixes(load_settings(embedding_model="e5-small-v2")) == Prefixes("query: ", "passage: ")
+    assert prefixes(load_settings().embedding) == Prefixes("", "")
+    assert prefixes(load_settings(embedding_model="e5-small-v2").embedding) == Prefixes("query: ", "passage: ")
     own = load_settings(embedding_model="e5-small-v2", embedding_query_prefix="", embedding_passage_prefix="doc: ")
-    assert prefixes(own) == Prefixes("", "doc: ")
+    assert prefixes(own.embedding) == Prefixes("", "doc: ")
 
 
 @pytest.mark.parametrize(("model", "tokenizer"), [(b"", None), (b"no onnx", None), (None, b"{}"), (None, b"\xff")])

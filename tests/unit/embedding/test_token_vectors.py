@@ -172,7 +172,7 @@ def test_vectors_of_another_width_are_refused() -> None:
 def test_arrays_that_do_not_fit_are_refused(broken: dict[str, object]) -> None:
     good = codec()
     arrays = {name: getattr(good, name) for name in ("projection", "scale", "levels", "query_weights", "kept")}
-    with pytest.raises(ValueError, match="fit together"):
+    with pytest.raises(ValueError, match="match each other"):
         make_codec(**{**arrays, "weight": 0.4, "depth": 50, "about": {}, **broken})  # type: ignore[arg-type]
 
 
@@ -195,7 +195,7 @@ def test_the_shipped_projection_is_for_its_model_in_every_precision() -> None:
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
 def test_a_broken_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.npz").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"no usable token projection.*train_token_projection"):
+    with pytest.raises(ConfigurationError, match=r"not a usable token projection.*train_token_projection"):
         token_vectors_for("model", 24, tmp_path)
 
 

@@ -13,10 +13,12 @@ import orjson
 import pytest
 
 from app.errors import DeadlineExceeded, StoreError, StoreUnavailable
-from app.evaluation.collect import Collected, Load, Pace, collect, require_most
+from app.evaluation.collect import CollectedLegs, Load, RateLimiter, collect, require_majority
+from app.evaluation.target import EvaluationTarget
 from app.store.client import StoreRequestError
+from app.store.queries import TIES
 from app.tuning import SHIPPED, Boosts
-from tests.unit.evaluation.legs import CannedCluster, Scores, query_legs
+from tests.unit.evaluation.legs import CannedCluster, Scores, canned_settings, query_legs
 
 TEXTS = {"q1": "lamu", "q2": "depo", "q3": "rifa", "q4": "zuko", "q5": "mite", "q6": "pano"}
 LEXICAL = {"a/0": 7.0, "b/0": 5.0, "a/1": 3.0}
@@ -38,12 +40,15 @@ def cluster(**failing: Exception) -> CannedCluster:
     return CannedCluster(list(TEXTS.values()), answers(LEXICAL, **failing), answers(DENSE))
 
 
-def run(store: CannedCluster, queries: dict[str, str] | None = None, **options: Any) -> Collected:
+def run(store: CannedCluster, queries: dict[str, str] | None = None, **options: Any) -> CollectedLegs:
     queries = TEXTS if queries is None else queries
     places = {text: place for place, text in enumerate(store.known)}
     vectors = {query: np.eye(len(places), dtype=np.float32)[places[text]] for query, text in queries.items()}
-    chosen = {"tenant": "default", "tuning": SHIPPED, "depth": 50, "load": Load(), "patience_s": 0.2, **options}
-    return collect(queries, vectors, cluster=store, **chosen)
+    same, tenant = options.pop("ignore_identical", False), options.pop("tenant", "default")
+    encoder: Any = None
+    where = EvaluationTarget(store, tenant, encoder, canned_settings(), 1, same)
+    chosen = {"tuning": SHIPPED, "depth": 50, "load": Load(), "patience_s": 0.2, **options}
+    return collect(queries, vectors, where, **chosen)
 
 
 def refused(detail: str = "no") -> StoreRequestError:
@@ -68,7 +73,7 @@ def test_both_legs_of_every_query_in_the_order_of_the_queries() -> None:
 def test_the_depth_is_asked_for_and_the_tenant_s_passages_alone() -> None:
     store = cluster()
     run(store, depth=10, tenant="acme")
-    assert {body["size"] for body in store.bodies} == {10}
+    assert {body["size"] for body in store.bodies} == {10 + TIES}
     assert all("'acme'" in str(body) for body in store.bodies)
 
 
@@ -121,9 +126,9 @@ def test_a_cluster_that_stays_away_ends_the_run_with_how_far_it_came(tmp_path: P
     kept = tmp_path / "legs.jsonl"
     away = StoreUnavailable("OpenSearch can't be reached.")
     failing = dict.fromkeys(list(TEXTS.values())[2:], away)
-    with pytest.raises(StoreUnavailable, match=r"reached\. 2 of 6 queries were searched; the same command again goes"):
+    with pytest.raises(StoreUnavailable, match=r"reached\. 2 of 6 queries were searched; repeat the command to resume"):
         run(cluster(**failing), load=Load(workers=1), kept_in=kept)
-    with pytest.raises(StoreUnavailable, match=r"2 of 6 queries were searched; run the same command again"):
+    with pytest.raises(StoreUnavailable, match=r"2 of 6 queries were searched; run the command again"):
         run(cluster(**failing), load=Load(workers=1))
     again = cluster()
     assert list(run(again, kept_in=kept).legs) == list(TEXTS)
@@ -170,7 +175,7 @@ def test_the_rate_bounds_how_many_have_begun_at_any_time() -> None:
 
 
 def test_no_rate_no_pace() -> None:
-    pace = Pace(None)
+    pace = RateLimiter(None)
     before = time.monotonic()
     for _ in range(1000):
         pace.wait()
@@ -311,7 +316,7 @@ def test_each_line_of_the_file_is_whole_when_it_is_there(kept: Kept) -> None:
 
 def test_more_than_half_must_have_been_answered() -> None:
     legs = run(cluster()).legs
-    require_most(Collected(legs, {"x": "why"}), 7)
-    require_most(Collected(legs, dict.fromkeys("abcdef", "why")), 12)
+    require_majority(CollectedLegs(legs, {"x": "why"}), 7)
+    require_majority(CollectedLegs(legs, dict.fromkeys("abcdef", "why")), 12)
     with pytest.raises(StoreError, match=r"7 of 13 queries failed \(why\)"):
-        require_most(replace(Collected(legs, {}), failed=dict.fromkeys("abcdefg", "why")), 13)
+        require_majority(replace(CollectedLegs(legs, {}), failed=dict.fromkeys("abcdefg", "why")), 13)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.evaluation.comparison import QueryDifference, compare, holm, interval
-from app.evaluation.measures import Measured
+from app.evaluation.measures import Measurement
 
 
-def measured(values: list[float]) -> Measured:
-    return Measured({"M": fmean(values)}, {"M": {f"q{number}": value for number, value in enumerate(values)}})
+def measured(values: list[float]) -> Measurement:
+    return Measurement({"M": fmean(values)}, {"M": {f"q{number}": value for number, value in enumerate(values)}})
 
 
 def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:

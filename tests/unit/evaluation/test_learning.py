@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.evaluation import learning
-from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, shares_of, together, value_at
+from app.evaluation.learning import GRID, Array, Examples, best_fixed, fit, join, shares_of, value_at
 from app.search.weighting import FEATURES, predict
 from app.tuning import WeightModel
 
@@ -136,7 +136,7 @@ def test_each_collection_counts_the_same_whatever_its_size() -> None:
         curve = 1 - np.abs(GRID - share)
         return Examples.of([np.zeros(len(FEATURES))] * count, [curve] * count)
 
-    both = together([at(0.2, 1000), at(0.8, 10), at(0.8, 10)])
+    both = join([at(0.2, 1000), at(0.8, 10), at(0.8, 10)])
     assert len(both) == 1020
     assert both.weights.sum() == pytest.approx(3.0)
     assert best_fixed(both) == pytest.approx(0.8)

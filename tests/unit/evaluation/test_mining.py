@@ -10,11 +10,11 @@ import pytest
 
 from app.errors import StoreError
 from app.evaluation.collect import Load
-from app.evaluation.mining import Mined, made_queries, mine, query_key
-from app.evaluation.where import Where
+from app.evaluation.mining import MiningResult, make_queries, mine, query_key
+from app.evaluation.target import EvaluationTarget
 from app.store.client import StoreRequestError
 from app.store.filters import Scope, clauses
-from app.store.sampling import Sampled, sample_passages
+from app.store.sampling import PassageSample, sample_passages
 from app.tuning import SHIPPED
 from tests.unit.evaluation.legs import CannedCluster, CannedEncoder, canned_settings
 
@@ -39,7 +39,8 @@ class Store(CannedCluster):
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         body = options.get("body")
-        first = (body or {}).get("query", {}).get("bool", {}).get("filter", [{}])[0]
+        query = body.get("query", {}) if isinstance(body, dict) else {}
+        first = query.get("bool", {}).get("filter", [{}])[0]
         if "ids" not in first:
             return super().request(method, path, **options)
         self.read.append((time.monotonic(), body))
@@ -60,9 +61,9 @@ class Store(CannedCluster):
         return {"took": 1, "timed_out": False, "_shards": shards, "hits": {"hits": hits, "total": {"value": len(hits)}}}
 
 
-def run(store: Store, folder: Path, **options: Any) -> Mined:
+def run(store: Store, folder: Path, **options: Any) -> MiningResult:
     encoder: Any = CannedEncoder(list(TEXTS.values()))
-    where = Where(store, "mine", encoder, canned_settings(), 1)
+    where = EvaluationTarget(store, "mine", encoder, canned_settings(), 1)
     chosen = {"candidates": 10, "load": Load(), "kept_in": folder, **options}
     return mine(TEXTS, where, SHIPPED, **chosen)
 
@@ -144,27 +145,27 @@ def test_no_more_requests_a_second_than_asked_for(tmp_path: Path) -> None:
 
 def test_queries_of_passages() -> None:
     passages = [
-        Sampled(f"The title of {name}", "A heading", f"Short. The sentence about {name} is long enough. Ok.")
+        PassageSample(f"The title of {name}", "A heading", f"Short. The sentence about {name} is long enough. Ok.")
         for name in ("widgets", "gears", "springs")
     ]
-    found = made_queries(passages, 20)
+    found = make_queries(passages, 20)
     assert set(found.values()) == {
         *(f"The title of {name}" for name in ("widgets", "gears", "springs")),
         *(f"The title of {name} A heading" for name in ("widgets", "gears", "springs")),
         *(f"The sentence about {name} is long enough." for name in ("widgets", "gears", "springs")),
     }
     assert all(query_key(text) == key for key, text in found.items())
-    assert found == made_queries(passages, 20)
-    assert found != made_queries(passages, 20, seed=1) or list(found) != list(made_queries(passages, 20, seed=1))
-    assert len(made_queries(passages, 4)) == 4
+    assert found == make_queries(passages, 20)
+    assert found != make_queries(passages, 20, seed=1) or list(found) != list(make_queries(passages, 20, seed=1))
+    assert len(make_queries(passages, 4)) == 4
 
 
 def test_passages_without_words_make_no_queries() -> None:
-    assert made_queries([Sampled("", "", "one"), Sampled("Two words", "", "")], 10) == {}
+    assert make_queries([PassageSample("", "", "one"), PassageSample("Two words", "", "")], 10) == {}
 
 
 def test_a_long_sentence_is_cut() -> None:
-    (text,) = made_queries([Sampled("", "", "word " * 100)], 10).values()
+    (text,) = make_queries([PassageSample("", "", "word " * 100)], 10).values()
     assert len(text.split()) == 24
 
 
@@ -176,7 +177,7 @@ def test_a_sample_is_of_what_the_scope_may_see() -> None:
             asked.append(options["body"])
             return {"hits": {"hits": [{"_source": {"title": "T", "text": "x"}}]}}
 
-    assert sample_passages(Sampling(), Scope("mine", frozenset({"a"})), 5000, seed=3) == [Sampled("T", "", "x")]
+    assert sample_passages(Sampling(), Scope("mine", frozenset({"a"})), 5000, seed=3) == [PassageSample("T", "", "x")]
     assert asked[0]["size"] == 2000
     score = asked[0]["query"]["function_score"]
     assert score["query"]["bool"]["filter"] == clauses(Scope("mine", frozenset({"a"})))

@@ -8,7 +8,7 @@ import pytest
 from app.evaluation.learning import GRID
 from app.evaluation.measures import measure
 from app.evaluation.objective import MeasureName, Objective, examples
-from app.evaluation.ranking import Prepared, prepare_all
+from app.evaluation.ranking import NormalizedLegs, normalize_all
 from tests.unit.evaluation.legs import query_legs
 
 NAMES: tuple[MeasureName, ...] = ("NDCG@10", "MRR@10")
@@ -58,7 +58,7 @@ def test_curves_and_shares_are_the_measure_of_the_rankings_there() -> None:
         )
         for query in list(qrels)[:-1]
     }
-    prepared = prepare_all(legs, "min_max")
+    prepared = normalize_all(legs, "min_max")
     objective = Objective(qrels, "NDCG@10")
     curves = objective.curves(prepared)
     assert curves.shape == (12, len(GRID))
@@ -68,15 +68,15 @@ def test_curves_and_shares_are_the_measure_of_the_rankings_there() -> None:
         assert curves[:, column].tolist() == pytest.approx(list(wanted.values()), abs=1e-12)
         assert objective.at(prepared, alpha).tolist() == curves[:, column].tolist()
     columns = {query: draw.randrange(len(GRID)) for query in prepared}
-    each = objective.at_each(prepared, {query: float(GRID[column]) for query, column in columns.items()})
+    each = objective.values({query: item.ranking(float(GRID[columns[query]]), 10) for query, item in prepared.items()})
     assert each[:-1].tolist() == [curves[row, columns[query]] for row, query in enumerate(prepared)]
 
 
 def test_examples_keep_the_order_of_the_queries() -> None:
     objective = Objective({"b": {"d": 1}, "a": {"d": 1}}, "MRR@10")
     prepared = {
-        "a": Prepared.of(query_legs({"d": 2.0, "e": 1.0}, {"d": 0.9, "e": 0.1}), "min_max"),
-        "b": Prepared.of(query_legs({"d": 2.0, "e": 1.0}, {"d": 0.1, "e": 0.9}), "min_max"),
+        "a": NormalizedLegs.of(query_legs({"d": 2.0, "e": 1.0}, {"d": 0.9, "e": 0.1}), "min_max"),
+        "b": NormalizedLegs.of(query_legs({"d": 2.0, "e": 1.0}, {"d": 0.1, "e": 0.9}), "min_max"),
     }
     curves = objective.curves(prepared)
     found = examples({"a": np.full(17, 1.0), "b": np.full(17, 2.0)}, objective, curves)

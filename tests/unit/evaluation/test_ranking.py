@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.evaluation.collect import QueryLegs
-from app.evaluation.ranking import Prepared, documents_of, prepare_all, rrf_ranking, single_rankings
+from app.evaluation.ranking import NormalizedLegs, documents_of, normalize_all, rrf_ranking, single_rankings
 from app.passage import Candidate
 from app.querytext import read_query
 from app.search.fusion import fuse_linear, fuse_rrf
-from app.search.service import _single
-from app.store.responses import Leg, Outcome
+from app.search.fusion_stage import rank_one_leg
+from app.search.plan import Plan
+from app.search.stages import Candidates
+from app.store.responses import Leg, Outcome, Total
 from app.tuning import Normalization
 
 TECHNIQUES: tuple[Normalization, ...] = ("min_max", "z_score", "l2")
@@ -52,7 +52,7 @@ def test_prepared_legs_rank_as_the_service_fuses(
     technique: Normalization,
 ) -> None:
     served = fuse_linear(lexical, dense, alpha, normalization=technique, bonus=bonus)
-    prepared = Prepared.of(legs(lexical, dense, bonus), technique)
+    prepared = NormalizedLegs.of(legs(lexical, dense, bonus), technique)
     assert prepared.ranking(alpha) == documents_of(served)
     assert prepared.ranking(alpha, most=2) == documents_of(served, 2)
 
@@ -63,7 +63,7 @@ def test_a_depth_cuts_each_leg(
     lexical: list[Candidate], dense: list[Candidate], bonus: dict[str, float], technique: Normalization, depth: int
 ) -> None:
     served = fuse_linear(lexical[:depth], dense[:depth], 0.3, normalization=technique, bonus=bonus)
-    prepared = prepare_all({"q": legs(lexical, dense, bonus)}, technique, depth)["q"]
+    prepared = normalize_all({"q": legs(lexical, dense, bonus)}, technique, depth)["q"]
     assert prepared.ranking(0.3) == documents_of(served)
 
 
@@ -78,9 +78,11 @@ def test_the_other_rankings_are_the_service_s_too(
     exact = {f"err-{n}00": (1, (name,)) for n, name in enumerate(bonus)}
     found = legs(lexical, dense, dict.fromkeys(bonus, 1.0))
     outcome = Outcome(1, False, 1, 0)
-    served: dict[str, Any] = {
-        "lexical": _single(lexical=Leg(tuple(lexical), len(lexical), outcome, exact=exact)).candidates,
-        "dense": _single(dense=Leg(tuple(dense), len(dense), outcome)).candidates,
+    lexical_leg = Leg(tuple(lexical), Total(len(lexical)), outcome, exact=exact)
+    dense_leg = Leg(tuple(dense), Total(len(dense)), outcome)
+    served = {
+        "lexical": rank_one_leg(Candidates(Plan("lexical", ""), lexical_leg.total, lexical=lexical_leg)).order,
+        "dense": rank_one_leg(Candidates(Plan("dense", ""), dense_leg.total, dense=dense_leg)).order,
     }
     assert single_rankings(found) == (documents_of(served["lexical"]), documents_of(served["dense"]))
 
@@ -93,5 +95,5 @@ def test_a_document_stands_at_its_best_passage_s_place() -> None:
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_nothing_collected(technique: Normalization) -> None:
-    assert Prepared.of(legs([], []), technique).ranking(0.5) == []
+    assert NormalizedLegs.of(legs([], []), technique).ranking(0.5) == []
     assert rrf_ranking(legs([], []), 60) == []

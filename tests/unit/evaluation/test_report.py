@@ -14,8 +14,10 @@ from lxml import html
 from app.errors import InvalidInput
 from app.evaluation.dataset import JudgedSet
 from app.evaluation.findings import KINDS, Finding
-from app.evaluation.measures import Measured, measure
-from app.evaluation.report import Evaluation, WayResult, as_dict, as_html, as_markdown, write_files, write_reports
+from app.evaluation.measures import Measurement, measure
+from app.evaluation.report import as_dict, as_html, as_markdown, write_files, write_reports
+from app.evaluation.results import Evaluation, WayResult
+from app.evaluation.summary import summarise
 from tests.unit.evaluation.sets import judged_set
 
 HOSTILE = """<script>alert("1")</script> | `x` **b** [l](http://evil.example) \x1b[31m \u202e {{ 7*7 }}"""
@@ -48,17 +50,17 @@ def svgs(page: str) -> list[str]:
 
 def test_the_three_files(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "reports"
-    paths = write_reports(evaluation(), folder)
+    paths = write_reports(summarise(evaluation()), folder)
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json", "report.md"]
     content = orjson.loads(paths[0].read_bytes())
-    assert content == orjson.loads(orjson.dumps(as_dict(evaluation())))
-    assert paths[1].read_text() == as_markdown(evaluation())
-    assert paths[2].read_text() == as_html(evaluation())
+    assert content == orjson.loads(orjson.dumps(as_dict(summarise(evaluation()))))
+    assert paths[1].read_text() == as_markdown(summarise(evaluation()))
+    assert paths[2].read_text() == as_html(summarise(evaluation()))
 
 
 def test_the_json() -> None:
-    content = as_dict(evaluation())
+    content = as_dict(summarise(evaluation()))
     assert content["set"]["queries"] == 40
     assert [each["name"] for each in content["ways"]][:2] == ["bm25", "dense"]
     bm25, *_, rrf = content["ways"]
@@ -76,7 +78,7 @@ def test_the_json() -> None:
 def test_the_page_shows_everything() -> None:
     findings = (Finding("bad-row", 3, "rows that could not be used (qrels.tsv line 4: 2 columns)"),)
     judged = replace(judged_set({f"q{n}": f"query number {n}" for n in range(40)}), findings=findings)
-    page = as_html(evaluation(judged=judged))
+    page = as_html(summarise(evaluation(judged=judged)))
     text = " ".join(html.fromstring(page).text_content().split())
     for expected in (
         "40 queries",
@@ -93,7 +95,7 @@ def test_the_page_shows_everything() -> None:
     curve, _, differences = svgs(page)
     assert all(f">{name}<" in curve for name in ("bm25", "dense", "linear", "rrf", "NDCG@10"))
     assert "better" in differences
-    markdown = as_markdown(evaluation(judged=judged))
+    markdown = as_markdown(summarise(evaluation(judged=judged)))
     assert "| bad-row | 3 |" in markdown
     assert "| bm25 (baseline) | single leg |" in markdown
     assert '<td class="n worse">2</td>' in page
@@ -101,7 +103,7 @@ def test_the_page_shows_everything() -> None:
 
 
 def test_the_page_needs_nothing_from_outside() -> None:
-    page = as_html(evaluation())
+    page = as_html(summarise(evaluation()))
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
@@ -122,48 +124,48 @@ def test_hostile_text() -> None:
     judged = replace(judged, name="<i>set</i>", findings=(Finding("bad-row", 1, HOSTILE),))
     ways = (way(judged, "<u>bm25</u>", 0.2), way(judged, "$x$ <u>", 2.0, alpha=0.5), way(judged, "<s>", 1.0, "<g>"))
     hostile = Evaluation(judged, ways, ways[0].name, {"<k>": "<v>"}, ("<note>",))
-    page = as_html(hostile)
+    page = as_html(summarise(hostile))
     assert not html.fromstring(page).xpath("//script|//b[text()='q']|//u|//i|//s|//g[not(ancestor::*[name()='svg'])]")
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page
     assert "\u202e" not in page
     assert "{{ 7*7 }}" in page
-    markdown = as_markdown(hostile)
+    markdown = as_markdown(summarise(hostile))
     assert "<" not in markdown
     row = next(line for line in markdown.splitlines() if "alert" in line and "q" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) in (4, 6)
-    orjson.dumps(as_dict(hostile))
+    orjson.dumps(as_dict(summarise(hostile)))
 
 
 def test_one_way_only() -> None:
     judged = judged_set({"a": "a", "b": "b"})
     alone = Evaluation(judged, (way(judged, "bm25", 0.5),), "bm25")
-    page = as_html(alone)
+    page = as_html(summarise(alone))
     assert svgs(page) == []
     assert "Against" not in page
-    assert "Against" not in as_markdown(alone)
-    assert as_dict(alone)["ways"][0]["against_baseline"] == {}
+    assert "Against" not in as_markdown(summarise(alone))
+    assert as_dict(summarise(alone))["ways"][0]["against_baseline"] == {}
 
 
 def test_no_alpha_ways() -> None:
-    assert len(svgs(as_html(evaluation(alphas=0)))) == 1
+    assert len(svgs(as_html(summarise(evaluation(alphas=0))))) == 1
 
 
 def test_one_alpha_way() -> None:
-    assert len(svgs(as_html(evaluation(alphas=1)))) == 3
+    assert len(svgs(as_html(summarise(evaluation(alphas=1))))) == 3
 
 
 def test_one_query() -> None:
-    page = as_html(evaluation(1))
+    page = as_html(summarise(evaluation(1)))
     assert "There is only 1 query" in page
     assert "1 query (split" in page
-    as_markdown(evaluation(1))
+    as_markdown(summarise(evaluation(1)))
 
 
 def test_ways_that_are_alike() -> None:
     judged = judged_set({"a": "a", "b": "b"})
     same = way(judged, "bm25", 0.5)
-    page = as_html(Evaluation(judged, (same, replace(same, name="twin")), "bm25"))
+    page = as_html(summarise(Evaluation(judged, (same, replace(same, name="twin")), "bm25")))
     assert "That may be chance." in page
     assert "0 better, 2 the same, 0 worse" in page
 
@@ -174,8 +176,8 @@ def test_holes_are_named() -> None:
     known = measure(judged.qrels, {query: ["a", *(f"n{n}" for n in range(9))] for query in queries})
     unknown = measure(judged.qrels, {query: ["a", *(f"x{n}" for n in range(9))] for query in queries})
     ways = (WayResult("bm25", "single leg", None, known), WayResult("dense", "single leg", None, unknown))
-    assert "Fewer of the results of dense (0.10) are judged" in as_html(Evaluation(judged, ways, "bm25"))
-    assert "judged than of others" not in as_html(Evaluation(judged, ways[:1], "bm25"))
+    assert "Fewer of the results of dense (0.10) are judged" in as_html(summarise(Evaluation(judged, ways, "bm25")))
+    assert "judged than of others" not in as_html(summarise(Evaluation(judged, ways[:1], "bm25")))
 
 
 def test_misuse() -> None:
@@ -183,21 +185,21 @@ def test_misuse() -> None:
     only = way(judged, "bm25", 0.5)
     with pytest.raises(ValueError, match="same name"):
         Evaluation(judged, (only, only), "bm25")
-    with pytest.raises(ValueError, match="none of the ways"):
+    with pytest.raises(ValueError, match="not one of the ways"):
         Evaluation(judged, (only,), "dense")
     with pytest.raises(ValueError, match="not measured over"):
-        Evaluation(judged, (replace(only, measured=Measured({}, {"MAP": {"b": 1.0}})),), "bm25")
+        Evaluation(judged, (replace(only, measured=Measurement({}, {"MAP": {"b": 1.0}})),), "bm25")
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInput, match="name another folder"):
-        write_reports(evaluation(2), tmp_path / "file")
+    with pytest.raises(InvalidInput, match="pass another folder"):
+        write_reports(summarise(evaluation(2)), tmp_path / "file")
 
 
 def test_older_reports_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("old")
-    write_reports(evaluation(2), tmp_path)
+    write_reports(summarise(evaluation(2)), tmp_path)
     assert (tmp_path / "report.md").read_text().startswith("# set: evaluation")
 
 

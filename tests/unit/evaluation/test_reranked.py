@@ -18,8 +18,8 @@ from app.errors import BraidError, Overloaded, RerankerError, RerankerUnavailabl
 from app.evaluation import reranked
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.reranked import RerankedSet, rerank_all
-from app.evaluation.where import Where, query_vectors
-from app.search.readiness import ReadinessGate, StoreState
+from app.evaluation.target import EvaluationTarget, query_vectors
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.reranking import Reranker
 from app.search.service import SearchService
@@ -41,12 +41,12 @@ _RERANKED = st.fixed_dictionaries(
 
 def where(
     cluster: CannedCluster, reranker: Reranker | None, encoder: CannedEncoder | None = None, **options: Any
-) -> Where:
+) -> EvaluationTarget:
     canned: Any = encoder or CannedEncoder(cluster.known)
-    return Where(cluster, "default", canned, canned_settings(**options), 1, reranker=reranker)
+    return EvaluationTarget(cluster, "default", canned, canned_settings(**options), 1, reranker=reranker)
 
 
-def served(at: Where, tuning: Tuning, query: str) -> list[str]:
+def served(at: EvaluationTarget, tuning: Tuning, query: str) -> list[str]:
     """Documents as `SearchService` orders them where the request says nothing but how many it wants."""
     state = StoreState((), shards=1, native_rrf_across_shards=False, tuning=tuning)
     with ThreadPoolExecutor(4) as executor:
@@ -58,15 +58,14 @@ def served(at: Where, tuning: Tuning, query: str) -> list[str]:
 
 
 def measured(
-    at: Where, tuning: Tuning, texts: Mapping[str, str], depth: int
+    at: EvaluationTarget, tuning: Tuning, texts: Mapping[str, str], depth: int
 ) -> tuple[dict[str, QueryLegs], RerankedSet]:
     assert at.reranker is not None
     found = collect(
         texts,
         query_vectors(texts, at.encoder),
-        cluster=at.cluster,
-        tenant=at.tenant,
-        tuning=tuning,
+        at,
+        tuning,
         depth=100,  # more than is used
         load=Load(),
     ).legs
@@ -226,7 +225,7 @@ def test_one_that_stays_away_ends_the_run(
     else:
         told.failing = lambda query: error
     began = time.monotonic()
-    with pytest.raises(raised, match=r"gone\. 0 of 3 queries were reranked; run the same command again"):
+    with pytest.raises(raised, match=r"gone\. 0 of 3 queries were reranked; run the command again"):
         measured(where(cluster, told), FIXED, TEXTS, 10)
     assert time.monotonic() - began < 10
 

@@ -13,7 +13,8 @@ from app.errors import RerankerError
 from app.evaluation.collect import Load
 from app.evaluation.report import as_dict, as_html, as_markdown
 from app.evaluation.results import Evaluation
-from app.evaluation.run import evaluate
+from app.evaluation.summary import summarise
+from app.evaluation.ways import evaluate
 from app.tuning import SHIPPED, RerankTuning, Tuning
 from tests.unit.evaluation.legs import CannedCluster, CannedEncoder, Scores, Told
 from tests.unit.evaluation.sets import judged_set
@@ -90,7 +91,7 @@ def test_a_weight_that_is_tried_anyway_has_one_row(tmp_path: Path) -> None:
 def test_a_reranker_that_harms_is_shown_to_harm(tmp_path: Path) -> None:
     found = evaluated(tmp_path, Told(mistaken, weight=1.0))
     assert rows(found)["linear 0.4 + rerank"] < 0.1
-    reported = {way["name"]: way for way in as_dict(found)["ways"]}
+    reported = {way["name"]: way for way in as_dict(summarise(found))["ways"]}
     assert reported["linear 0.4 + rerank"]["against_baseline"]["NDCG@10"]["verdict"] == "worse"
 
 
@@ -149,7 +150,8 @@ def test_where_a_fixed_weight_is_set_the_learned_one_is_not_what_is_reranked(tmp
 
 def test_the_reports_show_the_reranked_ways_beside_the_curve(tmp_path: Path) -> None:
     found = evaluated(tmp_path, Told(knowing))
-    page, markdown, content = as_html(found), as_markdown(found), as_dict(found)
+    summary = summarise(found)
+    page, markdown, content = as_html(summary), as_markdown(summary), as_dict(summary)
     assert "| linear 0.4 + rerank | rerank |" in markdown
     assert '<td class="muted">rerank</td>' in page
     curves = [part.split("</svg>")[0] for part in page.split("<svg")[1:]][:2]
@@ -175,4 +177,4 @@ def test_without_a_reranker_the_report_says_so(tmp_path: Path) -> None:
     found = evaluated(tmp_path, None)
     assert rows(found) == {}
     assert found.context["reranker"] == "none"
-    assert "no reranker is configured, so nothing was measured with one" in found.notes
+    assert "no reranker is configured, so reranking was not measured" in found.notes

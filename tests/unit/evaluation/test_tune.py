@@ -13,13 +13,14 @@ from app.errors import InvalidInput, StoreError
 from app.evaluation import learning
 from app.evaluation.collect import Load
 from app.evaluation.dataset import JudgedSet, sample_queries, split_queries
-from app.evaluation.scratch import Scratch
-from app.evaluation.tune import HELD_OUT, Tuned, tune
-from app.evaluation.where import Where
-from app.ingest.report import IngestReport
+from app.evaluation.scratch import ScratchIndex
+from app.evaluation.target import EvaluationTarget
+from app.evaluation.tune import HELD_OUT, TuningResult, tune
+from app.ingest.run_report import IngestReport
 from app.search.reranking import Reranker
 from app.search.weighting import model_for
 from app.store.client import StoreRequestError
+from app.store.queries import TIES
 from app.tuning import SHIPPED, Bm25, Boosts, Tuning
 from tests.unit.evaluation.legs import CannedCluster, CannedEncoder, Scores, canned_settings
 from tests.unit.evaluation.sets import judged_set
@@ -63,10 +64,12 @@ class Bench:
     reranker: Reranker | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def tune(self, current: Tuning = FIXED, **options: Any) -> Tuned:
+    def tune(self, current: Tuning = FIXED, **options: Any) -> TuningResult:
         self.said: list[str] = []
         encoder: Any = CannedEncoder(list(self.judged.queries.values()))
-        where = Where(self.cluster, "default", encoder, canned_settings(**self.settings), 1, reranker=self.reranker)
+        where = EvaluationTarget(
+            self.cluster, "default", encoder, canned_settings(**self.settings), 1, reranker=self.reranker
+        )
         options.setdefault("scratch", None)
         return tune(self.judged, where, current, say=self.said.append, **options)
 
@@ -87,7 +90,7 @@ def lexical_is_better(count: int = 60) -> Bench:
     return bench(count, lambda query, body: leg(query, "l", good), lambda query: leg(query, "d", noise))
 
 
-class Similarity(Scratch):
+class Similarity(ScratchIndex):
     """An index that only notes what similarity it has."""
 
     def __init__(self, cluster: CannedCluster) -> None:
@@ -100,7 +103,7 @@ class Similarity(Scratch):
         self.given.append(bm25)
 
 
-def kept(found: Tuned) -> list[str]:
+def kept(found: TuningResult) -> list[str]:
     return [step.tried for step in found.steps if step.kept]
 
 
@@ -115,7 +118,7 @@ def test_a_clear_gain_is_adopted_and_checked_on_other_queries() -> None:
     assert found.comparison.p_randomization < 0.05
     assert found.held_out["tuned"].means["NDCG@10"] > found.held_out["before"].means["NDCG@10"]
     assert found.failed == {}
-    assert any("k1 and b were left" in note for note in found.notes)
+    assert any("k1 and b were not tuned" in note for note in found.notes)
     held = found.tuning.about["held out"]
     assert held["difference"] == pytest.approx(held["tuned"] - held["before"], abs=2e-4)
     assert found.tuning.about["embedding_model"] == "canned"
@@ -146,7 +149,7 @@ def test_noise_is_not_adopted(seed: int) -> None:
 
 def test_boosts_that_move_every_query_at_random_are_no_gain() -> None:
     def lexical(query: str, body: dict[str, Any]) -> Scores:
-        drawn_anew = f"l {body['query']['bool'].get('should')}"
+        drawn_anew = f"l {body['query']} {body.get('rescore')}"
         return leg(query, drawn_anew, lambda draw, relevant: draw.gauss(6 if relevant else 5, 1))
 
     found = bench(80, lexical, lambda query: leg(query, "d", noise)).tune(FIXED.model_copy(update={"alpha": 0.1}))
@@ -174,13 +177,14 @@ def test_what_is_worse_on_the_held_out_queries_is_called_so() -> None:
         lambda query: leg(query, "d", score(query, True)),
     ).tune(seed=3)
     assert found.tuning.alpha < 0.3  # what the searched part wants
-    assert found.verdict.startswith("worse than what is in force: -")
+    assert found.verdict.startswith("worse than the active tuning: -")
     assert not found.better
 
 
 def test_a_boost_that_helps_is_kept_and_one_that_does_not_is_not() -> None:
     def lexical(query: str, body: dict[str, Any]) -> Scores:
-        phrases = [item["match_phrase"]["content"]["boost"] for item in body["query"]["bool"].get("should", [])
+        rescored = body.get("rescore", {}).get("query", {}).get("rescore_query", {})
+        phrases = [item["match_phrase"]["content"]["boost"] for item in rescored.get("bool", {}).get("should", [])
                    if "match_phrase" in item]  # fmt: skip
         return leg(query, "l", good if 0.5 in phrases else noise)
 
@@ -213,13 +217,13 @@ def test_similarity_is_searched_on_an_index_of_its_own_and_checked_with_each_its
     assert "k1 1.6, b 0.75" in kept(found)
     assert found.better
     assert index.given[-3:] == [Bm25(k1=1.6), Bm25(), Bm25(k1=1.6)]  # the best, the one in force, the best
-    assert not any("k1 and b were left" in note for note in found.notes)
+    assert not any("k1 and b were not tuned" in note for note in found.notes)
 
 
 def test_a_depth_beyond_those_that_are_tried_is_measured_as_it_is() -> None:
     bench = lexical_is_better(30)
     bench.tune(FIXED.model_copy(update={"candidates": 500}))
-    assert max(body["size"] for body in bench.cluster.bodies) == 500
+    assert max(body["size"] for body in bench.cluster.bodies) == 500 + TIES
 
 
 def test_the_weight_of_each_query_is_learned_where_that_is_better() -> None:

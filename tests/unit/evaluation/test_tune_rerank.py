@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import RerankerError
 from app.evaluation.dataset import split_queries
-from app.evaluation.tune import HELD_OUT, Tuned
+from app.evaluation.tune import HELD_OUT, TuningResult
 from app.tuning import RerankTuning, Tuning
 from tests.unit.evaluation.legs import Told
 from tests.unit.evaluation.test_tune import FIXED, Bench, bench, kept, leg, noise, queries
@@ -39,7 +39,7 @@ def guessing(**about: Any) -> Told:
     return Told(lambda query, name: random.Random(f"{query} {name}").random(), **about)
 
 
-def step(found: Tuned, tried: str) -> float:
+def step(found: TuningResult, tried: str) -> float:
     (value,) = [item.value for item in found.steps if item.tried == tried]
     return value
 
@@ -139,7 +139,7 @@ def test_what_was_tuned_for_another_reranker_stays_until_this_one_has_its_own() 
     without.reranker = None
     found = without.tune(start)
     assert found.tuning.rerank == another
-    assert any("no reranker is configured, so nothing was tuned" in note for note in found.notes)
+    assert any("no reranker is configured, so reranking was not tuned" in note for note in found.notes)
 
 
 def test_queries_that_could_not_be_reranked_are_no_gain_and_no_loss() -> None:

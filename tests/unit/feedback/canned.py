@@ -57,7 +57,7 @@ def entry(mode: str = "full", **more: Any) -> Entry:
         "index_generation": None,
     }
     hits, first_rank = more.pop("hits", [hit("p1", fused=0.5), hit("p2")]), more.pop("first_rank", 1)
-    return entry_of(settings(mode), **{**fields, "results": logged_results(hits, first_rank), **more})
+    return entry_of(settings(mode).query_log, **{**fields, "results": logged_results(hits, first_rank), **more})
 
 
 class CannedCluster(Cluster):

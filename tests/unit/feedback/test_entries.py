@@ -118,10 +118,10 @@ def test_hashed_keeps_no_text() -> None:
 def test_hashes_differ_by_tenant_by_key_and_from_those_of_the_full_log() -> None:
     other = load_settings(query_log="hashed", query_log_key="another key of mine")
     found = {
-        query_hash(settings("full"), "a", "q"),
-        query_hash(settings("hashed"), "a", "q"),
-        query_hash(settings("hashed"), "b", "q"),
-        query_hash(other, "a", "q"),
+        query_hash(settings("full").query_log, "a", "q"),
+        query_hash(settings("hashed").query_log, "a", "q"),
+        query_hash(settings("hashed").query_log, "b", "q"),
+        query_hash(other.query_log, "a", "q"),
     }
     assert len(found) == 4
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.api.schemas import FeedbackRequest
-from app.errors import InvalidInput, NotFound, SwitchedOff
+from app.errors import FeatureDisabled, InvalidInput, NotFound
 from app.feedback import labels as module
 from app.feedback.ids import new_query_id
 from app.feedback.labels import LabelStore, feedback_id_of
@@ -27,6 +27,7 @@ class Documents(Cluster):
 
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Any]] = {}
+        self.looked = 0
 
     def add(self, one: Entry) -> None:
         self.kept[f"/braid-queries-{one.made_at:%Y.%m}/_doc/{one.id}"] = one.source
@@ -36,6 +37,7 @@ class Documents(Cluster):
             self.kept[path] = body
             return {"result": "created"}
         assert method == "GET"
+        self.looked += 1
         if path not in self.kept:
             raise StoreRequestError("not there", status_code=404, error_type="unknown")
         return {"_source": self.kept[path]}
@@ -47,7 +49,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store(cluster: Cluster, mode: str = "full") -> LabelStore:
-    return LabelStore(settings(mode), cluster, QueryLog(settings(mode), cluster))
+    return LabelStore(settings(mode).query_log, cluster, QueryLog(settings(mode).query_log, cluster))
 
 
 def test_feedback_names_the_result_and_a_changed_mind_takes_its_place() -> None:
@@ -108,16 +110,16 @@ def test_a_query_of_somebody_else_and_one_that_is_not_there_are_the_same() -> No
         said.add(caught.value.detail.replace(query_id, "ID"))
     assert len(said) == 1
     assert "90 days" in said.pop()
-    assert max(took) - min(took) < 0.15
+    assert min(took) >= module.PATIENCE_S, "the time tells them apart"
     assert store(cluster).give(ANN, query_id=query.id, result_id="p1", label="relevant")
 
 
 def test_an_old_id_is_not_waited_for() -> None:
-    started = time.monotonic()
     for query_id in ("019abcde12347abc8123456789abcdef", "0" * 32):
+        documents = Documents()
         with pytest.raises(NotFound):
-            store(Documents()).give(SCOPE, query_id=query_id, result_id=None, label="relevant")
-    assert time.monotonic() - started < 0.15
+            store(documents).give(SCOPE, query_id=query_id, result_id=None, label="relevant")
+        assert documents.looked <= 1
 
 
 def test_feedback_is_no_query() -> None:
@@ -136,7 +138,7 @@ def test_a_foreign_result_is_named() -> None:
 
 
 def test_without_a_log_there_is_no_feedback() -> None:
-    with pytest.raises(SwitchedOff, match="BRAID_QUERY_LOG=off"):
+    with pytest.raises(FeatureDisabled, match="BRAID_QUERY_LOG=off"):
         store(Documents(), "off").give(SCOPE, query_id=new_query_id(), result_id=None, label="relevant")
 
 

@@ -1,4 +1,4 @@
-"""Flagd files for tests."""
+"""Files of flags for tests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app.gateway.flag_file import SHIPPED
+from app.gateway.flag_file import shipped
 
-GOOD: dict[str, Any] = json.loads(SHIPPED.read_bytes())
-OFF_FOR_A = {"if": [{"in": [{"var": "tenant"}, ["a"]]}, "off", None]}
+GOOD: dict[str, Any] = json.loads(shipped().dump())
+OFF_FOR_A = [{"tenants": ["a"], "value": False}]
 
 
 def flags_with(name: str = "rerank", **changes: Any) -> bytes:

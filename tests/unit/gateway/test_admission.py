@@ -100,7 +100,7 @@ def test_a_full_queue_refuses_at_once_with_a_time_to_come_back(desk: Desk) -> No
         desk.come(name)
     desk.waiting(3)
     before = REGISTRY.get_sample_value("admission_refused_total", {"work": "for-a-test", "reason": "queue-full"}) or 0
-    with pytest.raises(Overloaded, match="3 requests wait already") as caught, desk.admission.enter(long()):
+    with pytest.raises(Overloaded, match="3 requests are already waiting") as caught, desk.admission.enter(long()):
         pytest.fail("it was let in")
     assert caught.value.retry_after_s >= 0.1
     after = REGISTRY.get_sample_value("admission_refused_total", {"work": "for-a-test", "reason": "queue-full"})
@@ -164,6 +164,6 @@ def test_never_more_than_the_bound_however_many_come() -> None:
 
 
 def test_the_settings_say_how_many() -> None:
-    assert Admission.of(load_settings()).concurrency >= 4
-    given = Admission.of(load_settings(concurrency=3, queue=7))
+    assert Admission.of(load_settings().limits).concurrency >= 4
+    given = Admission.of(load_settings(concurrency=3, queue=7).limits)
     assert (given.concurrency, given.queue) == (3, 7)

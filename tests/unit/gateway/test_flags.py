@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -12,16 +13,16 @@ from pathlib import Path
 import pytest
 from openfeature import api
 from openfeature.exception import ErrorCode
+from openfeature.flag_evaluation import Reason
 from prometheus_client import REGISTRY
 
 from app.config import load_settings
 from app.errors import ConfigurationError
 from app.features import ALL_ON
 from app.gateway.flag_file import FLAGS
-from app.gateway.flag_sources import FileSource
-from app.gateway.flags import Flags, check_flags
+from app.gateway.flags import Flags, check_flags, context_of
 from app.store.filters import Scope
-from tests.unit.gateway.flag_files import OFF_FOR_A, flags_with, wait_until
+from tests.unit.gateway.flag_files import GOOD, OFF_FOR_A, flags_with, wait_until
 
 A, B = Scope("a"), Scope("b")
 
@@ -29,13 +30,13 @@ A, B = Scope("a"), Scope("b")
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "flags.json"
-    path.write_bytes(flags_with(targeting=OFF_FOR_A))
+    path.write_bytes(flags_with(rules=OFF_FOR_A))
     return path
 
 
 @pytest.fixture
 def flags(path: Path) -> Iterator[Flags]:
-    flags = Flags(load_settings(flags_file=path))
+    flags = Flags(load_settings(flags_file=path).flags)
     yield flags
     flags.close()
 
@@ -46,7 +47,7 @@ def counted(outcome: str) -> float:
 
 def test_without_a_file_the_flags_are_as_they_ship_and_nothing_runs() -> None:
     before = threading.active_count()
-    flags = Flags(load_settings())
+    flags = Flags(load_settings().flags)
     assert threading.active_count() == before
     found = flags.features(A)
     assert [getattr(found, name) for name in FLAGS] == [getattr(ALL_ON, name) for name in FLAGS]
@@ -68,19 +69,19 @@ def test_what_was_found_is_kept_for_the_caller(flags: Flags) -> None:
 
 def test_a_change_is_live_by_itself_and_at_once_for_callers_that_were_just_there(flags: Flags, path: Path) -> None:
     assert flags.features(B).generation
-    path.write_bytes(flags_with("generation", defaultVariant="off"))
+    path.write_bytes(flags_with("generation", default=False))
     wait_until(lambda: not flags.features(B).generation)
     assert flags.features(A).rerank
-    source = flags._source
-    assert isinstance(source, FileSource)
-    path.write_bytes(flags_with("vector", defaultVariant="off"))
-    source.look()
+    watcher = flags._watcher
+    assert watcher is not None
+    path.write_bytes(flags_with("vector", default=False))
+    watcher.look()
     assert not flags.features(B).vector
 
 
 def test_a_file_with_an_older_time_counts(flags: Flags, path: Path, tmp_path: Path) -> None:
     older = tmp_path / "older.json"
-    older.write_bytes(flags_with("generation", defaultVariant="off"))
+    older.write_bytes(flags_with("generation", default=False))
     os.utime(older, (1_000_000_000, 1_000_000_000))
     older.replace(path)
     wait_until(lambda: not flags.features(B).generation)
@@ -104,7 +105,7 @@ def misspell(path: Path) -> None:
 
 
 def wrong_type(path: Path) -> None:
-    path.write_bytes(flags_with(variants={"on": "true", "off": "false"}))
+    path.write_bytes(flags_with(default="true"))
 
 
 def folder(path: Path) -> None:
@@ -136,13 +137,13 @@ def test_a_spoilt_file_changes_nothing_and_is_told(
     wait_until(lambda: flags.warnings() != [])
     assert (flags.features(A).rerank, flags.features(B).rerank) == (False, True)
     (warning,) = flags.warnings()
-    assert "can't be used" in warning
+    assert "is invalid" in warning
     assert str(path.parent) not in warning
     # the file stays as it is for some looks: that is said once
-    source = flags._source
-    assert isinstance(source, FileSource)
-    source.look()
-    source.look()
+    watcher = flags._watcher
+    assert watcher is not None
+    watcher.look()
+    watcher.look()
     assert counted("refused") == refused + 1
     assert [record.levelno for record in caplog.records if record.name == "braid.flags"] == [logging.WARNING]
     if path.is_dir():
@@ -157,7 +158,7 @@ def test_a_spoilt_file_changes_nothing_and_is_told(
 
 def test_a_file_that_is_linked_elsewhere_is_followed(flags: Flags, path: Path, tmp_path: Path) -> None:
     """As Kubernetes changes a mounted file."""
-    (tmp_path / "v2.json").write_bytes(flags_with("generation", defaultVariant="off"))
+    (tmp_path / "v2.json").write_bytes(flags_with("generation", default=False))
     link = tmp_path / "link"
     link.symlink_to("v2.json")
     link.replace(path)
@@ -170,37 +171,15 @@ def test_a_start_with_a_file_that_can_not_be_used_is_refused(path: Path, spoil: 
     before = threading.active_count()
     for start in (Flags, check_flags):
         with pytest.raises(ConfigurationError, match=r"BRAID_FLAGS_FILE=.*flags\.json.*validate"):
-            start(load_settings(flags_file=path))
+            start(load_settings(flags_file=path).flags)
     assert threading.active_count() == before
-
-
-def test_targeting_that_fails_gives_the_default_and_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "flags.json"
-    fails_for_a = {"if": [{"in": [{"var": "tenant"}, ["a"]]}, {"cat": ["no", "where"]}, "on"]}
-    path.write_bytes(flags_with(targeting=fails_for_a, defaultVariant="off"))
-    flags = Flags(load_settings(flags_file=path))
-    errors = REGISTRY.get_sample_value("flag_errors_total", {"flag": "rerank"}) or 0.0
-    assert flags.features(B).rerank
-    assert flags.warnings() == []
-    found = flags.features(A)
-    assert (found.rerank, found.variants["rerank"]) == (False, "off")
-    assert REGISTRY.get_sample_value("flag_errors_total", {"flag": "rerank"}) == errors + 1
-    assert flags.warnings() == ["the feature flag rerank fails for some callers: its default counts for them"]
-    path.write_bytes(flags_with())
-    wait_until(lambda: flags.features(A).rerank)
-    assert flags.warnings() == []
-    flags.close()
 
 
 def test_all_flags_of_one_answer_are_of_one_file(flags: Flags, path: Path, tmp_path: Path) -> None:
     """Two files are swapped while callers ask: an answer never has one flag of the one and one of the other."""
-    versions = [flags_with(targeting=OFF_FOR_A)]
-    off = flags_with()
-    for name in FLAGS:
-        off = off.replace(
-            f'"{name}": {{'.encode(), f'"{name}": {{"targeting": {{"if": [true, "off", null]}}, '.encode()
-        )
-    versions.append(off)
+    versions = [flags_with(rules=OFF_FOR_A)]
+    off = GOOD | {"flags": {name: {"default": False} for name in FLAGS}}
+    versions.append(json.dumps(off).encode())
     done = threading.Event()
     mixed: list[object] = []
     seen: set[bool] = set()
@@ -217,12 +196,12 @@ def test_all_flags_of_one_answer_are_of_one_file(flags: Flags, path: Path, tmp_p
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    source = flags._source
-    assert isinstance(source, FileSource)
+    watcher = flags._watcher
+    assert watcher is not None
     for number in range(40):
         (tmp_path / "next.json").write_bytes(versions[number % 2])
         (tmp_path / "next.json").replace(path)
-        source.look()
+        watcher.look()
     done.set()
     for thread in threads:
         thread.join()
@@ -234,7 +213,7 @@ def test_two_are_independent_and_closing_one_leaves_nothing(path: Path, tmp_path
     other = shutil.copy(path, tmp_path / "other.json")
     Path(other).write_bytes(flags_with())
     before = threading.active_count()
-    first, second = Flags(load_settings(flags_file=path)), Flags(load_settings(flags_file=other))
+    first, second = Flags(load_settings(flags_file=path).flags), Flags(load_settings(flags_file=other).flags)
     assert (first.features(A).rerank, second.features(A).rerank) == (False, True)
     first.close()
     assert second.features(A).rerank
@@ -251,3 +230,20 @@ def test_a_flag_is_never_anything_but_true_or_false(flags: Flags) -> None:
         client.get_object_details("rerank", {}),
     ):
         assert found.error_code == ErrorCode.TYPE_MISMATCH
+
+
+def test_the_evaluation_says_why(flags: Flags, path: Path) -> None:
+    def reason(flag: str, tenant: str) -> object:
+        return api.get_client(flags._domain).get_boolean_details(flag, True, context_of(tenant, None)).reason
+
+    assert reason("vector", "a") == Reason.STATIC
+    assert (reason("rerank", "a"), reason("rerank", "b")) == (Reason.TARGETING_MATCH, Reason.DEFAULT)
+    path.write_bytes(flags_with(rules=[{"percent": 100, "value": False}]))
+    wait_until(lambda: not flags.features(B).rerank)
+    assert reason("rerank", "b") == Reason.SPLIT
+
+
+def test_a_flagd_server_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_FLAGD", "localhost:8015")
+    with pytest.raises(ConfigurationError, match=r"BRAID_FLAGD was removed.*BRAID_FLAGS_FILE"):
+        load_settings()

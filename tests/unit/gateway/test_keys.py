@@ -42,7 +42,7 @@ def clock() -> Clock:
 @pytest.fixture
 def ring(cluster: KeyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> KeyRing:
     monkeypatch.setattr(module, "KEPT_S", 0.0)  # each look-up asks, but where a test says otherwise
-    return KeyRing(load_settings(keys_secret=SECRET), cluster, clock)
+    return KeyRing(load_settings(keys_secret=SECRET).access, cluster, clock)
 
 
 def present(ring: KeyRing, key: str) -> Caller:
@@ -64,8 +64,8 @@ def test_a_key_gives_its_tenant_groups_roles_and_rate(ring: KeyRing) -> None:
     assert caller.scope.subject == f"key:{key_id}"
     assert caller.roles == {Role.SEARCH, Role.INGEST}
     assert (caller.rate, caller.name, caller.is_operator) == ("5/minute", "a key", False)
-    assert caller.may(Role.INGEST)
-    assert not caller.may(Role.ADMIN)
+    assert caller.has_role(Role.INGEST)
+    assert not caller.has_role(Role.ADMIN)
 
 
 def test_admin_sees_all_of_its_tenant_and_is_not_the_operator(ring: KeyRing) -> None:
@@ -73,7 +73,7 @@ def test_admin_sees_all_of_its_tenant_and_is_not_the_operator(ring: KeyRing) -> 
     assert caller.scope.principals is None
     assert caller.scope.subject is not None
     assert not caller.is_operator
-    assert all(caller.may(role) for role in Role)
+    assert all(caller.has_role(role) for role in Role)
 
 
 def test_the_store_never_learns_the_key(ring: KeyRing, cluster: KeyStore) -> None:
@@ -108,7 +108,7 @@ def test_what_was_never_a_key_of_ours_costs_no_look_up(ring: KeyRing, cluster: K
 
 def test_another_secret_takes_none_of_the_keys(ring: KeyRing, cluster: KeyStore) -> None:
     _, key = make(ring)
-    other = KeyRing(load_settings(keys_secret=SECRET[::-1]), cluster)
+    other = KeyRing(load_settings(keys_secret=SECRET[::-1]).access, cluster)
     with pytest.raises(NotAuthenticated):
         present(other, key)
     assert [record.state(START) for record in other.all_keys()] == ["forged"]
@@ -186,7 +186,7 @@ def test_a_key_expires(ring: KeyRing, clock: Clock) -> None:
 
 
 def test_expiry_needs_no_look_up(cluster: KeyStore, clock: Clock) -> None:
-    ring = KeyRing(load_settings(keys_secret=SECRET), cluster, clock)
+    ring = KeyRing(load_settings(keys_secret=SECRET).access, cluster, clock)
     _, key = make(ring, lifetime=timedelta(seconds=5))
     present(ring, key)
     clock.now = START + timedelta(seconds=5)
@@ -228,7 +228,7 @@ def test_a_revocation_is_not_undone_by_a_replacement_at_the_same_time(
         real(*arguments)
 
     monkeypatch.setattr(module.store, "create", create)
-    with pytest.raises(InvalidInput, match="do it again"):
+    with pytest.raises(InvalidInput, match="repeat the command"):
         ring.rotate(key_id, timedelta(hours=1))
     with pytest.raises(NotAuthenticated, match="revoked"):
         present(ring, key)
@@ -308,7 +308,10 @@ def test_a_store_that_can_not_say_lets_nobody_in_and_refuses_nobody(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"roles": ["search", "root"]}, "role 'root' is unknown; there are search, ingest, feedback, admin, metrics"),
+        (
+            {"roles": ["search", "root"]},
+            "role 'root' is unknown; known roles: search, ingest, feedback, admin, metrics",
+        ),
         ({"roles": []}, "without roles"),
         ({"roles": ["Search"]}, "unknown"),
         ({"tenant": "a b"}, "tenant 'a b'"),
@@ -316,24 +319,24 @@ def test_a_store_that_can_not_say_lets_nobody_in_and_refuses_nobody(
         ({"tenant": "acme\n"}, "tenant"),
         ({"tenant": "аcme"}, "tenant"),  # Cyrillic
         ({"tenant": "ａcme"}, "tenant"),  # fullwidth
-        ({"groups": ["user:ann"]}, "kept for keys and users"),
-        ({"groups": ["key:1"]}, "kept for keys and users"),
+        ({"groups": ["user:ann"]}, "reserved for keys and users"),
+        ({"groups": ["key:1"]}, "reserved for keys and users"),
         ({"groups": [" \t"]}, "blank"),
         ({"groups": ["a\nb"]}, "control"),
         ({"groups": ["a\u2028b"]}, "control"),
-        ({"groups": ["\ud800"]}, "half a character"),
+        ({"groups": ["\ud800"]}, "an unpaired surrogate"),
         ({"groups": ["x" * 257]}, "256"),
         ({"groups": [f"g{n}" for n in range(1001)]}, "1000"),
         ({"name": " "}, "blank"),
         ({"name": "\x1b[2J"}, "control"),
-        ({"rate": "fast"}, "'fast' is no rate limit"),
-        ({"rate": "0/minute"}, "no rate limit"),
-        ({"rate": "5/minute trailing words"}, "no rate limit"),
-        ({"rate": "5/fortnight"}, "no rate limit"),
-        ({"rate": ""}, "no rate limit"),
-        ({"rate": "1/second;" * 50}, "no rate limit"),
-        ({"lifetime": timedelta(0)}, "more than nothing"),
-        ({"lifetime": timedelta(days=10_000_000)}, "no date"),
+        ({"rate": "fast"}, "'fast' is not a rate limit"),
+        ({"rate": "0/minute"}, "not a rate limit"),
+        ({"rate": "5/minute trailing words"}, "not a rate limit"),
+        ({"rate": "5/fortnight"}, "not a rate limit"),
+        ({"rate": ""}, "not a rate limit"),
+        ({"rate": "1/second;" * 50}, "not a rate limit"),
+        ({"lifetime": timedelta(0)}, "pass a positive lifetime"),
+        ({"lifetime": timedelta(days=10_000_000)}, "not a valid date"),
     ],
 )
 def test_bad_input_makes_no_key(ring: KeyRing, cluster: KeyStore, given: dict[str, Any], said: str) -> None:
@@ -355,7 +358,7 @@ def test_unknown_ids_are_named(ring: KeyRing) -> None:
 
 def test_keys_need_a_secret() -> None:
     with pytest.raises(ConfigurationError, match="openssl rand -hex 32"):
-        KeyRing(load_settings(), KeyStore())
+        KeyRing(load_settings().access, KeyStore())
     with pytest.raises(ConfigurationError, match="BRAID_KEYS_SECRET") as caught:
         load_settings(keys_secret="too short")
     assert "too short" not in str(caught.value)

@@ -21,7 +21,7 @@ from app.errors import ConfigurationError, InvalidInput
 from app.gateway.audit import AuditLog, install_audit, note
 from app.gateway.caller import Caller, operator
 from app.gateway.cors import allowed_origins, install_cors
-from app.gateway.limits import MAX_AMOUNT, check_limits, install_limits, parse_rate, window_key
+from app.gateway.rate_limits import MAX_AMOUNT, check_limits, install_limits, parse_rate, window_key
 from app.gateway.roles import Role
 from app.store.filters import Scope
 
@@ -153,12 +153,12 @@ def test_the_headers_are_of_the_window_that_binds_first() -> None:
 )
 def test_what_is_no_origin_is_refused_by_name(origins: str) -> None:
     with pytest.raises(ConfigurationError, match="BRAID_CORS_ORIGINS: "):
-        allowed_origins(load_settings(cors_origins=origins))
+        allowed_origins(load_settings(cors_origins=origins).server)
 
 
 def test_cors_is_for_the_listed_origins_alone() -> None:
     app = Flask("cors")
-    install_cors(app, load_settings(cors_origins="https://App.example, http://[::1]:3000"))
+    install_cors(app, load_settings(cors_origins="https://App.example, http://[::1]:3000").server)
     app.add_url_rule("/v1/search", "search", lambda: "found", methods=["POST"])
     app.add_url_rule("/readyz", "ready", lambda: "ready")
     client = app.test_client()
@@ -257,7 +257,8 @@ def test_a_file_that_cant_be_opened_stops_the_start(tmp_path: Path, name: str) -
 def test_a_line_says_who_and_what_and_nothing_that_was_asked(tmp_path: Path) -> None:
     app = Flask("audited")
     path = tmp_path / "audit.jsonl"
-    install_audit(app, load_settings(audit_log=str(path)))
+    actions = {"search.search": "search", "documents.get": "read-document", "ops.healthz": None}
+    install_audit(app, load_settings(audit_log=str(path)).server, actions)
 
     @app.before_request
     def _enter() -> None:

@@ -43,7 +43,7 @@ def settings(provider: Provider, **more: Any) -> Settings:
 
 @pytest.fixture
 def verifier(provider: Provider) -> Iterator[TokenVerifier]:
-    found = TokenVerifier(settings(provider))
+    found = TokenVerifier(settings(provider).jwt)
     yield found
     found.close()
 
@@ -111,7 +111,7 @@ def test_a_key_is_for_the_algorithm_that_it_is_published_for(provider: Provider,
 
 
 def test_algorithms_that_are_not_configured(provider: Provider) -> None:
-    verifier = TokenVerifier(settings(provider, jwt_algorithms="ES256"))
+    verifier = TokenVerifier(settings(provider, jwt_algorithms="ES256").jwt)
     refuse(verifier, token(RSA), "BRAID_JWT_ALGORITHMS")
     assert verifier.verify(token(EC, "ES256"))
     p384 = SigningKey("p384", "p384")
@@ -128,9 +128,9 @@ def test_a_key_of_another_curve_can_not_pass_for_es256(provider: Provider, verif
 def test_no_signature_is_no_token(verifier: TokenVerifier) -> None:
     for algorithm in ("none", "None", "NONE", "nOnE", "", None, 0, ["RS256"], {"RS256": 1}):
         header = {"alg": algorithm, "kid": "rsa-1", "typ": "JWT"}
-        refuse(verifier, by_hand(header, claims(), lambda _: b""), "BRAID_JWT_ALGORITHMS|no JWT")
+        refuse(verifier, by_hand(header, claims(), lambda _: b""), "BRAID_JWT_ALGORITHMS|not a JWT")
     whole = token(RSA)
-    refuse(verifier, whole.rpartition(".")[0] + ".", "not valid|no JWT")
+    refuse(verifier, whole.rpartition(".")[0] + ".", "not valid|not a JWT")
 
 
 def test_the_public_key_is_no_shared_secret(provider: Provider, verifier: TokenVerifier) -> None:
@@ -187,7 +187,7 @@ def test_key_ids_are_only_compared(verifier: TokenVerifier, kid: str) -> None:
 @pytest.mark.parametrize("kid", [None, "", 1, ["rsa-1"], {"a": 1}])
 def test_a_key_id_is_needed(verifier: TokenVerifier, kid: Any) -> None:
     header = {"alg": "RS256"} if kid is None else {"alg": "RS256", "kid": kid}
-    refuse(verifier, by_hand(header, claims(), lambda _: b"x"), "kid|no JWT")
+    refuse(verifier, by_hand(header, claims(), lambda _: b"x"), "kid|not a JWT")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_claims_by_other_names_and_by_path(provider: Provider) -> None:
             jwt_tenant_claim="https://braid/tenant",
             jwt_roles_claim="realm_access.roles",
             jwt_groups_claim="a.b",
-        )
+        ).jwt
     )
     caller = verifier.verify(
         token(
@@ -316,8 +316,8 @@ def test_claims_by_other_names_and_by_path(provider: Provider) -> None:
 
 def test_leeway(provider: Provider) -> None:
     late = token(RSA, exp=int(time.time()) - 5)
-    assert TokenVerifier(settings(provider, jwt_leeway_s=60)).verify(late)
-    refuse(TokenVerifier(settings(provider, jwt_leeway_s=0)), late, "expired")
+    assert TokenVerifier(settings(provider, jwt_leeway_s=60).jwt).verify(late)
+    refuse(TokenVerifier(settings(provider, jwt_leeway_s=0).jwt), late, "expired")
 
 
 def test_small_keys_are_refused(provider: Provider, verifier: TokenVerifier) -> None:
@@ -406,7 +406,7 @@ def test_keys_stay_good_while_the_provider_is_away(
 def test_without_a_provider_there_is_no_yes_and_no_no() -> None:
     with running_provider() as gone:
         pass
-    verifier = TokenVerifier(settings(gone))
+    verifier = TokenVerifier(settings(gone).jwt)
     for _ in range(3):
         with pytest.raises(SigningKeysUnavailable):
             verifier.verify(token(RSA))
@@ -414,7 +414,7 @@ def test_without_a_provider_there_is_no_yes_and_no_no() -> None:
 
 def test_requests_do_not_queue_behind_a_hanging_provider(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT_S", 120.0)
-    verifier = TokenVerifier(settings(provider))
+    verifier = TokenVerifier(settings(provider).jwt)
     verifier.verify(token(RSA))
     monkeypatch.setattr(module, "PAUSE_S", 0.0)
     monkeypatch.setattr(module, "FRESH_S", 0.0)

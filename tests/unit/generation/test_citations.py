@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.generation.citations import MarkFilter, best_quote, cite
@@ -36,6 +36,8 @@ def test_marks(said: str, shown: str, dropped: list[str]) -> None:
     assert filtered(list(said), 3) == (shown, dropped)
 
 
+@example(["[[9]9]"])
+@example(["[1[9", "]2]"])
 @given(st.lists(st.text(alphabet="a1 2,[]【】;9x", max_size=12), max_size=10))
 def test_pieces_do_not_matter_and_no_unknown_passage_is_named(pieces: list[str]) -> None:
     shown, _ = filtered(pieces, 2)

@@ -15,7 +15,7 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 
 def model(url: str) -> LanguageModel:
-    return LanguageModel(load_settings(llm_url=url, llm_model="small"))
+    return LanguageModel(load_settings(llm_url=url, llm_model="small").llm)
 
 
 def reason(url: str, timeout_s: float = 5.0) -> tuple[str, list[str]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.ingest.chunk import MAXIMUM, MINIMUM, chunk
+from app.ingest.passages.chunk import MAXIMUM, MINIMUM, chunk
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 from tests.unit.ingest.conftest import Offsets, words
 

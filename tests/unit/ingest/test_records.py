@@ -54,7 +54,7 @@ def test_restrictions_and_the_language_are_taken_where_they_are_named() -> None:
     document = ready(document_id="d", text="x", acl=["hr"], acl_1=["a", "b", "a"], acl_4=["c"], language="zh-Hant")
     assert document.restrictions == {"acl_1": ("a", "b"), "acl_4": ("c",)}
     assert document.access == {"acl": ("hr",), "acl_1": ("a", "b"), "acl_4": ("c",)}
-    assert (document.language, ready(document_id="d", text="x").language) == ("zh-hant", None)
+    assert (document.extra, ready(document_id="d", text="x").extra) == ({"language": "zh-hant"}, {})
     # what a record names goes before what the caller says of all of them
     given: dict[str, tuple[str, ...]] = {"acl_1": ("x",), "acl_2": ("y",)}
     fields = {"document_id": "d", "text": "x", "acl_1": ["a"]}

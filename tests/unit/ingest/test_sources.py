@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.ingest.sources import Problem, list_files, roots_of
+from app.ingest.sources.files import Problem, list_files, roots_of
 
 
 def test_links_that_lead_to_each_other_hide_nothing_and_those_to_nowhere_are_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.batching import plan_batches
+from reranker.runtime.batching import plan_batches
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))

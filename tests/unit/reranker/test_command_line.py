@@ -35,7 +35,7 @@ def test_without_torch_it_says_how_to_get_it(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there(tmp_path: Path) -> None:
     done = braid_reranker("evaluate", str(tmp_path), str(tmp_path / "nothing.jsonl"))
     assert done.returncode == 1
-    assert "there is no such file" in done.stderr
+    assert "the file does not exist" in done.stderr
 
 
 def test_candidates_that_nobody_judged(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_candidates_that_nobody_judged(tmp_path: Path) -> None:
     path.write_text(json.dumps({"query_id": 1, "query": "x", "candidates": [{"id": "a", "text": "t"}]}))
     done = braid_reranker("evaluate", str(tmp_path), str(path))
     assert done.returncode == 1
-    assert "name judgements with --qrels" in done.stderr
+    assert "pass judgements with --qrels" in done.stderr
 
 
 def test_a_model_folder_that_is_none(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_other_machines_need_a_key() -> None:
         ({}, "BRAID_RERANKER_MODEL is not set"),
         ({"model": "/m", "port": 70_000}, "BRAID_RERANKER_PORT=70000"),
         ({"model": "/m", "provider": "tpu"}, "BRAID_RERANKER_PROVIDER='tpu'"),
-        ({"model": "/m", "max_queue_pairs": 10}, "never find room"),
+        ({"model": "/m", "max_queue_pairs": 10}, "never fit"),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, object], message: str) -> None:

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from reranker.cross_encoder import CrossEncoder
 from reranker.errors import ConfigurationError, InferenceError
-from reranker.session import run_bound
+from reranker.runtime.session import run_bound
 from tests.reranker_model import write_cross_encoder
 
 QUERY = "boundary layer on a flat plate"
@@ -81,7 +81,7 @@ def test_io_binding_gives_the_same_scores(tiny: CrossEncoder) -> None:
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "openvino"])
 def test_a_provider_that_is_not_here_is_named(tiny_folder: Path, provider: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"'{provider}' can't be used here.*install onnxruntime-"):
+    with pytest.raises(ConfigurationError, match=f"'{provider}' is not usable here.*install onnxruntime-"):
         CrossEncoder(tiny_folder, provider=provider)  # type: ignore[arg-type]
 
 

@@ -12,9 +12,9 @@ from ir_measures import RR, nDCG
 from reranker.evaluate import fit, fit_settings
 from reranker.fitting import (
     BOUND_SHARE,
-    Judged,
-    NothingJudged,
+    JudgedQuery,
     Point,
+    TooFewJudgements,
     best_weight,
     brier,
     calibration_error,
@@ -22,7 +22,7 @@ from reranker.fitting import (
     fit_bound,
     fit_isotonic,
     fit_platt,
-    judged,
+    judged_query,
 )
 from reranker.measures import ideal_dcg, min_max, mrr, ndcg
 from reranker.model_folder import ModelSettings
@@ -30,7 +30,7 @@ from reranker.model_folder import ModelSettings
 PLAIN = ModelSettings(name="m")
 
 
-def made(queries: int = 60, *, seed: int = 0, noise: float = 1.0) -> list[Judged]:
+def made(queries: int = 60, *, seed: int = 0, noise: float = 1.0) -> list[JudgedQuery]:
     """Queries with 20 candidates, two of them relevant; the logits know them, the fused scores hardly."""
     rng = np.random.default_rng(seed)
     found = []
@@ -38,7 +38,7 @@ def made(queries: int = 60, *, seed: int = 0, noise: float = 1.0) -> list[Judged
         grades = np.zeros(20)
         grades[rng.choice(20, 2, replace=False)] = 1
         logits = 3.0 * grades - 4.0 + noise * rng.normal(size=20)
-        found.append(judged(str(number), rng.random(20) + 0.1 * grades, logits, grades, ideal_dcg(grades)))
+        found.append(judged_query(str(number), rng.random(20) + 0.1 * grades, logits, grades, ideal_dcg(grades)))
     return found
 
 
@@ -117,7 +117,7 @@ def test_logits_that_are_all_the_same() -> None:
 
 @pytest.mark.parametrize("fit_it", [fit_platt, fit_isotonic])
 def test_nothing_to_calibrate_by(fit_it: type) -> None:
-    with pytest.raises(NothingJudged, match="0 relevant and 5 other candidates"):
+    with pytest.raises(TooFewJudgements, match="0 relevant and 5 other candidates"):
         fit_it(np.arange(5.0), np.zeros(5, bool))  # type: ignore[call-arg]
 
 
@@ -146,7 +146,7 @@ def test_fitted_on_one_half_and_reported_on_the_other() -> None:
 
 def test_a_reranker_that_knows_nothing_gets_no_weight() -> None:
     noise = [
-        Judged(
+        JudgedQuery(
             item.query_id, item.fused + item.grades, np.random.default_rng(n).normal(size=20), item.grades, item.ideal
         )
         for n, item in enumerate(made())
@@ -160,5 +160,5 @@ def test_the_halves_do_not_depend_on_the_order() -> None:
 
 
 def test_too_few_queries() -> None:
-    with pytest.raises(NothingJudged, match="at least 10"):
+    with pytest.raises(TooFewJudgements, match="at least 10"):
         fit(made(5), PLAIN, method="platt")

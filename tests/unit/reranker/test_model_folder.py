@@ -66,7 +66,7 @@ def test_the_bound_is_one_where_none_was_calibrated() -> None:
         ('{"max_tokens": 100}', "name"),
         ('{"name": "m", "weight": 3}', "weight.*3"),
         ('{"name": "m", "wieght": 0.3}', "wieght"),
-        ('{"name": "m", "max_tokens": 1000}', "places for 512"),
+        ('{"name": "m", "max_tokens": 1000}', "512 positions"),
         ('{"name": "m", "calibration": {"method": "platt", "a": -1, "b": 0}}', "calibration"),
         ('{"name": "m", "calibration": {"method": "isotonic", "x": [1, 0], "y": [0, 1]}}', "ascend"),
         ('{"name": "m", "calibration": {"method": "isotonic", "x": [0, 1], "y": [0]}}', "pairs"),

@@ -11,10 +11,10 @@ from reranker.rankings import (
     Candidate,
     DataError,
     Ranking,
+    add_labels,
     qrels_of,
     read_qrels,
     read_rankings,
-    with_labels,
     write_rankings,
 )
 
@@ -40,12 +40,12 @@ def test_a_compressed_file_is_compressed(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("{", "line 1: it is not JSON"),
-        ("[]", r"line 1: .*Expected is: \{\"query_id\""),
+        ("[]", r"line 1: .*Expected: \{\"query_id\""),
         ('{"query_id": 1, "query": "x", "candidates": [{"id": 1}]}', "line 1: KeyError"),
         ('{"query_id": 1, "query": null, "candidates": []}', "NoneType where text is expected"),
         ('{"query_id": 1, "query": "x", "candidates": [{"id": 1, "text": "t", "score": "high"}]}', "could not convert"),
-        ("", "no query in it has candidates"),
-        ('{"query_id": 1, "query": "x", "candidates": []}', "no query in it has candidates"),
+        ("", "no query has candidates"),
+        ('{"query_id": 1, "query": "x", "candidates": []}', "no query has candidates"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, expected: str) -> None:
@@ -58,12 +58,12 @@ def test_files_that_are_none(tmp_path: Path, text: str, expected: str) -> None:
 def test_the_same_query_twice(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     write_rankings(path, [RANKINGS[0], RANKINGS[0]])
-    with pytest.raises(DataError, match=r"line 2: the query id '1' came already"):
+    with pytest.raises(DataError, match=r"line 2: the query id '1' occurs twice"):
         read_rankings(path)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         read_rankings(tmp_path / "nothing.jsonl")
 
 
@@ -78,8 +78,8 @@ def test_judgements_of_both_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1\ta\t1\n1\tb\thigh\n", "line 2: .*is no judgement"),
-        ("a header\n", "it holds no judgement"),
+        ("1\ta\t1\n1\tb\thigh\n", "line 2: .*is not a judgement"),
+        ("a header\n", "it contains no judgement"),
         ("", "no judgement"),
     ],
 )
@@ -92,6 +92,6 @@ def test_judgements_that_are_none(tmp_path: Path, text: str, expected: str) -> N
 
 def test_labels_come_from_judgements_and_go_into_them() -> None:
     assert qrels_of(RANKINGS) == {"1": {"a": 1}, "2": {"c": 0}}
-    labelled = with_labels(RANKINGS, {"1": {"b": 2}})
+    labelled = add_labels(RANKINGS, {"1": {"b": 2}})
     assert [item.label for item in labelled[0].candidates] == [1.0, 2.0]
     assert labelled[1] == RANKINGS[1]

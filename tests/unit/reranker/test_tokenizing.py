@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from reranker.errors import ModelFolderError
-from reranker.tokenizing import PairTokenizer
+from reranker.runtime.tokenizing import PairTokenizer
 from tests.reranker_model import write_cross_encoder
 
 TEXTS = st.text(st.sampled_from("abc Wing plate,.-!?é漢\u0301\n\t [SEP]ÀÉ0123456789"), max_size=400)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
 from app.cache.scores import ScoreCache
 from app.cache.vectors import VectorCache
 from app.config import load_settings
 from app.deadline import Deadline
 from app.embedding.token_vectors import QueryTokens
 from app.passage import Hit
-from app.search.cached_models import CachedScoring, QueryVectors, Vector, partition_of, with_score_cache
+from app.search.cached_models import CachedScoring, QueryVectors, Vector, add_score_cache, partition_of
 from app.search.reranking import Scores, Subject
 from app.store.filters import Scope
 
@@ -78,7 +78,7 @@ class PairScoring:
 @pytest.fixture
 def vectors() -> VectorCache:
     settings = load_settings()
-    return VectorCache(RedisConnection(settings), EntryCodec(settings), entries=10, ttl_s=60)
+    return VectorCache(RedisConnection(settings.redis), EntryCodec(settings.access), entries=10, ttl_s=60)
 
 
 def subject(text: str, title: str = "") -> Subject:
@@ -151,9 +151,9 @@ def test_who_sees_the_same_shares_and_nobody_else() -> None:
 
 def test_scores_are_asked_for_once(valkey_url: str) -> None:
     settings = load_settings(redis_url=valkey_url)
-    connection = RedisConnection(settings)
-    cache, scoring = ScoreCache(connection, EntryCodec(settings), 60), PairScoring()
-    cached = with_score_cache(scoring, cache, PairReranker(), "a query", "everybody")
+    connection = RedisConnection(settings.redis)
+    cache, scoring = ScoreCache(connection, EntryCodec(settings.access), 60), PairScoring()
+    cached = add_score_cache(scoring, cache, PairReranker(), "a query", "everybody")
     assert isinstance(cached, CachedScoring)
     deadline = Deadline.after(10_000)
     first = cached.score([subject("one"), subject("none"), subject("three")], deadline)
@@ -169,7 +169,7 @@ def test_scores_are_asked_for_once(valkey_url: str) -> None:
 
 def test_late_interaction_is_not_cached_and_a_switched_off_cache_is_not_asked() -> None:
     settings = load_settings()
-    cache, scoring = ScoreCache(RedisConnection(settings), EntryCodec(settings), 60), PairScoring()
-    assert with_score_cache(scoring, cache, TokenReranker(), "q", "everybody") is scoring
-    assert with_score_cache(scoring, cache, PairReranker(), "q", None) is scoring
-    assert with_score_cache(scoring, None, PairReranker(), "q", "everybody") is scoring
+    cache, scoring = ScoreCache(RedisConnection(settings.redis), EntryCodec(settings.access), 60), PairScoring()
+    assert add_score_cache(scoring, cache, TokenReranker(), "q", "everybody") is scoring
+    assert add_score_cache(scoring, cache, PairReranker(), "q", None) is scoring
+    assert add_score_cache(scoring, None, PairReranker(), "q", "everybody") is scoring

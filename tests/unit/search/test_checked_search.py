@@ -9,17 +9,19 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pytest
 
 from app.config import load_settings
 from app.errors import StoreNotReady, StoreUnavailable
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.service import SearchResult, SearchService
 from app.store.client import Cluster
 from app.store.filters import Scope
 from app.store.head_check import HeadCheck
 from app.store.heads import head_key
+from tests.unit.searches import answer_searches, checked_word
 
 ALICE = Scope("default", frozenset({"alice"}))
 OPERATOR = Scope("default")
@@ -53,9 +55,13 @@ class Store:
             self.sent.append((path.rpartition("/")[2], params, body))
         if path == "/braid-heads/_mget":
             return {"docs": [self._item(key) for key in body["ids"]]}
-        assert path == "/braid-passages/_search"
+        return answer_searches(path, body, self._search)
+
+    def _search(self, body: Any) -> Any:
         shape = body["query"].get("bool", {})
-        if "hybrid" in body["query"]:
+        if checked_word(body) is not None:
+            hits = [self._candidate(0, name) for name in self.ranked[:1]]
+        elif "hybrid" in body["query"]:
             hits = [self._passage(name) for name in self.ranked[: body["size"]]]
         elif "must" in shape:
             self.reads()
@@ -72,7 +78,9 @@ class Store:
     @property
     def searches(self) -> list[Any]:
         """The parameters of each search, less those that read a page."""
-        bodies = [(params, body["query"].get("bool", {})) for name, params, body in self.sent if name == "_search"]
+        sent = [(params, orjson.loads(body.splitlines()[1])) for name, params, body in self.sent if name == "_msearch"]
+        sent += [(params, body) for name, params, body in self.sent if name == "_search"]
+        bodies = [(params, body["query"].get("bool", {})) for params, body in sent]
         return [params for params, query in bodies if "must" in query]
 
     def _item(self, key: str) -> dict[str, Any]:
@@ -83,7 +91,7 @@ class Store:
     @staticmethod
     def _candidate(n: int, name: str) -> dict[str, Any]:
         fields = {"passage_id": [name], "document_id": [name.split("/", 1)[0]]}
-        return {"_id": name, "_score": None, "sort": [9.0 - n / 10, name], "fields": fields}
+        return {"_id": name, "_score": 9.0 - n / 10, "fields": fields}
 
     @staticmethod
     def _passage(name: str) -> dict[str, Any]:

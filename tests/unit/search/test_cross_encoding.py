@@ -18,7 +18,6 @@ from werkzeug.serving import make_server
 from app.config import load_settings
 from app.deadline import Deadline
 from app.errors import ConfigurationError, DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable
-from app.passage import Hit
 from app.search.cross_encoding import LocalCrossEncoder, RemoteCrossEncoder
 from app.search.reranking import Subject
 from reranker.config import load_settings as server_settings
@@ -26,6 +25,7 @@ from reranker.cross_encoder import CrossEncoder
 from reranker.scheduler import MicroBatcher
 from reranker.server import create_app
 from tests.reranker_model import write_cross_encoder
+from tests.unit.generation.passages import hit
 
 QUERY = "blocked cooling fan"
 TEXTS = ["apple cake with cinnamon", "the cooling fan is blocked", "a fan", "board meeting"]
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(folder: Path) -> Iterator[LocalCrossEncoder]:
-    found = LocalCrossEncoder(load_settings(reranker_model=folder, reranker_provider="cpu"))
+    found = LocalCrossEncoder(load_settings(reranker_model=folder, reranker_provider="cpu").reranker)
     yield found
     found.close()
 
@@ -63,7 +63,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def subjects(texts: list[str]) -> list[Subject]:
-    return [Subject(Hit(f"p{n}", "d", "", "", t, "", "", "", None, n, None, (), 1.0)) for n, t in enumerate(texts)]
+    return [Subject(hit(t, position=n)) for n, t in enumerate(texts)]
 
 
 def test_it_scores_in_blocks_with_what_was_measured_for_its_model(local: LocalCrossEncoder) -> None:
@@ -83,11 +83,11 @@ def test_time_that_is_too_short_is_said_at_once(local: LocalCrossEncoder) -> Non
 
 def test_a_folder_that_holds_no_cross_encoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"BRAID_RERANKER_MODEL: .*model\.onnx"):
-        LocalCrossEncoder(load_settings(reranker_model=tmp_path))
+        LocalCrossEncoder(load_settings(reranker_model=tmp_path).reranker)
 
 
 def test_the_server_gives_what_the_model_in_process_gives(server: str, local: LocalCrossEncoder) -> None:
-    remote = RemoteCrossEncoder(load_settings(reranker_url=server, reranker_key="k" * 16))
+    remote = RemoteCrossEncoder(load_settings(reranker_url=server, reranker_key="k" * 16).reranker)
     there, here = remote.score_texts(QUERY, TEXTS, long()), local.score_texts(QUERY, TEXTS, long())
     assert there.scores == pytest.approx(here.scores, abs=1e-5)
     assert there.truncated == here.truncated == 0
@@ -97,7 +97,7 @@ def test_the_server_gives_what_the_model_in_process_gives(server: str, local: Lo
 
 
 def test_a_wrong_key_is_an_error_and_no_crash(server: str) -> None:
-    remote = RemoteCrossEncoder(load_settings(reranker_url=server, reranker_key="wrong"))
+    remote = RemoteCrossEncoder(load_settings(reranker_url=server, reranker_key="wrong").reranker)
     with pytest.raises(RerankerError, match="401"):
         remote.score_texts(QUERY, TEXTS, long())
     remote.close()
@@ -126,7 +126,7 @@ def odd_server() -> Iterator[Callable[[Answer], RemoteCrossEncoder]]:
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
-        client = RemoteCrossEncoder(load_settings(reranker_url=f"http://127.0.0.1:{http.server_port}/"))
+        client = RemoteCrossEncoder(load_settings(reranker_url=f"http://127.0.0.1:{http.server_port}/").reranker)
         opened.append((http, thread, client))
         return client
 
@@ -205,7 +205,7 @@ def test_a_server_that_comes_back_is_used_again(folder: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    client = RemoteCrossEncoder(load_settings(reranker_url=f"http://127.0.0.1:{port}"))
+    client = RemoteCrossEncoder(load_settings(reranker_url=f"http://127.0.0.1:{port}").reranker)
     with pytest.raises(RerankerUnavailable):
         client.score_texts(QUERY, TEXTS, long())
     model = CrossEncoder(folder, provider="cpu")

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.passage import Candidate
-from app.search.fusion import FLAT, Fused, bonus_scale, fuse_linear, fuse_rrf, min_max, normalise, rank_alone
+from app.search.fusion import FLAT, FusedCandidate, bonus_scale, fuse_linear, fuse_rrf, min_max, normalise, rank_alone
 from app.tuning import Normalization
 
 TECHNIQUES: tuple[Normalization, ...] = ("min_max", "z_score", "l2")
@@ -127,7 +127,7 @@ def legs(least: int = 0) -> st.SearchStrategy[list[Candidate]]:
 
 alphas = st.integers(0, 100).map(lambda number: number / 100)
 techniques = st.sampled_from(TECHNIQUES)
-Fuse = Callable[[list[Candidate], list[Candidate]], list[Fused]]
+Fuse = Callable[[list[Candidate], list[Candidate]], list[FusedCandidate]]
 
 
 def ways(alpha: float, bonus: dict[str, float] | None = None) -> list[Fuse]:

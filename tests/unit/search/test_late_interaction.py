@@ -10,10 +10,10 @@ from app.deadline import Deadline
 from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import ConfigurationError, DeadlineExceeded
-from app.passage import Hit
 from app.search.late_interaction import LateInteraction
 from app.search.rerankers import load_reranker
 from app.search.reranking import Subject
+from tests.unit.generation.passages import hit
 
 LONG = Deadline.after(600_000)
 TEXTS = [
@@ -40,10 +40,7 @@ def reranker(minilm: Encoder, codec: TokenVectors) -> LateInteraction:
 
 
 def subjects(packed: list[bytes | None]) -> list[Subject]:
-    return [
-        Subject(Hit(f"p{n}", "d", "", "", text, "", "", "", None, n, None, (), 1.0), tokens)
-        for n, (text, tokens) in enumerate(zip(TEXTS, packed, strict=True))
-    ]
+    return [Subject(hit(text, position=n), tokens) for n, (text, tokens) in enumerate(zip(TEXTS, packed, strict=True))]
 
 
 def stored(minilm: Encoder, codec: TokenVectors) -> list[bytes | None]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.features import Features
 from app.search.plan import choose
 from app.search.request import SearchRequest
 
@@ -13,7 +14,6 @@ USUAL = {
     "native_rrf_across_shards": False,
     "native_linear": True,
     "exact": False,
-    "shaped": False,
 }
 RRF = {"fusion": {"method": "rrf"}}
 
@@ -25,25 +25,24 @@ RRF = {"fusion": {"method": "rrf"}}
         ({"mode": "lexical"}, {}, "lexical", "mode lexical"),
         ({"mode": "dense"}, {"shards": 6}, "dense", "mode dense"),
         ({"mode": "lexical"}, {"wanted": "legs"}, "lexical", "mode lexical"),
-        ({"mode": "dense", "explain": True}, {"exact": True, "shaped": True}, "dense", "mode dense"),
+        ({"mode": "dense", "explain": True}, {"exact": True}, "dense", "mode dense"),
         # the setting
         ({}, {"wanted": "legs"}, "legs", "side by side"),
         (RRF, {"wanted": "legs"}, "legs", "side by side"),
         ({}, {}, "native", "one native hybrid request"),
         ({"fusion": {"alpha": 0.2}}, {}, "native", "one native hybrid request"),
         (RRF, {}, "native", "one native hybrid request"),
+        ({"explain": True}, {}, "native", "one native hybrid request"),
+        ({**RRF, "explain": True}, {}, "native", "one native hybrid request"),
+        ({"max_per_document": 1, "fold_duplicates": True, "mmr": True}, {}, "native", "one native hybrid request"),
+        ({}, {"features": Features(early_exit=True)}, "native", "one native hybrid request"),
         # what only the service can do
-        ({"explain": True}, {}, "legs", "explain"),
-        ({**RRF, "explain": True}, {}, "legs", "explain"),
         ({}, {"exact": True}, "legs", "identifiers"),
         (RRF, {"exact": True}, "legs", "identifiers"),
-        ({}, {"shaped": True}, "legs", "chosen among all candidates"),
-        (RRF, {"shaped": True}, "legs", "chosen among all candidates"),
         ({}, {"native_linear": False}, "legs", "normalisation is not native"),
         (RRF, {"native_linear": False}, "native", "one native hybrid request"),
         # shards
-        ({}, {"shards": 3}, "legs", "each of 3 shards"),
-        ({}, {"shards": 3, "native_rrf_across_shards": True}, "legs", "each of 3 shards"),
+        ({}, {"shards": 3}, "native", "one native hybrid request"),
         (RRF, {"shards": 3}, "legs", "ranks per shard on this version, and there are 3 shards"),
         (RRF, {"shards": 3, "native_rrf_across_shards": True}, "native", "one native hybrid request"),
     ],

@@ -91,8 +91,8 @@ def test_tags_are_folded_and_dates_kept() -> None:
         '{"query": "x", "filter": {"topic_tags": [" HR "], "timestamp": {"lte": "2024-05-31",'
         ' "gt": "2024-01-01T00:00:00Z"}}}'
     ).filter.passage_filter()
-    assert wanted.topic_tags == ("hr",)
-    assert dict(wanted.timestamp) == {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00+00:00"}
+    assert wanted.wanted["topic_tags"] == ("hr",)
+    assert dict(wanted.wanted["timestamp"]) == {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00+00:00"}
 
 
 def test_whole_numbers_may_be_written_as_json_likes() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from app.deadline import Deadline
 from app.errors import BraidError, DeadlineExceeded, RerankerError, RerankerUnavailable
-from app.search.rerank_stage import RerankOutcome
 from app.search.reranking import Scores, Subject
+from app.search.stages import RerankOutcome
 from app.tuning import RerankTuning
-from tests.unit.search.test_service import FIXED, READY, Case, codes, ids, leg, response, said, slowly
+from tests.unit.search.test_service import FIXED, READY, Case, ids, leg, response, said, slowly
 
 SCORES = {"a": 0.1, "b": 0.2, "c": 0.9}
 
@@ -35,6 +35,7 @@ class Told:
         self.subjects: list[Subject] = []
         self.budgets: list[int] = []
         self.begun: list[tuple[str, object | None]] = []
+        self.scored_tokens = {name.encode() for name in SCORES}
 
     def encode_query(self, text: str) -> tuple[npt.NDArray[np.float32], object]:
         return np.ones(4, np.float32), f"encoded {text}"
@@ -53,7 +54,13 @@ class Told:
             raise DeadlineExceeded("spent")
         self.budgets.append(deadline.budget_ms)
         self.subjects += subjects
-        return np.array([self.scores[item.hit.id] for item in subjects])
+        return np.array([self.scores[self.name_of(item)] for item in subjects])
+
+    def reads(self, tokens: bytes | None) -> bool:
+        return tokens in self.scored_tokens
+
+    def name_of(self, subject: Subject) -> str:
+        return subject.tokens.decode() if subject.tokens in self.scored_tokens else subject.hit.id
 
     def upper_bound(self, fused: float) -> float:
         return 1.0
@@ -83,18 +90,29 @@ def test_a_hybrid_search_is_reranked_unless_it_says_no(case: Case, told: Told) -
     assert len(told.begun) == 1
 
 
-def test_the_page_is_made_of_the_passages_that_were_read_for_reranking(case: Case) -> None:
-    case.search(size=2)
-    (body,) = case.cluster.sent["fetch"]
-    assert body["docvalue_fields"] == ["token_vectors"]
-    assert sorted(body["query"]["bool"]["filter"][0]["ids"]["values"]) == ["a", "b", "c"]
+def read_ids(body: dict[str, Any]) -> list[str]:
     assert body["query"]["bool"]["filter"][1:]  # the caller's scope
+    return sorted(body["query"]["bool"]["filter"][0]["ids"]["values"])
+
+
+def test_of_the_candidates_only_token_vectors_are_read_and_texts_for_the_page(case: Case, told: Told) -> None:
+    assert ids(case.search(size=2)) == ["c", "b"]
+    (tokens,), (texts,) = case.cluster.sent["tokens"], case.cluster.sent["fetch"]
+    assert (tokens["_source"], tokens["docvalue_fields"]) == (False, ["passage_id", "token_vectors"])
+    assert (read_ids(tokens), read_ids(texts)) == (["a", "b", "c"], ["b", "c"])
+    assert [item.passage for item in told.subjects] == [None] * 3
+
+
+def test_without_usable_token_vectors_the_text_is_read_and_makes_the_page(case: Case, told: Told) -> None:
+    told.scored_tokens = {b"b"}
+    assert ids(case.search(size=2)) == ["c", "b"]
+    assert [read_ids(body) for body in case.cluster.sent["fetch"]] == [["a", "c"], ["b"]]
 
 
 def test_token_vectors_are_read_only_for_a_reranker_that_uses_them(case: Case, told: Told) -> None:
     told.reads_tokens = False
     case.search()
-    assert "docvalue_fields" not in case.cluster.sent["fetch"][0]
+    assert "tokens" not in case.cluster.sent
 
 
 @pytest.mark.parametrize(
@@ -115,7 +133,7 @@ def test_only_the_first_are_reranked(case: Case, told: Told) -> None:
     found = case.search(rerank={"depth": 2})
     assert ids(found) == ["b", "a", "c"]
     assert found.rerank == RerankOutcome("told", 0.8, 2, 2, "complete")
-    assert [item.hit.id for item in told.subjects] == ["a", "b"]
+    assert [told.name_of(item) for item in told.subjects] == ["a", "b"]
 
 
 def test_weight_and_depth_are_the_requests_else_set_else_tuned_else_the_rerankers(case: Case) -> None:
@@ -196,7 +214,7 @@ def test_pages_follow_from_one_order(case: Case, told: Told) -> None:
     names = [f"p{n:02}" for n in range(10)]
     told.scores = {name: n / 10 for n, name in enumerate(names)}
     told.block, told.weight = 3, 1.0
-    case.lexical, case.dense = lambda: leg(*names), lambda: leg(*names, outside={"doc_count": 0})
+    case.lexical, case.dense = lambda: leg(*names), lambda: leg(*names)
     whole = ids(case.search(size=10))
     assert whole == names[::-1]
     assert [*ids(case.search(size=5)), *ids(case.search(size=5, **{"from": 5}))] == whole
@@ -224,7 +242,7 @@ def test_reranking_that_is_switched_off_is_stated_where_it_was_asked_for(case: C
 
 
 def test_a_search_that_ends_early_is_not_reranked(case: Case, told: Told) -> None:
-    case.lexical = lambda: leg("a", codes=codes("err-4711", "a"))
+    case.lexical = lambda: leg("a", codes={"err-4711": ("a",)})
     found = case.search(query="ERR-4711")
     assert (found.plan.way, found.rerank, said(found)) == ("lexical", None, [])
     assert told.begun == []

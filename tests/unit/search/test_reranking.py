@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,24 +13,24 @@ from hypothesis import strategies as st
 
 from app.deadline import Deadline
 from app.errors import BraidError, DeadlineExceeded, EncoderError, Overloaded, RerankerError, RerankerUnavailable
-from app.passage import Hit
-from app.search.fusion import Fused, min_max
-from app.search.reranking import Goal, Reranked, Scores, Subject, arrange, blend, decisive, rerank
+from app.search.fusion import FusedCandidate, min_max
+from app.search.reranking import Goal, RerankResult, Scores, Subject, arrange, blend, is_decisive, rerank
+from tests.unit.generation.passages import hit
 
 LONG = Deadline.after(60_000)
 SHARES = st.floats(0, 1)
 
 
-def candidate(name: str, fused: float, bonus: float = 0.0) -> Fused:
-    return Fused(name, name, fused, bonus=bonus)
+def candidate(name: str, fused: float, bonus: float = 0.0) -> FusedCandidate:
+    return FusedCandidate(name, name, fused, bonus=bonus)
 
 
-def candidates(*fused: float) -> list[Fused]:
+def candidates(*fused: float) -> list[FusedCandidate]:
     return [candidate(f"p{place:03}", score) for place, score in enumerate(fused)]
 
 
-def subject(item: Fused) -> Subject:
-    return Subject(Hit(item.id, item.id, "", "", "text", "", "", "", None, 0, None, (), item.fused))
+def subject(item: FusedCandidate) -> Subject:
+    return Subject(replace(hit("text", item.id), id=item.id, score=item.fused))
 
 
 class Fixed:
@@ -53,11 +54,13 @@ class Fixed:
         return self._bound
 
 
-def run(head: list[Fused], scoring: Fixed, goal: Goal, tail: Sequence[Fused] = (), calibrated: bool = True) -> Reranked:
+def run(
+    head: list[FusedCandidate], scoring: Fixed, goal: Goal, tail: Sequence[FusedCandidate] = (), calibrated: bool = True
+) -> RerankResult:
     return rerank(head, tail, [subject(item) for item in head], scoring, goal, calibrated=calibrated, deadline=LONG)
 
 
-def ids(found: Reranked) -> list[str]:
+def ids(found: RerankResult) -> list[str]:
     return [item.id for item in found.candidates]
 
 
@@ -159,7 +162,7 @@ def test_the_top_is_the_same_as_without_early_exit(
 
     fused = dict(zip((item.id for item in head), min_max([item.fused for item in head]), strict=True))
 
-    def values(found: Reranked) -> list[float]:
+    def values(found: RerankResult) -> list[float]:
         return [(1 - weight) * fused[item.id] + weight * scores[item.id] for item in found.candidates[:top]]
 
     assert values(early) == pytest.approx(values(whole))
@@ -196,7 +199,7 @@ def test_nobody_is_lost_and_scores_never_rise(
 
 
 def test_a_lead_is_measured_in_the_range_of_all_scores() -> None:
-    assert decisive(candidates(1.0, 0.4, 0.0), 0.6)
-    assert not decisive(candidates(1.0, 0.41, 0.0), 0.6)
-    assert decisive(candidates(1.0), 1.0)
-    assert not decisive(candidates(0.5, 0.5), 0.0)
+    assert is_decisive(candidates(1.0, 0.4, 0.0), 0.6)
+    assert not is_decisive(candidates(1.0, 0.41, 0.0), 0.6)
+    assert is_decisive(candidates(1.0), 1.0)
+    assert not is_decisive(candidates(0.5, 0.5), 0.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import SwitchedOff
+from app.errors import FeatureDisabled
 from app.features import ALL_ON, Features
 from app.querytext import read_query
 from app.search.plan import EARLY_EXIT_MARGIN, Plan, after_lexical, choose, is_code, leads
@@ -25,7 +25,6 @@ def way(features: Features = ALL_ON, **body: Any) -> Plan:
         native_rrf_across_shards=False,
         native_linear=True,
         exact=query.exact,
-        shaped=False,
         features=features,
         query=query,
     )
@@ -50,7 +49,7 @@ def test_a_flag_takes_its_leg_away_and_that_is_stated() -> None:
     ],
 )
 def test_what_can_not_be_searched_names_the_flag(features: Features, mode: str, named: str) -> None:
-    with pytest.raises(SwitchedOff, match=named) as caught:
+    with pytest.raises(FeatureDisabled, match=named) as caught:
         way(features, mode=mode)
     assert caught.value.status == 501
 

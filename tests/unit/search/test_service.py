@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -18,24 +19,26 @@ from app.deadline import Deadline
 from app.errors import (
     DeadlineExceeded,
     EncoderError,
+    FeatureDisabled,
     InvalidInput,
     StoreError,
     StoreNotReady,
     StoreUnavailable,
-    SwitchedOff,
 )
 from app.features import ALL_ON, Features
 from app.querytext import read_query
 from app.search.fusion import rank_alone
-from app.search.readiness import ReadinessGate, StoreState
+from app.search.fusion_stage import exact_matches
+from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
 from app.search.reranking import Reranker
-from app.search.service import SearchResult, SearchService, exact_matches
+from app.search.service import SearchResult, SearchService
 from app.store import queries
 from app.store.filters import Scope
 from app.store.responses import Leg as LegFound
-from app.store.responses import Outcome
+from app.store.responses import Outcome, Total
 from app.tuning import SHIPPED, Tuning
+from tests.unit.searches import answer_searches, checked_word, searched_code
 
 Leg = Callable[[], dict[str, Any]]
 READY = StoreState((), shards=1, native_rrf_across_shards=False)
@@ -62,23 +65,27 @@ def response(*ids: str, total: int | None = None, failed: int = 0, timed_out: bo
 
 
 def leg(
-    *ids: str, total: int | None = None, failed: int = 0, timed_out: bool = False, **aggregations: Any
+    *ids: str,
+    total: int | None = None,
+    failed: int = 0,
+    timed_out: bool = False,
+    codes: Mapping[str, tuple[str, ...]] | None = None,
+    words: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """A leg's answer: ids and scores."""
-    hits = [
-        {"_id": name, "_score": None, "sort": [2.0 - n / 10, name], "fields": ids_of(name)}
-        for n, name in enumerate(ids)
-    ]
-    return {**envelope(hits, total, failed, timed_out), "aggregations": aggregations}
+    """A leg's answer: ids and scores; the ids of passages with a code, and counts of words, for the other searches."""
+    hits = [{"_score": 2.0 - n / 10, "fields": ids_of(name)} for n, name in enumerate(ids)]
+    return {**envelope(hits, total, failed, timed_out), "codes": codes or {}, "words": words or {}}
+
+
+def token_vectors(*ids: str) -> dict[str, Any]:
+    """An answer with token vectors: the passage's own name."""
+    packed = {name: b64encode(name.encode()).decode() for name in ids}
+    hits = [{"fields": {"passage_id": [name], "token_vectors": [packed[name]]}} for name in ids]
+    return envelope(hits, None, False, False)
 
 
 def ids_of(name: str) -> dict[str, list[str]]:
     return {"passage_id": [name], "document_id": [name]}
-
-
-def codes(code: str, *ids: str, count: int | None = None) -> dict[str, Any]:
-    hits = [{"_id": name, "_score": 0.1, "fields": ids_of(name)} for name in ids]
-    return {"buckets": {code: {"doc_count": len(ids) if count is None else count, "exact": {"hits": {"hits": hits}}}}}
 
 
 def down() -> dict[str, Any]:
@@ -97,14 +104,30 @@ class CannedCluster:
         self.params: Any = None
 
     def request(self, method: str, path: str, *, params: Any, body: Any, timeout_s: float | None) -> Any:
-        assert (method, path) == ("POST", "/braid-passages/_search")
+        assert (method, path) in {("POST", "/braid-passages/_search"), ("POST", "/braid-passages/_msearch")}
         assert timeout_s is not None
-        kind = self._kind(body["query"])
+        ranked: dict[str, Any] = {}
+
+        def answer(body: dict[str, Any]) -> dict[str, Any]:
+            nonlocal ranked
+            if (word := checked_word(body)) is not None:
+                return envelope([], ranked["words"].get(word, 1), 0, False)
+            if (code := searched_code(body)) is not None:
+                found = ranked["codes"].get(code, ())
+                return envelope([{"_score": 0.1, "fields": ids_of(name)} for name in found], None, 0, False)
+            ranked = self._answer(params, body)
+            return ranked
+
+        return answer_searches(path, body, answer)
+
+    def _answer(self, params: Any, body: dict[str, Any]) -> dict[str, Any]:
+        kind = "tokens" if "token_vectors" in body.get("docvalue_fields", ()) else self._kind(body["query"])
         with self._lock:
             self.params = params
             self.sent.setdefault(kind, []).append(body)
-        if kind == "fetch" and kind not in self._answers:
-            return response(*body["query"]["bool"]["filter"][0]["ids"]["values"])
+        if kind in ("fetch", "tokens") and kind not in self._answers:
+            names = body["query"]["bool"]["filter"][0]["ids"]["values"]
+            return response(*names) if kind == "fetch" else token_vectors(*names)
         return self._answers[kind]()
 
     @staticmethod
@@ -115,8 +138,8 @@ class CannedCluster:
         if name == "hybrid":
             return name
         part = query["bool"]
-        if "must_not" in part:
-            return "outside"
+        if "minimum_should_match" in part:
+            return "count"
         if "must" not in part:
             return "fetch"
         return "corrected" if "fuzziness" in str(part["must"]) else "lexical"
@@ -144,7 +167,7 @@ class Case:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self._executor = executor
         self.lexical: Leg = lambda: leg("a", "b", total=9)
-        self.dense: Leg = lambda: leg("b", "c", outside={"doc_count": 1})
+        self.dense: Leg = lambda: leg("b", "c")
         self.hybrid: Leg = lambda: response("a", "b", "c")
         self.more: dict[str, Leg] = {}
         self.encoder = CannedEncoder()
@@ -225,7 +248,7 @@ def test_the_native_way_is_one_request(native: Case) -> None:
 def test_a_native_weight_of_the_request_goes_inline(native: Case) -> None:
     found = native.search(fusion={"alpha": 0.25})
     (body,) = native.cluster.sent["hybrid"]
-    assert (body["search_pipeline"], native.cluster.params) == (queries.linear_pipeline(0.25), None)
+    assert (body["search_pipeline"], native.cluster.params) == (queries.linear_pipeline(0.25), {})
     assert found.weight is not None
     assert (found.weight.alpha, found.weight.source) == (0.25, "request")
     native.search(fusion={"method": "rrf"})
@@ -250,11 +273,39 @@ def test_a_native_page_past_the_hits_is_empty(native: Case) -> None:
     assert native.cluster.sent["hybrid"][0]["size"] == 55
 
 
-def test_two_legs_count_what_both_match_once(case: Case) -> None:
-    found = case.search(explain=True)
-    assert (set(ids(found)), found.total) == ({"a", "b", "c"}, 10)
-    assert "outside" in case.cluster.sent["dense"][0]["aggs"]
-    assert "outside" not in case.cluster.sent["lexical"][0].get("aggs", {})
+@pytest.mark.parametrize(
+    ("lexical", "dense", "wanted"),
+    [
+        ({}, {}, Total(3)),  # all that match are candidates
+        ({"total": 9}, {}, Total(9, "gte")),  # c may match, too
+        ({"total": 2, "failed": 1}, {}, Total(3, "gte")),
+        ({}, {"timed_out": True}, Total(3, "gte")),
+    ],
+)
+def test_two_legs_count_what_both_match_once(
+    case: Case, lexical: dict[str, Any], dense: dict[str, Any], wanted: Total
+) -> None:
+    case.lexical, case.dense = lambda: leg("a", "b", **lexical), lambda: leg("b", "c", **dense)
+    found = case.search()
+    assert (set(ids(found)), found.total) == ({"a", "b", "c"}, wanted)
+    assert case.kinds == ["dense", "fetch", "lexical"]
+
+
+def test_an_exact_total_is_counted_if_it_is_not_known(case: Case) -> None:
+    case.more["count"] = lambda: envelope([], 10, 0, False)
+    found = case.search(exact_total=True)
+    assert (found.total, said(found)) == (Total(10), [])
+    (body,) = case.cluster.sent["count"]
+    lexical, dense = body["query"]["bool"]["should"]
+    assert lexical == queries.lexical_match(read_query("the valve"), dense["bool"]["filter"][1:])
+    assert dense["bool"]["filter"][0] == {"ids": {"values": ["b", "c"]}}
+    assert (body["size"], body["track_total_hits"]) == (0, True)
+    case.more["count"] = down
+    found = case.search(exact_total=True)
+    assert (found.total, said(found)) == (Total(9, "gte"), [("lexical", "store-unavailable")])
+    case.lexical = lambda: leg("a", "b")
+    assert case.search(exact_total=True).total == Total(3)
+    assert "count" not in case.cluster.sent
 
 
 def test_an_encoder_that_fails_leaves_the_lexical_leg(case: Case) -> None:
@@ -262,7 +313,7 @@ def test_an_encoder_that_fails_leaves_the_lexical_leg(case: Case) -> None:
     for case.settings in ({}, {"hybrid_way": "native"}):
         found = case.search()
         assert (ids(found), said(found)) == (["a", "b"], [("vector", "encoder-failed")])
-        assert (found.plan.way, found.total, found.weight) == ("lexical", 9, None)
+        assert (found.plan.way, found.total, found.weight) == ("lexical", Total(9), None)
     with pytest.raises(EncoderError):
         case.search(mode="dense")
 
@@ -278,7 +329,7 @@ def test_a_leg_that_fails_leaves_the_other_and_is_named(
     for fields in ({}, {"explain": True}, {"fusion": {"method": "rrf"}}):
         found = case.search(**fields)
         assert (ids(found), said(found)) == (left, [(stage, "store-unavailable")])
-        assert found.total == total
+        assert found.total == Total(total, "gte")
 
 
 def test_both_legs_down_is_an_error(case: Case) -> None:
@@ -305,14 +356,13 @@ def test_one_leg_alone_has_its_own_scores(case: Case) -> None:
         ("a", 2.0, 2.0, None, None),
         ("b", 1.9, 1.9, None, None),
     ]
-    assert (found.plan.way, found.total, case.kinds) == ("lexical", 9, ["fetch", "lexical"])
+    assert (found.plan.way, found.total, case.kinds) == ("lexical", Total(9), ["fetch", "lexical"])
     found = case.search(mode="dense")
     assert [(hit.id, hit.score, hit.lexical, hit.dense) for hit in found.hits] == [
         ("b", 2.0, None, 2.0),
         ("c", 1.9, None, 1.9),
     ]
     assert case.kinds == ["dense", "fetch"]
-    assert "aggs" not in case.cluster.sent["dense"][0]
 
 
 def test_passages_that_cannot_be_fetched_are_an_error(case: Case) -> None:
@@ -328,16 +378,16 @@ def test_a_passage_that_was_deleted_meanwhile_is_left_out(case: Case) -> None:
 
 def test_nothing_found_fetches_nothing(case: Case) -> None:
     case.lexical = leg
-    case.dense = lambda: leg(outside={"doc_count": 0})
+    case.dense = leg
     found = case.search(highlight=True, mmr=True)
-    assert (ids(found), found.total, case.kinds) == ([], 0, ["dense", "lexical"])
+    assert (ids(found), found.total, case.kinds) == ([], Total(0), ["dense", "lexical"])
 
 
 def test_partial_and_late_answers_are_named(native: Case) -> None:
     native.hybrid = lambda: response("a", failed=1, timed_out=True)
     assert said(native.search()) == [("hybrid", "partial"), ("hybrid", "timeout")]
     native.settings = {}
-    native.dense = lambda: leg("b", failed=1, outside={"doc_count": 0})
+    native.dense = lambda: leg("b", failed=1)
     native.lexical = lambda: leg("a", timed_out=True)
     native.more["fetch"] = lambda: response("a", failed=2)
     found = native.search()
@@ -367,38 +417,80 @@ def test_passages_without_a_passage_id_are_an_error(case: Case) -> None:
         case.search(mode="lexical")
 
 
-def test_several_shards_take_two_legs(native: Case) -> None:
+def test_over_several_shards_only_rrf_of_old_versions_takes_two_legs(native: Case) -> None:
     native.state = replace(READY, shards=3, tuning=FIXED)
-    for method in ("linear", "rrf"):
-        assert native.search(fusion={"method": method}).plan.way == "legs"
+    assert native.search().plan.way == "native"
+    assert native.search(fusion={"method": "rrf"}).plan.way == "legs"
     native.state = replace(native.state, native_rrf_across_shards=True)
     assert native.search(fusion={"method": "rrf"}).plan.way == "native"
-    assert native.search().plan.way == "legs"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"explain": True},
         {"query": "what is ERR-4711"},
         {"query": 'the "upload queue"'},
-        {"max_per_document": 1},
-        {"fold_duplicates": True},
-        {"mmr": True},
         {"fusion": {"normalization": "z_score"}},
+        {"fusion": {"learned": True}},
     ],
 )
 def test_what_only_the_service_can_do_is_not_sent_native(native: Case, fields: dict[str, Any]) -> None:
-    native.lexical = lambda: leg("a", codes=codes("err-4711"))
+    native.lexical = lambda: leg("a", codes={})
     assert native.search(**fields).plan.way == "legs"
 
 
-def test_a_learned_weight_is_not_sent_native(native: Case) -> None:
+@pytest.mark.parametrize("fields", [{"max_per_document": 1}, {"fold_duplicates": True}, {"mmr": True}])
+def test_a_native_page_that_is_chosen_among_all_candidates_gets_them_all(native: Case, fields: dict[str, Any]) -> None:
+    assert native.search(size=2, **fields).plan.way == "native"
+    assert native.cluster.sent["hybrid"][0]["size"] == 100
+
+
+def test_the_native_weight_is_fixed_unless_the_request_wants_it_learned(native: Case) -> None:
     native.state = READY
-    found = native.search()
-    assert found.plan.way == "legs"
-    assert found.weight is not None
-    assert native.search(fusion={"learned": False}).plan.way == "native"
+    weight = native.search().weight
+    assert weight is not None
+    assert (weight.alpha, weight.source) == (0.4, "default")
+    weight = native.search(fusion={"learned": True}).weight
+    assert weight is not None
+    assert weight.source in ("learned", "default")
+    assert sorted(native.cluster.sent) == ["dense", "fetch", "lexical"]
+
+
+def test_an_explained_native_search_shows_the_scores_of_the_legs(native: Case) -> None:
+    def hybrid() -> dict[str, Any]:
+        found = response("both", "lexical", "dense", "deep")
+        parts = {"both": [2.0, 1.5], "lexical": [1.0], "dense": [1.2], "deep": [0.0, 1.1]}
+        for hit in found["hits"]["hits"]:
+            own = parts[hit["_id"]]
+            details = [{"value": float(own[n] > 0), "details": [{"value": own[n] or 0.5}]} for n in range(len(own))]
+            hit["_explanation"] = {"value": hit["_score"], "details": details}
+            if hit["_id"] != "dense":
+                hit["matched_queries"] = ["lexical"]
+        return found
+
+    native.hybrid = hybrid
+    found = native.search(explain=True)
+    assert [(hit.id, hit.lexical, hit.dense) for hit in found.hits] == [
+        ("both", 2.0, 1.5),
+        ("lexical", 1.0, None),
+        ("dense", None, 1.2),
+        ("deep", None, 1.1),
+    ]
+    (body,) = native.cluster.sent["hybrid"]
+    assert body["explain"]
+    assert body["search_pipeline"] == queries.with_explanation(queries.linear_pipeline(0.4))
+    native.search(explain=True, fusion={"method": "rrf"})
+    assert native.cluster.sent["hybrid"][0]["search_pipeline"] == queries.with_explanation(queries.rrf_pipeline(60))
+
+
+def test_another_native_normalisation_goes_inline(native: Case) -> None:
+    native.state = replace(READY, tuning=FIXED.model_copy(update={"normalization": "z_score", "native_alpha": 0.3}))
+    found = native.search(fusion={"normalization": "l2"})
+    (body,) = native.cluster.sent["hybrid"]
+    assert body["search_pipeline"] == queries.linear_pipeline(0.4, "l2")
+    assert found.normalization == "l2"
+    assert native.search().normalization == "min_max"
+    assert native.cluster.params == {"search_pipeline": "braid-hybrid-linear"}
 
 
 @pytest.mark.parametrize(
@@ -443,7 +535,7 @@ def test_rank_fusion_has_no_weight(case: Case) -> None:
 
 
 def test_exact_matches_stand_first_and_are_told(case: Case) -> None:
-    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "b"))
+    case.lexical = lambda: leg("a", "b", codes={"err-4711": ("b",)})
     found = case.search(query="what is ERR-4711")
     assert (ids(found), found.exact) == (["b", "a", "c"], ("err-4711",))
     assert found.hits[0].score == pytest.approx(found.hits[0].fused + 1)
@@ -453,7 +545,7 @@ def test_exact_matches_stand_first_and_are_told(case: Case) -> None:
 
 
 def test_an_exact_match_too_low_for_the_candidates_still_stands_first(case: Case) -> None:
-    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "z"))
+    case.lexical = lambda: leg("a", "b", codes={"err-4711": ("z",)})
     for fields in ({}, {"mode": "lexical"}, {"fusion": {"method": "rrf"}}, {"fusion": {"alpha": 1.0}}):
         found = case.search(query="what is ERR-4711", **fields)
         assert ids(found)[0] == "z"
@@ -461,7 +553,7 @@ def test_an_exact_match_too_low_for_the_candidates_still_stands_first(case: Case
 
 
 def leg_with(exact: dict[str, tuple[int, tuple[str, ...]]]) -> LegFound:
-    return LegFound((), 0, Outcome(1, False, 1, 0), exact=exact)
+    return LegFound((), Total(0), Outcome(1, False, 1, 0), exact=exact)
 
 
 @pytest.mark.parametrize(
@@ -487,38 +579,26 @@ def test_identifiers_add_up() -> None:
     assert rank_alone((), "lexical", bonus) == []
 
 
-def words(**counts: int) -> dict[str, Any]:
-    return {"buckets": {word: {"doc_count": count} for word, count in counts.items()}}
-
-
 def test_words_that_the_collection_lacks_are_matched_with_typing_errors(case: Case) -> None:
-    case.lexical = lambda: leg("a", total=3, words=words(authentcation=0, server=3))
-    case.more = {
-        "corrected": lambda: leg("d", "a", total=3, words=words(authentcation=1)),
-        "outside": lambda: envelope([], 2, 0, False),
-    }
+    case.lexical = lambda: leg("a", total=3, words={"authentcation": 0, "server": 3})
+    case.more = {"corrected": lambda: leg("d", "a", total=3, words={"authentcation": 1})}
     found = case.search(query="authentcation server")
     assert ids(found)[0] == "d"
-    assert (found.corrected, found.total) == (("authentcation",), 5)
-    (again,) = case.cluster.sent["corrected"]
-    assert again["aggs"] == queries.corrected_counts(read_query("authentcation server"), ["authentcation"])
-    (outside,) = case.cluster.sent["outside"]
-    assert outside["query"]["bool"]["filter"] == [{"ids": {"values": ["b", "c"]}}]
-    assert outside["size"] == 0
+    assert (found.corrected, found.total) == (("authentcation",), Total(4, "gte"))
+    assert len(case.cluster.sent["corrected"]) == 1
     case.search(query="authentcation server", highlight=True)
     assert "fuzziness" in str(case.cluster.sent["fetch"][0]["highlight"])
 
 
 def test_a_correction_that_finds_nothing_changes_nothing(case: Case) -> None:
-    case.lexical = lambda: leg("a", words=words(zzzzzz=0, server=3))
-    case.more = {"corrected": lambda: leg("a", words=words(zzzzzz=0))}
+    case.lexical = lambda: leg("a", words={"zzzzzz": 0, "server": 3})
+    case.more = {"corrected": lambda: leg("a", words={"zzzzzz": 0})}
     found = case.search(query="zzzzzz server")
-    assert (ids(found), found.corrected, found.total) == (["a", "b", "c"], (), 2)
-    assert "outside" not in case.cluster.sent
+    assert (ids(found), found.corrected, found.total) == (["a", "b", "c"], (), Total(3))
 
 
 def test_words_that_are_there_are_not_looked_for_again(case: Case) -> None:
-    case.lexical = lambda: leg("a", words=words(authentication=1, server=3))
+    case.lexical = lambda: leg("a", words={"authentication": 1, "server": 3})
     found = case.search(query="authentication server")
     assert found.corrected == ()
     assert "corrected" not in case.cluster.sent
@@ -575,7 +655,8 @@ def test_each_leg_gives_the_same_number_of_candidates_on_every_page(
     for start in (0, 10):
         found = case.search(**fields, **{"from": start})
         assert found.depth == depth
-        assert case.cluster.sent["lexical"][0]["size"] == case.cluster.sent["dense"][0]["size"] == depth
+        assert case.cluster.sent["lexical"][0]["size"] == depth + queries.TIES
+        assert case.cluster.sent["dense"][0]["size"] == depth + queries.TIES
         assert case.cluster.sent["dense"][0]["query"]["knn"]["embedding"]["k"] == depth
 
 
@@ -616,7 +697,7 @@ def test_a_page_is_read_anew_when_its_passages_are_replaced_under_it(case: Case)
     lexical, dense = (
         iter([leg("old1", "old2"), leg("new1", "new2")]),
         iter(
-            [leg("old1", "old2", outside={"doc_count": 0}), leg("new1", "new2", outside={"doc_count": 0})],
+            [leg("old1", "old2"), leg("new1", "new2")],
         ),
     )
     pages = iter([response("old2"), response("new1", "new2")])
@@ -655,11 +736,11 @@ def test_a_shard_that_fails_while_the_page_is_read_is_no_deletion(case: Case) ->
 def test_a_leg_that_is_switched_off_is_not_asked_and_that_is_stated(case: Case) -> None:
     found = case.switched(vector=False).search()
     assert (ids(found), said(found)) == (["a", "b"], [("vector", "switched-off")])
-    assert (found.plan.way, found.total, case.kinds) == ("lexical", 9, ["fetch", "lexical"])
+    assert (found.plan.way, found.total, case.kinds) == ("lexical", Total(9), ["fetch", "lexical"])
     found = case.switched(lexical=False).search()
     assert (ids(found), said(found)) == (["b", "c"], [("lexical", "switched-off")])
     assert (found.plan.way, case.kinds) == ("dense", ["dense", "fetch"])
-    with pytest.raises(SwitchedOff, match="both off"):
+    with pytest.raises(FeatureDisabled, match="both off"):
         case.switched(lexical=False, vector=False).search()
 
 
@@ -682,13 +763,13 @@ def test_a_weight_that_is_switched_off_is_fixed(case: Case) -> None:
 
 
 def test_a_query_that_is_an_identifier_ends_with_the_leg_that_finds_it(case: Case) -> None:
-    case.lexical = lambda: leg("a", "b", codes=codes("err-4711", "b"))
+    case.lexical = lambda: leg("a", "b", codes={"err-4711": ("b",)})
     found = case.search(query="ERR-4711")
     assert (ids(found), found.plan.way, said(found)) == (["b", "a"], "lexical", [])
     assert "as it is written: err-4711" in found.plan.reason
     assert case.kinds == ["fetch", "lexical"]
     assert "query_encode_ms" not in found.timings
-    case.lexical = lambda: leg("a", "b", codes=codes("err-4711"))
+    case.lexical = lambda: leg("a", "b", codes={})
     found = case.search(query="ERR-4711")
     assert (set(ids(found)), found.plan.way) == ({"a", "b", "c"}, "legs")
     assert len(case.cluster.sent["lexical"]) == 1
@@ -703,7 +784,7 @@ def test_an_identifier_s_leg_that_fails_leaves_the_other(case: Case) -> None:
 def lead(by: float) -> Leg:
     def found() -> dict[str, Any]:
         answer = leg("a", "b")
-        answer["hits"]["hits"][1]["sort"][0] = 2.0 * (1 - by)
+        answer["hits"]["hits"][1]["_score"] = 2.0 * (1 - by)
         return answer
 
     return found
@@ -784,3 +865,14 @@ def test_an_identifier_s_leg_that_hangs_leaves_time_for_the_other(case: Case) ->
     case.lexical = slowly(case.lexical, 3)
     found = case.search(query="ERR-4711", timeout_ms=2000)
     assert (ids(found), said(found)) == (["b", "c"], [("lexical", "deadline-exceeded")])
+
+
+def test_lexical_scores_are_on_one_scale_on_every_version(case: Case) -> None:
+    before = case.search(explain=True)
+    case.state = replace(READY, lexical_factor=2.2)
+    after = case.search(explain=True)
+    assert ids(after) == ids(before)
+    assert [hit.lexical for hit in after.hits] == [
+        hit.lexical and pytest.approx(2.2 * hit.lexical) for hit in before.hits
+    ]
+    assert [hit.fused for hit in after.hits] == [pytest.approx(hit.fused) for hit in before.hits]

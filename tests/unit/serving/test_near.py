@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from app.cache.codec import EntryCodec
 from app.cache.connection import RedisConnection
-from app.cache.entries import EntryCodec
-from app.cache.responses import ResponseCache
+from app.cache.response_cache import ResponseCache
 from app.config import Settings, load_settings
 from app.deadline import Deadline
 from app.errors import EncoderError, RerankerUnavailable
 from app.features import ALL_ON
 from app.search.cached_models import QueryVectors, Vector
 from app.search.request import SearchRequest
-from app.search.reranking import Rated
-from app.serving.near import Asking, NearAnswers, _place
+from app.search.reranking import TextScores
+from app.serving.near import NearAnswers, _place
+from app.serving.reads import ReadCall
 from app.store.filters import Scope
 
 
@@ -52,17 +53,17 @@ class CrossEncoder:
     def begin(self, query: str, encoded: object | None) -> None:
         raise AssertionError("not asked here")
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> Rated:
+    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
         if not self.probabilities:
             raise RerankerUnavailable("away")
-        return Rated(np.array([self.probabilities.pop(0)]), 0)
+        return TextScores(np.array([self.probabilities.pop(0)]), 0)
 
     def close(self) -> None:
         return
 
 
-def asking(query: str) -> Asking:
-    return Asking(SearchRequest.model_validate({"query": query}), Scope("t"), ALL_ON, Deadline.after(10_000))
+def near_query(query: str) -> ReadCall[SearchRequest]:
+    return ReadCall(SearchRequest.model_validate({"query": query}), Scope("t"), ALL_ON, Deadline.after(10_000))
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def settings(valkey_url: str) -> Settings:
 
 @pytest.fixture
 def entries(settings: Settings) -> Iterator[ResponseCache]:
-    connection = RedisConnection(settings)
-    yield ResponseCache(connection, EntryCodec(settings), 60)
+    connection = RedisConnection(settings.redis)
+    yield ResponseCache(connection, EntryCodec(settings.access), 60)
     connection.close()
 
 
@@ -89,27 +90,27 @@ def near(entries: ResponseCache, encoder: Encoder, reranker: CrossEncoder | None
 def test_the_same_question_is_found_and_another_is_not(entries: ResponseCache, bucket: str) -> None:
     encoder = Encoder()
     found = near(entries, encoder)
-    found.add(bucket, asking("what is the refund policy?"), "its answer")
-    assert found.find(bucket, asking("Please tell me what the refund policy is")) == "its answer"
-    assert found.find("another bucket", asking("what is the refund policy")) is None
+    found.add(bucket, near_query("what is the refund policy?"), "its answer")
+    assert found.find(bucket, near_query("Please tell me what the refund policy is")) == "its answer"
+    assert found.find("another bucket", near_query("what is the refund policy")) is None
     asked = len(encoder.asked)
     for other in ("what is not the refund policy?", "what was the refund policy?", "refund policy 2"):
-        assert found.find(bucket, asking(other)) is None, other
+        assert found.find(bucket, near_query(other)) is None, other
     assert len(encoder.asked) == asked  # what the gate does not find is not embedded
 
 
 def test_vectors_that_differ_refuse(entries: ResponseCache, bucket: str) -> None:
     encoder = Encoder()
     found = near(entries, encoder)
-    found.add(bucket, asking("refund policy"), "its answer")
+    found.add(bucket, near_query("refund policy"), "its answer")
     encoder.turned.add("the refund policy")
-    assert found.find(bucket, asking("the refund policy")) is None
-    assert found.find(bucket, asking("Refund policy")) == "its answer"
+    assert found.find(bucket, near_query("the refund policy")) is None
+    assert found.find(bucket, near_query("Refund policy")) == "its answer"
     encoder.fails = True
-    assert found.find(bucket, asking("Refund policy")) is None
-    found.add(bucket, asking("another policy"), "not kept without a vector")
+    assert found.find(bucket, near_query("Refund policy")) is None
+    found.add(bucket, near_query("another policy"), "not kept without a vector")
     encoder.fails = False
-    assert found.find(bucket, asking("another policy")) is None
+    assert found.find(bucket, near_query("another policy")) is None
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_a_cross_encoder_can_refuse(
     entries: ResponseCache, bucket: str, probabilities: tuple[float, ...], served: bool
 ) -> None:
     found = near(entries, Encoder(), CrossEncoder(*probabilities))
-    found.add(bucket, asking("refund policy"), "its answer")
-    assert (found.find(bucket, asking("the refund policy")) is not None) == served
+    found.add(bucket, near_query("refund policy"), "its answer")
+    assert (found.find(bucket, near_query("the refund policy")) is not None) == served
 
 
 @pytest.mark.parametrize(
@@ -141,11 +142,11 @@ def test_entries_that_are_not_as_ours_are_passed_over(
     place = _place(bucket, "refund policy")
     assert place is not None
     entries.put(place, kept)
-    assert near(entries, Encoder()).find(bucket, asking("the refund policy")) is None
+    assert near(entries, Encoder()).find(bucket, near_query("the refund policy")) is None
 
 
 def test_queries_that_can_not_be_read_are_never_near(entries: ResponseCache, bucket: str) -> None:
     found = near(entries, Encoder())
     long = "refund " * 200
-    found.add(bucket, asking(long), "not kept")
-    assert found.find(bucket, asking(long)) is None
+    found.add(bucket, near_query(long), "not kept")
+    assert found.find(bucket, near_query(long)) is None

@@ -6,12 +6,12 @@ import pytest
 
 from app.access import ACCESS_FIELDS
 from app.config import load_settings
-from app.store.rendering import VARIANTS, composed, render
+from app.store.rendering import VARIANTS, compose, render
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tenant_and_readers_are_plain_keywords(variant: str) -> None:
-    fields = composed(render(load_settings(), variant, 384))["mappings"]["properties"]
+    fields = compose(render(load_settings(), variant, 384))["mappings"]["properties"]
     # ignore_above would make a long name no name, and its document nobody's; a normalizer would make two names one
     assert fields["tenant"] == {"type": "keyword"}
     assert {str(fields[name]) for name in ACCESS_FIELDS} == {str({"type": "keyword"})}

@@ -75,19 +75,28 @@ def test_lexical_leg() -> None:
     assert queries.lexical_match(read_query("find it"), FILTERS) == plain
 
 
-def test_lexical_leg_with_boosts() -> None:
-    assert leg("how to find the red pump", Boosts()) == {
-        "bool": {
-            "must": [{"match": {"content": {"query": "how to find the red pump"}}}],
-            "filter": GOLDEN_FILTERS,
-            "should": [
-                {"match": {"title": {"query": "how to find the red pump", "boost": 0.1}}},
-                {"match": {"section_heading": {"query": "how to find the red pump", "boost": 0.1}}},
-                {"match_phrase": {"content": {"query": "find red", "slop": 3, "boost": 0.3}}},
-                {"match_phrase": {"content": {"query": "red pump", "slop": 3, "boost": 0.3}}},
-            ],
-        }
-    }
+def test_what_only_orders_the_best() -> None:
+    query = read_query("how to find the red pump")
+    assert leg(query.text, Boosts()) == leg(query.text)
+    refining = [
+        {"match": {"title": {"query": query.text, "boost": 0.1}}},
+        {"match": {"section_heading": {"query": query.text, "boost": 0.1}}},
+        {"match_phrase": {"content": {"query": "find red", "slop": 3, "boost": 0.3}}},
+        {"match_phrase": {"content": {"query": "red pump", "slop": 3, "boost": 0.3}}},
+    ]
+    assert queries.refinement(query, Boosts()) == refining
+    assert queries.refinement(query, PLAIN) == []
+    whole = queries.hybrid_query(query, Boosts(), (0.5, -0.5), 7, FILTERS)["hybrid"]["queries"][0]
+    assert whole == {"bool": {**leg(query.text)["bool"], "should": refining}}
+
+
+def test_no_query_has_more_clauses_than_opensearch_takes() -> None:
+    """Each term is a clause; OpenSearch counts those of the leg and of the refinement apart, of `hybrid` together."""
+    for words in (299, 300, 301, 5000):
+        query = read_query(" ".join(f"w{n}" for n in range(words)))
+        body = queries.hybrid_query(query, Boosts(), (0.5,), 7, FILTERS)["hybrid"]["queries"][0]
+        matches = str(body).count(repr(query.text))
+        assert matches * query.terms <= 900, words
 
 
 def code(spellings: str, **boost: float) -> queries.Body:
@@ -157,12 +166,10 @@ def test_vector_leg() -> None:
 
 def test_hybrid_has_the_same_filter_in_every_leg_and_none_around_it() -> None:
     for boosts in (PLAIN, Boosts()):
-        assert queries.hybrid_query(read_query("find it"), boosts, (0.5, -0.5), 7, FILTERS) == {
-            "hybrid": {
-                "queries": [leg("find it", boosts), queries.vector_leg((0.5, -0.5), 7, FILTERS)],
-                "pagination_depth": 7,
-            }
-        }
+        hybrid = queries.hybrid_query(read_query("find it"), boosts, (0.5, -0.5), 7, FILTERS)["hybrid"]
+        lexical, dense = hybrid["queries"]
+        assert {**lexical["bool"], "should": []} == {**leg("find it")["bool"], "should": []}
+        assert (dense, hybrid["pagination_depth"]) == (queries.vector_leg((0.5, -0.5), 7, FILTERS), 7)
 
 
 RETURNED = [
@@ -173,12 +180,12 @@ RETURNED = [
     "source_id",
     "source_type",
     "uri",
+    "topic_tags",
+    "language",
     "page",
     "pages",
     "position",
     "timestamp",
-    "topic_tags",
-    "language",
     "content_hash",
 ]
 
@@ -189,61 +196,68 @@ def test_search_body_never_asks_for_vectors() -> None:
         "query": {"match_all": {}},
         "size": 3,
         "timeout": "250ms",
-        "track_total_hits": True,
+        "track_total_hits": 1000,
         "_source": RETURNED,
     }
+    exact = queries.search_body({"match_all": {}}, size=3, timeout_ms=250, exact_total=True)
+    assert exact == {**body, "track_total_hits": True}
 
 
-def test_leg_body_opens_no_document_and_breaks_ties_by_id() -> None:
+def test_leg_body_opens_no_document_and_lets_lucene_skip() -> None:
+    """A sort, an aggregation or a count of all matches would make it visit each."""
     body = {
         "query": {"match_all": {}},
         "size": 3,
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": ["passage_id", "document_id"],
-        "sort": [{"_score": "desc"}, {"passage_id": "asc"}],
-        "track_total_hits": True,
+        "track_total_hits": 1000,
         "timeout": "250ms",
     }
     assert queries.leg_body({"match_all": {}}, size=3, timeout_ms=250) == body
-    assert queries.leg_body({"match_all": {}}, size=3, timeout_ms=250, counts={}) == body
-    counts = queries.outside_count({"match_all": {}})
-    assert queries.leg_body({"match_all": {}}, size=3, timeout_ms=250, counts=counts) == {**body, "aggs": counts}
+    counted = queries.leg_body({"match_all": {}}, size=3, timeout_ms=250, exact_total=True)
+    assert counted == {**body, "track_total_hits": True}
+    clause = {"match": {"title": {"query": "x"}}}
+    for size, window in ((3, 200), (300, 300)):
+        refined = queries.leg_body({"match_all": {}}, size=size, timeout_ms=250, refined_by=[clause])
+        rescore = {"bool": {"filter": [{"match_all": {}}], "should": [clause]}}
+        asked = {"window_size": window, "query": {"rescore_query": rescore, "score_mode": "total"}}
+        assert refined == {**body, "size": size, "rescore": asked}
 
 
-def test_hits_outside_the_other_leg_are_counted() -> None:
-    assert queries.outside_count(leg("find it")) == {
-        "outside": {"filter": {"bool": {"must_not": [leg("find it")]}}},
-    }
+def searches(text: str, **words: tuple[str, ...]) -> list[queries.Body]:
+    how: dict[str, Any] = {"checked": (), "depth": 100, "timeout_ms": 250, **words}
+    return queries.lexical_searches(read_query(text), Boosts(), FILTERS, **how)
 
 
-EXACT = {
-    "filters": {"filters": {"err-4711": code("err-4711"), "v2.19.1": code("2.19.1 v2.19.1")}},
-    "aggs": {"exact": {"top_hits": {"size": 20, "_source": False, "docvalue_fields": ["passage_id", "document_id"]}}},
-}
+def test_the_lexical_leg_is_one_search_where_nothing_has_to_be_checked() -> None:
+    query = read_query("red pump")
+    (ranked,) = searches("red pump")
+    refining = queries.refinement(query, Boosts())
+    wanted = queries.leg_body(leg("red pump"), size=100 + queries.TIES, timeout_ms=250, refined_by=refining)
+    assert ranked == wanted
 
 
-def test_identifiers_and_unknown_words_are_counted() -> None:
-    assert queries.lexical_counts(read_query("a of"), ()) == {}
-    assert queries.lexical_counts(read_query("pump ERR-4711 v2.19.1 restart"), ("pump", "restart")) == {
-        "codes": EXACT,
-        "words": {
-            "filters": {
-                "filters": {
-                    "pump": {"match": {"content": {"query": "pump", "zero_terms_query": "all"}}},
-                    "restart": {"match": {"content": {"query": "restart", "zero_terms_query": "all"}}},
-                }
-            }
-        },
-    }
+def test_identifiers_and_unknown_words_have_searches_of_their_own() -> None:
+    ranked, first, second, pump, restart = searches("pump ERR-4711 v2.19.1 restart", checked=("pump", "restart"))
+    for found, spellings in ((first, "err-4711"), (second, "2.19.1 v2.19.1")):
+        part = found["query"]["bool"]
+        assert part == {**ranked["query"]["bool"], "filter": [*GOLDEN_FILTERS, code(spellings)]}
+        assert (found["size"], found["rescore"]) == (queries.MOST_EXACT, ranked["rescore"])
+    for found, word in ((pump, "pump"), (restart, "restart")):
+        there = {"match": {"content": {"query": word, "zero_terms_query": "all"}}}
+        assert found == {
+            "query": {"bool": {"filter": [there, *GOLDEN_FILTERS]}},
+            "size": 0,
+            "track_total_hits": 1,
+        }
 
 
-def test_what_is_found_with_typing_errors_is_counted() -> None:
+def test_corrected_words_are_matched_and_checked_with_typing_errors() -> None:
+    ranked, found = searches("pmup restart", corrected=("pmup",))
+    assert ranked["query"] == leg("pmup restart", Boosts(), ("pmup",))
     fuzzy = {"query": "pmup", "fuzziness": "AUTO", "prefix_length": 1}
-    words = {"filters": {"filters": {"pmup": {"match": {"content": fuzzy}}}}}
-    assert queries.corrected_counts(read_query("pmup restart"), ["pmup"]) == {"words": words}
-    found = queries.corrected_counts(read_query("pmup ERR-4711 v2.19.1"), ["pmup"])
-    assert found == {"codes": EXACT, "words": words}
+    assert found["query"]["bool"]["filter"][0] == {"match": {"content": fuzzy}}
 
 
 def test_fetch_body() -> None:
@@ -261,8 +275,12 @@ def test_fetch_body() -> None:
         "_source": [*RETURNED, "embedding"],
         "highlight": marks,
     }
-    tokens = queries.fetch_body(["p", "q"], FILTERS, timeout_ms=250, tokens=True)
-    assert tokens == {**body, "docvalue_fields": ["token_vectors"]}
+    assert queries.tokens_body(["p", "q"], FILTERS, timeout_ms=250) == {
+        **body,
+        "_source": False,
+        "stored_fields": "_none_",
+        "docvalue_fields": ["passage_id", "token_vectors"],
+    }
     assert queries.fetch_body(["p", "q"], FILTERS, timeout_ms=250) == body  # the shared list was not changed
 
 
@@ -271,12 +289,4 @@ def test_linear_pipeline_weights_follow_the_order_of_the_legs() -> None:
     assert processor == {
         "normalization": {"technique": "min_max"},
         "combination": {"technique": "arithmetic_mean", "parameters": {"weights": [0.7, 0.3]}},
-    }
-
-
-def test_rrf_pipeline() -> None:
-    assert queries.rrf_pipeline(60) == {
-        "phase_results_processors": [
-            {"score-ranker-processor": {"combination": {"technique": "rrf", "rank_constant": 60}}}
-        ]
     }

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import StoreError
 from app.passage import Candidate
-from app.store.responses import Outcome, read_leg, read_outcome, read_response
+from app.store.responses import Outcome, Total, read_leg, read_lexical, read_outcome, read_response, read_tokens
 
 
 def envelope(hits: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -31,7 +31,10 @@ def response(*scores: float | None) -> dict[str, Any]:
 def test_reads_hits_totals_and_partial_failures() -> None:
     found = read_response(response(2.5, 1.0))
     assert [hit.score for hit in found.hits] == [2.5, 1.0]
-    assert (found.total, found.outcome) == (9, Outcome(took_ms=4, timed_out=False, shards=3, failed_shards=1))
+    assert (found.total, found.outcome) == (
+        Total(9, "gte"),
+        Outcome(took_ms=4, timed_out=False, shards=3, failed_shards=1),
+    )
     assert (found.vectors, found.highlights) == ({}, {})
 
 
@@ -77,7 +80,7 @@ def test_how_a_request_went() -> None:
 
 
 def ranked(name: str, score: float) -> dict[str, Any]:
-    return {"_id": name, "_score": None, "sort": [score, name], "fields": named(name)}
+    return {"_id": name, "_score": score, "fields": named(name)}
 
 
 def named(name: str) -> dict[str, list[str]]:
@@ -89,26 +92,31 @@ def candidate(name: str, score: float) -> Candidate:
 
 
 def test_a_leg() -> None:
-    found = read_leg(envelope([ranked("a", 2.5), ranked("b", 1.0)]))
+    found = read_leg(envelope([ranked("a", 2.5), ranked("b", 1.0)]), 100)
     assert found.candidates == (candidate("a", 2.5), candidate("b", 1.0))
-    assert (found.total, found.outcome) == (9, Outcome(4, False, 3, 1))
-    assert (found.outside, found.exact, found.missing) == (None, {}, ())
+    assert (found.total, found.outcome) == (Total(9, "gte"), Outcome(4, False, 3, 1))
+    assert (found.exact, found.missing) == ({}, ())
 
 
-def test_the_counts_of_a_leg() -> None:
-    def bucket(count: int, **scores: float) -> dict[str, Any]:
-        hits = [{"_id": name, "_score": score, "fields": named(name)} for name, score in scores.items()]
-        return {"doc_count": count, "exact": {"hits": {"hits": hits}}}
+def test_equal_scores_are_ordered_and_then_cut() -> None:
+    hits = [ranked("d", 2.5), ranked("c", 1.0), ranked("a", 1.0), ranked("b", 1.0)]
+    found = read_leg(envelope(hits), 3).candidates
+    assert found == (candidate("d", 2.5), candidate("a", 1.0), candidate("b", 1.0))
 
-    aggregations = {
-        "outside": {"doc_count": 4},
-        "codes": {"buckets": {"err-4711": bucket(3, b=1.0, y=0.2, x=0.2), "il-6": bucket(21, c=0.9), "v1": bucket(0)}},
-        "words": {"buckets": {"here": {"doc_count": 2}, "gone": {"doc_count": 0}, "lost": {"doc_count": 0}}},
-    }
-    found = read_leg(envelope([ranked("a", 2.5), ranked("b", 1.0)], aggregations=aggregations))
-    assert found.outside == 4
-    assert found.exact == {"err-4711": (3, ("b", "y", "x")), "il-6": (21, ("c",)), "v1": (0, ())}
+
+def test_identifiers_and_words_of_the_lexical_leg() -> None:
+    def answer(count: int, **scores: float) -> dict[str, Any]:
+        hits = {"hits": [ranked(*item) for item in scores.items()], "total": {"value": count, "relation": "eq"}}
+        return {"took": 9, "timed_out": False, "_shards": {"total": 3, "failed": 0}, "hits": hits}
+
+    codes = [answer(3, b=1.0, y=0.2, x=0.2), answer(21, c=0.9), answer(0)]
+    words = [answer(1), answer(0), {**answer(0), "timed_out": True}]
+    found = read_lexical(
+        [answer(2, a=2.5, b=1.0), *codes, *words], ("err-4711", "il-6", "v1"), ("here", "gone", "lost"), 100
+    )
+    assert found.exact == {"err-4711": (3, ("b", "x", "y")), "il-6": (21, ("c",)), "v1": (0, ())}
     assert found.missing == ("gone", "lost")
+    assert (found.total, found.outcome) == (Total(2), Outcome(9, True, 3, 0))
     # few passages hold ERR-4711: those that rank below the candidates are added; IL-6 is everywhere and adds nothing
     assert found.candidates == tuple(candidate(*item) for item in [("a", 2.5), ("b", 1.0), ("x", 0.2), ("y", 0.2)])
 
@@ -117,20 +125,18 @@ def test_a_passage_without_its_id_is_an_error() -> None:
     raw = ranked("a", 2.5)
     del raw["fields"]["passage_id"]
     with pytest.raises(StoreError, match="braid-passages-write"):
-        read_leg(envelope([raw]))
+        read_leg(envelope([raw]), 100)
     del raw["fields"]
     with pytest.raises(StoreError, match="ingest pipeline braid-passages"):
-        read_leg(envelope([raw]))
+        read_leg(envelope([raw]), 100)
 
 
-def test_no_hits_and_no_total() -> None:
-    assert read_leg({"hits": {"hits": []}}).total == 0
-    assert read_leg({"hits": {"hits": [ranked("a", 1.0)]}}).total == 1
+def test_a_total_that_was_not_counted_is_a_lower_bound() -> None:
+    assert read_leg({"hits": {"hits": [ranked("a", 1.0)]}}, 100).total == Total(1, "gte")
 
 
 @pytest.mark.parametrize("packed", [b"", b"a", b"ab", b"abc", b"abcd"])
 def test_token_vectors_come_as_base64_without_padding(packed: bytes) -> None:
     text = base64.b64encode(packed).decode().rstrip("=")
-    found = response(1.0, 0.5)
-    found["hits"]["hits"][0]["fields"] = {"token_vectors": [text]}
-    assert read_response(found).tokens == {"0": packed}
+    with_vectors = {"fields": {"passage_id": ["a"], "token_vectors": [text]}}
+    assert read_tokens({"hits": {"hits": [with_vectors, {"fields": {"passage_id": ["b"]}}]}}) == {"a": packed}

@@ -90,7 +90,7 @@ def connect() -> Iterator[Callable[..., Cluster]]:
     made: list[Cluster] = []
 
     def connect(*addresses: str, **settings: Any) -> Cluster:
-        made.append(Cluster(load_settings(opensearch_url=",".join(addresses), **settings)))
+        made.append(Cluster(load_settings(opensearch_url=",".join(addresses), **settings).opensearch))
         return made[-1]
 
     yield connect
@@ -231,8 +231,8 @@ def test_shards_that_fail_are_asked_for_again_and_then_stated(
     nodes[1].body = nodes[0].body
     assert search(cluster) == partial
     assert search(connect(nodes[0].url)) == partial
-    with pytest.raises(StoreUnavailable, match="only in part"):
-        cluster.whole(SEARCH, {})
+    with pytest.raises(StoreUnavailable, match="partial answer"):
+        cluster.request_all_shards(SEARCH, {})
 
 
 def test_a_cluster_that_is_away_is_not_waited_for_by_each_request(connect: Callable[..., Cluster]) -> None:
@@ -301,11 +301,11 @@ def test_what_no_cluster_says_is_none_of_its_answers(
     nodes: list[Node], connect: Callable[..., Cluster], path: str, answer: object
 ) -> None:
     nodes[0].body = json.dumps(answer).encode()
-    with pytest.raises(StoreError, match="no cluster says"):
+    with pytest.raises(StoreError, match="did not answer like OpenSearch"):
         connect(nodes[0].url).request("POST", path, body={})
 
 
 def test_addresses_are_checked_one_by_one() -> None:
     settings = load_settings(opensearch_url=" http://a:9200/ , https://b:9200/path,http://a:9200")
-    assert settings.opensearch_urls == ("http://a:9200", "https://b:9200/path")
-    assert load_settings().opensearch_urls == ()
+    assert settings.opensearch.urls == ("http://a:9200", "https://b:9200/path")
+    assert load_settings().opensearch.urls == ()

@@ -1,0 +1,1 @@
+"""Commands of `braid`, one file each: options and body."""

@@ -1,0 +1,7 @@
+"""File formats: PDF, PPTX, DOCX, HTML, Markdown and plain text to `ParsedDocument`. See docs/formats.md."""
+
+from app.ingest.formats.document import parse_file
+from app.ingest.formats.limits import Limits
+from app.ingest.formats.pool import ParserPool
+
+__all__ = ["Limits", "ParserPool", "parse_file"]

@@ -1,0 +1,1 @@
+"""Passages of a document: cutting and tagging."""

@@ -1,0 +1,1 @@
+"""Sources of documents: folders, and rows of JSON Lines files."""

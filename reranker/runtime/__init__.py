@@ -1,0 +1,1 @@
+"""Runtime that encoder and reranker share: ONNX sessions, batching, tokenising."""
