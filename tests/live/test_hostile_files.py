@@ -91,6 +91,16 @@ def test_each_costs_one_line_of_the_report_and_the_run_goes_on(braid_up: dict[st
     assert SECRET not in done.stdout + done.stderr
 
 
+def hanging(process: psutil.Process, act: str) -> bool:
+    """Whether a process is a parser that has its file; a process of the same worker may end while it is looked at."""
+    try:
+        if "spawn_main" not in " ".join(process.cmdline()) or process.cpu_times().user <= 0.1:
+            return False
+        return act == "holds the interpreter" or process.status() != psutil.STATUS_RUNNING
+    except psutil.NoSuchProcess:
+        return False
+
+
 def gone(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE
@@ -108,14 +118,14 @@ def test_parsers_and_uploads_end_with_a_worker_that_is_killed(braid_up: dict[str
             sent = threads.submit(upload, service, act)
             (worker,) = service.workers()
 
-            def parsers() -> list[psutil.Process]:
-                return [child for child in worker.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+            found: list[psutil.Process] = []
 
-            wait_for(lambda: parsers() and parsers()[0].cpu_times().user > 0.1, "no parser was started")
-            (parser,) = parsers()
-            wait_for(
-                lambda: act == "holds the interpreter" or parser.status() != psutil.STATUS_RUNNING, "it does not hang"
-            )
+            def hangs() -> bool:
+                found[:] = [child for child in worker.children(recursive=True) if hanging(child, act)]
+                return bool(found)
+
+            wait_for(hangs, "no parser hangs")
+            parser = found[0]
             worker.send_signal(signal.SIGKILL)
             wait_for(lambda: gone(parser), "the parser outlives its worker")
             with pytest.raises(httpx2.HTTPError):
