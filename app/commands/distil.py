@@ -14,11 +14,12 @@ from rich.console import Console
 
 from app.commands.options import settings_here
 from app.config import Settings
+from app.config.embedding_models import BUILT_IN
 from app.embedding.model_folder import model_folder
 from app.errors import ConfigurationError, InvalidInput
 from app.evaluation.collect import Load
 from app.evaluation.training_candidates import MINED, MineOptions, mine_candidates
-from app.provision.models import PUBLISHED, ensure_model
+from app.provision.models import ensure_model
 from app.terminal import OUT
 
 
@@ -68,7 +69,8 @@ def student_folder(settings: Settings) -> Path:
     Raises:
         ConfigurationError, ProvisioningError: it is not available on this machine.
     """
-    if settings.embedding.path is None and "fp32" in PUBLISHED.get(settings.embedding.model, ()):
+    built_in = BUILT_IN.get(settings.embedding.model)
+    if settings.embedding.path is None and built_in is not None and "fp32" in built_in.precisions:
         return ensure_model(settings.embedding.model, "fp32", settings.machine)
     return model_folder(settings)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from app.config.embedding_models import Pooling
 from app.config.section import (
     HttpUrl,
     HttpUrls,
@@ -89,18 +90,24 @@ class EmbeddingSettings(Section):
     model_config = SettingsConfigDict(env_prefix="BRAID_EMBEDDING_")
 
     model: str = "all-MiniLM-L6-v2"
-    """`all-MiniLM-L6-v2`, `e5-small-v2` (int8 only), or a name of your own for the folder in
-    `BRAID_EMBEDDING_PATH`."""
+    """`all-MiniLM-L6-v2`, `bge-small-en-v1.5`, `multilingual-e5-small`, `e5-small-v2` (int8 only), or a name of your
+    own for the folder in `BRAID_EMBEDDING_PATH`."""
     path: Path | None = None
     """A folder with `model.onnx` and `tokenizer.json` of any encoder. None: the published model."""
+    file: str | None = None
+    """Path of the ONNX file in that folder, such as `onnx/model_quantized.onnx`. None: `model.onnx`, there or in
+    `onnx`."""
     precision: Precision = "fp32"
     """Precision of the model's weights."""
-    max_tokens: int = Field(256, ge=16, le=8192)
-    """Texts are cut to so many tokens."""
+    max_tokens: int | None = Field(None, ge=16, le=8192)
+    """Texts are cut to so many tokens. None: the model's own, 256 where its folder doesn't say."""
+    pooling: Pooling | None = None
+    """How a text's vector is made of its tokens', unless the model does it: their mean, or the first one. None: the
+    model's own."""
     query_prefix: str | None = None
-    """Put before each query, for models such as e5. None: the model's own."""
+    """Put before each query, for models such as e5; `none` for no prefix. None: the model's own."""
     passage_prefix: str | None = None
-    """Put before each passage. None: the model's own."""
+    """Put before each passage, likewise."""
     threads: int = Field(0, ge=0)
     """Intra-op threads of ONNX Runtime; 0: as many as there are cores."""
     provider: Literal["auto", "cuda", "openvino", "cpu"] = "auto"

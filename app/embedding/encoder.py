@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,18 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from app.config import Settings
-from app.embedding.model_folder import MODEL_FILE, NO_PREFIXES, TOKENIZER_FILE, Prefixes, model_folder, prefixes
+from app.embedding.conventions import Conventions
+from app.embedding.model_folder import (
+    DEFAULT_MAX_TOKENS,
+    MODEL_FILE,
+    NO_PREFIXES,
+    TOKENIZER_FILE,
+    Prefixes,
+    folder_conventions,
+    model_file,
+    model_folder,
+    model_rules,
+)
 from app.embedding.providers import open_session
 from app.errors import ConfigurationError, EncoderError
 from reranker.runtime.batching import plan_batches
@@ -28,7 +40,14 @@ TOKENS_PER_THREAD = 512
 """Padded tokens of a batch per CPU thread: larger batches are no faster, and a query shares the
 cores with one batch."""
 TOKENS_ON_GPU = 16_384
+ALONE = 1
+"""A budget that leaves every text a batch of its own."""
+_DYNAMIC = b"DynamicQuantize"
 
+_LEAST_SHARE = 0.9
+"""Smallest share of the table's rows that a tokenizer of the same model uses."""
+
+_Pool = Callable[[npt.NDArray[Any], npt.NDArray[np.int64]], Vectors]
 _INPUT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
@@ -45,12 +64,14 @@ class Encoder:
         folder: Path,
         *,
         name: str,
-        max_tokens: int = 256,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
         threads: int = 0,
         provider: Literal["auto", "cuda", "openvino", "cpu"] = "auto",
         prefixes: Prefixes = NO_PREFIXES,
+        pooling: str | None = "mean",
+        file: str = MODEL_FILE,
     ) -> None:
-        """Load ``model.onnx`` and ``tokenizer.json`` from `folder` and run them once as a test.
+        """Load the model and ``tokenizer.json`` from `folder` and run them once as a test.
 
         Args:
             name: the name that the store records as `embedding_model`.
@@ -58,6 +79,9 @@ class Encoder:
             threads: threads of one inference; 0 means one per core that this process may use.
             provider: execution provider; ``auto`` picks the best one available.
             prefixes: prefixes of queries and passages.
+            pooling: how a text's vector is made of its tokens', ``mean`` or ``cls``, unless the model does it; other
+                texts and None are refused then.
+            file: the ONNX file's path in `folder`.
 
         Raises:
             ConfigurationError: files, provider, model inputs or `max_tokens` are not compatible.
@@ -65,15 +89,17 @@ class Encoder:
         self.name = name
         self.max_tokens = max_tokens
         self._prefixes = prefixes
-        self._splitter = _load_tokenizer(folder)
         self._tokenizer = _load_tokenizer(folder)
-        self._tokenizer.enable_truncation(max_tokens)
+        self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(False)
         threads = threads or len(os.sched_getaffinity(0))
         self.provider: Provider
-        self._session, self.provider = open_session(folder / MODEL_FILE, wanted=provider, threads=threads)
+        self._session, self.provider = open_session(folder / file, wanted=provider, threads=threads)
         self._budget = TOKENS_ON_GPU if self.provider == "cuda" else TOKENS_PER_THREAD * threads
+        if _scales_by_batch(folder / file):
+            self._budget = ALONE
         self._inputs = _input_types(self._session)
         self._output, self._pooled = _choose_output(self._session)
+        self._pool = _mean if self._pooled else _pool(pooling, name)
         self._turn = threading.Lock()
         self.dimension = self._self_test()
 
@@ -83,7 +109,7 @@ class Encoder:
         Raises:
             EncoderError: the model failed or returned something other than finite numbers.
         """
-        vector: Vectors = self._infer([self._tokenizer.encode(replace_surrogates(self._prefixes.query + text))])[0]
+        vector: Vectors = self._infer(self._tokenize(self._prefixes.query, [text]))[0]
         return vector
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
@@ -95,6 +121,17 @@ class Encoder:
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, shape (n, dimension), in the order of `texts`. Raises as `encode_query`."""
         return self._encode_many(self._prefixes.passage, texts)
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number of words of the tokenizer, special ones included."""
+        words: int = self._tokenizer.get_vocab_size()
+        return words
+
+    @property
+    def passage_prefix(self) -> str:
+        """Return what is put before each passage; empty for most models."""
+        return self._prefixes.passage
 
     @property
     def gives_tokens(self) -> bool:
@@ -109,9 +146,9 @@ class Encoder:
         Raises:
             EncoderError: as `encode_query`, or the model returns no token vectors (`gives_tokens`).
         """
-        encoding = self._tokenizer.encode(replace_surrogates(self._prefixes.query + text))
-        vectors, hidden = self._infer_with_tokens([encoding])
-        return vectors[0], hidden[0], _ids(encoding)
+        encodings = self._tokenize(self._prefixes.query, [text])
+        vectors, hidden = self._infer_with_tokens(encodings)
+        return vectors[0], hidden[0], _ids(encodings[0])
 
     def encode_passages_with_tokens(
         self, texts: Sequence[str], keep: Callable[[Vectors, TokenIds], Kept]
@@ -127,7 +164,7 @@ class Encoder:
         """
         made: dict[int, Kept] = {}
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        encodings = self._tokenizer.encode_batch([replace_surrogates(self._prefixes.passage + text) for text in texts])
+        encodings = self._tokenize(self._prefixes.passage, texts)
         for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
             with self._turn:
                 vectors[batch], hidden = self._infer_with_tokens([encodings[i] for i in batch])
@@ -138,7 +175,7 @@ class Encoder:
         """Return the start and end of each token of `text`, in characters; without cutting, prefix
         and special tokens.
         """
-        offsets: list[tuple[int, int]] = self._splitter.encode(
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(
             replace_surrogates(text), add_special_tokens=False
         ).offsets
         return offsets
@@ -147,15 +184,23 @@ class Encoder:
         vectors = np.empty((len(texts), self.dimension), np.float32)
         if not texts:
             return vectors
-        encodings = self._tokenizer.encode_batch([replace_surrogates(prefix + text) for text in texts])
+        encodings = self._tokenize(prefix, texts)
         for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
             with self._turn:
                 vectors[batch] = self._infer([encodings[i] for i in batch])
         return vectors
 
+    def _tokenize(self, prefix: str, texts: Sequence[str]) -> list[Encoding]:
+        """Return the tokens of each text behind `prefix`, cut to `max_tokens`, special ones included."""
+        plain = [replace_surrogates(prefix + text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)
+        for encoding in encodings:
+            encoding.truncate(self._room)
+        return [self._tokenizer.post_process(encoding) for encoding in encodings]
+
     def _infer(self, encodings: Sequence[Encoding]) -> Vectors:
         output, mask = self._run(encodings)
-        return _unit(output.astype(np.float32, copy=False) if self._pooled else _mean(output, mask))
+        return _unit(output.astype(np.float32, copy=False) if self._pooled else self._pool(output, mask))
 
     def _infer_with_tokens(self, encodings: Sequence[Encoding]) -> tuple[Vectors, list[Vectors]]:
         if self._pooled:
@@ -164,7 +209,7 @@ class Encoder:
             )
         output, mask = self._run(encodings)
         hidden = output.astype(np.float32, copy=False)
-        return _unit(_mean(output, mask)), [hidden[row, : len(encoding)] for row, encoding in enumerate(encodings)]
+        return _unit(self._pool(output, mask)), [hidden[row, : len(encoding)] for row, encoding in enumerate(encodings)]
 
     def _run(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Return the model's output, and the mask (n, length) of positions that are not padding."""
@@ -175,6 +220,9 @@ class Encoder:
             # no padding id is needed: padded positions are masked in the model and in the mean
             ids[row, : len(encoding)] = encoding.ids
             mask[row, : len(encoding)] = 1
+        return self._run_ids(ids, mask), mask
+
+    def _run_ids(self, ids: TokenIds, mask: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         feed: dict[str, npt.NDArray[Any]] = {
             key: values[key].astype(kind, copy=False) for key, kind in self._inputs.items()
@@ -183,16 +231,26 @@ class Encoder:
             (output,) = self._session.run([self._output], feed)
         except RUNTIME_ERRORS as error:
             raise EncoderError(
-                f"ONNX Runtime failed on {len(encodings)} texts of up to {length} tokens ({type(error).__name__}): "
+                f"ONNX Runtime failed on {ids.shape[0]} texts of up to {ids.shape[1]} tokens ({type(error).__name__}): "
                 f"see the log; check free memory and the model's files"
             ) from error
-        return output, mask
+        found: npt.NDArray[Any] = output
+        return found
 
     def _self_test(self) -> int:
-        """Run the longest input once, to warm up the session, learn the dimension and check `max_tokens`."""
-        text = "token " * self.max_tokens
+        """Run the longest input and the last word once, to warm up the session, learn the dimension and check that
+        `max_tokens` and the tokenizer fit.
+        """
+        last = self._tokenizer.get_vocab_size() - 1
         try:
-            return int(self._infer([self._tokenizer.encode(text)]).shape[1])
+            self._run_ids(np.array([[last]], np.int64), np.ones((1, 1), np.int64))
+        except EncoderError as error:
+            raise ConfigurationError(
+                f"the embedding model {self.name!r} has no row for word {last} of its {TOKENIZER_FILE}, or does not "
+                f"run at all ({error.__cause__}): take model and tokenizer from one folder, whole"
+            ) from error
+        try:
+            return int(self._infer(self._tokenize("", ["token " * self.max_tokens])).shape[1])
         except EncoderError as error:
             raise ConfigurationError(
                 f"the embedding model {self.name!r} does not run on {self.max_tokens} tokens: "
@@ -204,16 +262,50 @@ def load_encoder(settings: Settings) -> Encoder:
     """Return the encoder described by `settings`.
 
     Raises:
-        ConfigurationError: the model is missing, broken, or can't run as configured.
+        ConfigurationError: the model is missing, broken, or can't run as configured; nothing says how it pools or which
+            prefixes it needs.
     """
-    return Encoder(
-        model_folder(settings),
+    folder, conventions = model_folder(settings), folder_conventions(settings)
+    rules = model_rules(settings, conventions)
+    encoder = Encoder(
+        folder,
         name=settings.embedding.id,
-        max_tokens=settings.embedding.max_tokens,
+        max_tokens=rules.max_tokens,
         threads=settings.embedding.threads,
         provider=settings.embedding.provider,
-        prefixes=prefixes(settings.embedding),
+        prefixes=rules.prefixes,
+        pooling=rules.pooling,
+        file=model_file(settings, folder),
     )
+    _check_fit(encoder, conventions, folder)
+    return encoder
+
+
+def _check_fit(encoder: Encoder, conventions: Conventions, folder: Path) -> None:
+    """Raise ConfigurationError if the tokenizer or the weights are not those that ``config.json`` describes."""
+    words, rows = encoder.vocabulary, conventions.vocabulary
+    # a table may have some rows more, to a multiple of a round number
+    if rows is not None and not _LEAST_SHARE * rows <= words <= rows:
+        raise ConfigurationError(
+            f"{TOKENIZER_FILE} in {folder} has {words} words, and config.json says vocab_size {rows}: it is another "
+            f"model's tokenizer, take the one that the model was trained with"
+        )
+    width = conventions.dimension
+    if width is not None and encoder.gives_tokens and encoder.dimension != width:
+        raise ConfigurationError(
+            f"the model in {folder} returns {encoder.dimension} numbers a token, and config.json says hidden_size "
+            f"{width}: the weights are another model's, export it again"
+        )
+
+
+def _scales_by_batch(model: Path) -> bool:
+    """Return whether the model quantises activations when it runs: with one scale for a whole batch, so that a text's
+    vector would depend on its neighbours.
+
+    The names of a graph's operators stand in the file as they are, and no other word is like them.
+    """
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_DYNAMIC) >= 0
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer:
@@ -268,6 +360,31 @@ def _mean(hidden: npt.NDArray[Any], mask: npt.NDArray[np.int64]) -> Vectors:
     total = np.matmul(weights[:, None, :], hidden.astype(np.float32, copy=False))[:, 0, :]
     mean: Vectors = total / np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
     return mean
+
+
+def _first(hidden: npt.NDArray[Any], mask: npt.NDArray[np.int64]) -> Vectors:
+    """Return the vector of the first token, BERT's [CLS]: (n, length, d) -> (n, d)."""
+    return hidden[:, 0].astype(np.float32, copy=False)
+
+
+_POOLS: Mapping[str, _Pool] = {"mean": _mean, "cls": _first}
+
+
+def _pool(pooling: str | None, name: str) -> _Pool:
+    """Return the function that `pooling` names; raise ConfigurationError if there is none."""
+    if pooling is None:
+        raise ConfigurationError(
+            f"nothing says how the embedding model {name!r} makes one vector of its tokens': set "
+            f"BRAID_EMBEDDING_POOLING to {' or '.join(_POOLS)} as its card says, or put its 1_Pooling/config.json into "
+            f"the folder"
+        )
+    if pooling not in _POOLS:
+        raise ConfigurationError(
+            f"the embedding model {name!r} makes its vectors by {pooling!r}, which Braid can't do after the model "
+            f"({', '.join(_POOLS)}): export it so that it does that by itself, with an output sentence_embedding "
+            f"(`optimum-cli export onnx --library sentence_transformers`)"
+        )
+    return _POOLS[pooling]
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -36,6 +36,12 @@ class Encoder(Protocol):
     @property
     def gives_tokens(self) -> bool: ...
 
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def passage_prefix(self) -> str: ...
+
     def encode_passages(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
 
     def encode_passages_with_tokens(
@@ -56,7 +62,7 @@ def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str
     tokens = f" vectors={codec.id.hex()}" if codec is not None else ""
     prefix = settings.embedding.passage_prefix or ""
     return (
-        f"model={encoder.name} window={settings.embedding.max_tokens} prefix={prefix!r} "
+        f"model={encoder.name} window={encoder.max_tokens} prefix={prefix!r} "
         f"tokens={settings.passage.tokens} overlap={settings.passage.overlap} keyphrases={tagging}{tokens}"
     )
 
@@ -154,14 +160,14 @@ def token_codec(settings: Settings, encoder: Encoder) -> TokenVectors | None:
 
 
 def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Draft]:
-    prefix = settings.embedding.passage_prefix
+    prefix = encoder.passage_prefix
     taken = _SPECIAL_TOKENS + (len(encoder.token_offsets(prefix)) if prefix else 0)
     return chunk(
         document.parsed,
         encoder.token_offsets,
         target=settings.passage.tokens,
         overlap=settings.passage.overlap,
-        room=min(MAXIMUM, settings.embedding.max_tokens - taken),
+        room=min(MAXIMUM, encoder.max_tokens - taken),
     )
 
 

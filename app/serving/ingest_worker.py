@@ -108,6 +108,14 @@ class TaskEncoder:
     def gives_tokens(self) -> bool:
         return self._encoder.gives_tokens
 
+    @property
+    def max_tokens(self) -> int:
+        return self._encoder.max_tokens
+
+    @property
+    def passage_prefix(self) -> str:
+        return self._encoder.passage_prefix
+
     def token_offsets(self, text: str, /) -> list[tuple[int, int]]:
         self._deadline.remaining_s("cutting")
         return self._encoder.token_offsets(text)

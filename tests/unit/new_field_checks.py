@@ -23,6 +23,7 @@ from app.store.rendering import VARIANTS, compose, render
 
 class Encoder:
     name, dimension, gives_tokens = "m", 2, False
+    max_tokens, passage_prefix = 256, ""
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         return [(0, len(text))]

@@ -18,6 +18,8 @@ class WordEncoder:
 
     name = "words"
     gives_tokens = False
+    max_tokens = 256
+    passage_prefix = ""
 
     def __init__(self, dimension: int = DIMENSION) -> None:
         self.dimension = dimension

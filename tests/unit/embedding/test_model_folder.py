@@ -5,8 +5,9 @@ import pytest
 
 from app.config import load_settings
 from app.embedding import model_folder as folders
+from app.embedding.conventions import Conventions
 from app.embedding.encoder import Encoder, load_encoder
-from app.embedding.model_folder import Prefixes, prefixes
+from app.embedding.model_folder import Prefixes, model_rules
 from app.errors import ConfigurationError
 
 
@@ -31,10 +32,13 @@ def test_the_folder_of_the_setting_comes_first(tmp_path: Path) -> None:
 
 
 def test_prefixes_are_built_in_and_can_be_replaced() -> None:
-    assert prefixes(load_settings().embedding) == Prefixes("", "")
-    assert prefixes(load_settings(embedding_model="e5-small-v2").embedding) == Prefixes("query: ", "passage: ")
-    own = load_settings(embedding_model="e5-small-v2", embedding_query_prefix="", embedding_passage_prefix="doc: ")
-    assert prefixes(own.embedding) == Prefixes("", "doc: ")
+    def prefixes(**values: object) -> Prefixes:
+        return model_rules(load_settings(**values), Conventions()).prefixes
+
+    assert prefixes() == Prefixes("", "")
+    assert prefixes(embedding_model="e5-small-v2") == Prefixes("query: ", "passage: ")
+    own = {"embedding_query_prefix": "none", "embedding_passage_prefix": "doc: "}
+    assert prefixes(embedding_model="e5-small-v2", **own) == Prefixes("", "doc: ")
 
 
 @pytest.mark.parametrize(("model", "tokenizer"), [(b"", None), (b"no onnx", None), (None, b"{}"), (None, b"\xff")])
