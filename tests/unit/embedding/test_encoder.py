@@ -15,6 +15,13 @@ from tests.unit.embedding.tiny_model import VOCABULARY, WIDTH, tiny_model
 
 WORDS = ["the", "drag", "of", "a", "flat", "plate", "in", "air", "was", "measured", "by", "two", "engineers"]
 
+MIXED = [
+    "😀🚀👩‍👩‍👧‍👦🎉",
+    "Der Zug 列車 поезд قطار train 🚆 fährt 出発 отправляется",
+    "English, Deutsch, Français, Ελληνικά, Русский, العربية, עברית, हिन्दी, ไทย, 한국어, 日本語, 中文 " * 25,
+    "\ud800 lone, \x00 zero, ﷽ one letter of four words",
+]
+
 
 def passage(number: int, words: int = 170) -> str:
     return " ".join(WORDS[(number + i * i) % len(WORDS)] for i in range(words))
@@ -122,6 +129,28 @@ def test_threads_share_one_encoder(minilm: Encoder) -> None:
     assert len(found) == 6
     for vectors in found.values():
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "bge-small-en-v1.5"])
+def test_an_int8_vector_does_not_depend_on_its_neighbours(load_model, name: str) -> None:
+    encoder = load_model(name, "int8")
+    texts = [passage(i, 1 + (i * 37) % 220) for i in range(12)] + MIXED
+    alone = np.stack([encoder.encode_passages([text])[0] for text in texts])
+    np.testing.assert_array_equal(encoder.encode_passages(texts), alone)
+    np.testing.assert_array_equal(encoder.encode_passages(texts[::-1])[::-1], alone)
+    made, _ = encoder.encode_passages_with_tokens(texts, lambda rows, ids: rows.shape)
+    np.testing.assert_array_equal(made, alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("bge-small-en-v1.5", "fp32"), ("e5-small-v2", "int8"), ("multilingual-e5-small", "fp32")]
+)
+def test_emoji_and_mixed_scripts_have_a_vector_in_each_model(load_model, name: str, precision: str) -> None:
+    encoder = load_model(name, precision)
+    vectors = encoder.encode_passages(MIXED)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for text in MIXED:
+        assert all(0 <= start <= end <= len(text) for start, end in encoder.token_offsets(text))
 
 
 def test_e5_puts_its_prefixes_in_front(load_model) -> None:
