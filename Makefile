@@ -113,9 +113,9 @@ bench: $(VENV)/.dev
 	@for name in startup encode precision ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 lock: $(VENV)/.dev
-	$(BIN)/uv $(COMPILE) --extra local --extra evaluation -o requirements.lock
-	$(BIN)/uv $(COMPILE) --extra local --extra evaluation --extra dev --extra test -o requirements-dev.lock
-	$(BIN)/uv $(COMPILE) --extra local --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
