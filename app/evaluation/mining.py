@@ -124,7 +124,7 @@ def _sentence(text: str, rng: random.Random) -> str:
 def _fused(legs: QueryLegs, where: EvaluationTarget, tuning: Tuning) -> list[FusedCandidate]:
     """Fuse the legs as a search does: with the learned weight, if there is one."""
     fixed = Weight(tuning.alpha if where.settings.search.alpha is None else where.settings.search.alpha, "default", "")
-    model = model_for(tuning, where.encoder.name) if where.settings.search.alpha is None else None
+    model = model_for(tuning, where.encoder.name, where.calibration) if where.settings.search.alpha is None else None
     weight = fixed if model is None else learned_weight(model, fixed, legs.query, legs.lexical, legs.dense)
     return fuse_linear(legs.lexical, legs.dense, weight.alpha, normalization=tuning.normalization, bonus=legs.bonus)
 
