@@ -186,4 +186,4 @@ def _load(path: Path, changed: int) -> Calibration:
 
 
 def _remedy(path: Path) -> str:
-    return "reinstall Braid" if path.is_relative_to(SHIPPED) else "make it again with `braid calibrate`"
+    return "reinstall Braid" if path.is_relative_to(SHIPPED) else "remove it, and make it with `braid calibrate`"

@@ -169,14 +169,17 @@ def write_calibration(made: MadeCalibration, folder: Path) -> list[Path]:
 def card_of(file: CalibrationFile) -> str:
     """Return the card of a calibration in Markdown."""
     answers, about = file.answers, file.about
-    learned = file.weight_model.about.get("sets", {}) if file.weight_model is not None else {}
+    learned = "none, for want of judged queries"
+    if file.weight_model is not None:
+        learned = ", ".join(f"{name} ({count})" for name, count in file.weight_model.about.get("sets", {}).items())
+        learned = f"trained on queries of {learned}"
     rows = [
         ("made", f"{about.get('date', '')}, {about.get('made by', '')}"),
         ("abstains", f"best cosine below {answers.min_cosine:g}; below {answers.min_covered_cosine:g} where the "
                      f"passages hold {answers.min_coverage:.0%} of the question's words"),
         ("scale", f"{answers.zero_cosine:g} stands for 0 of all-MiniLM-L6-v2, {answers.cosine_unit:g} for a step of 1"),
         ("near-identical queries", f"cosine at least {file.near_min_cosine:g}, beside an equal normal form"),
-        ("weight model", f"trained on {learned}" if file.weight_model is not None else "none, for want of judged queries"),
+        ("weight model", learned),
         ("token projection", "token_projection.npz" if file.token_projection is not None else "none"),
         ("texts in it", "none; document frequencies of tokens only"),
     ]  # fmt: skip

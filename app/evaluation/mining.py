@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.evaluation.collect import Load, Progress, QueryLegs, RateLimiter, collect, require_majority
 from app.evaluation.target import EvaluationTarget, evaluation_call, query_vectors, require_whole
-from app.passage import embedding_text
+from app.passage import Hit, embedding_text
 from app.search.fusion import FusedCandidate, fuse_linear
 from app.search.retrieval import Retrieval
 from app.search.stages import Passages
@@ -141,9 +141,15 @@ def _texts(
     fused: Iterable[Sequence[FusedCandidate]], where: EvaluationTarget, tuning: Tuning, load: Load
 ) -> dict[str, str]:
     """Return passage id -> text for the reranker; passages that were deleted meanwhile are missing."""
-    ids = list(dict.fromkeys(item.id for ranked in fused for item in ranked))
+    hits = read_hits([item.id for ranked in fused for item in ranked], where, tuning, load)
+    return {key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in hits.items()}
+
+
+def read_hits(passage_ids: Sequence[str], where: EvaluationTarget, tuning: Tuning, load: Load) -> dict[str, Hit]:
+    """Return the passages by id, each read once; those that were deleted meanwhile are missing. Raises StoreError."""
+    ids = list(dict.fromkeys(passage_ids))
     pace = RateLimiter(load.rate)
-    found: dict[str, str] = {}
+    found: dict[str, Hit] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as worker:
         retrieval = Retrieval(where.cluster, worker)
         for start in range(0, len(ids), _READ_AT_ONCE):
@@ -152,7 +158,5 @@ def _texts(
             trace = Trace()
             passages = retrieval.read(call, trace, Passages(), ids[start : start + _READ_AT_ONCE])
             require_whole(trace)
-            found |= {
-                key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in passages.hits.items()
-            }
+            found |= passages.hits
     return found
