@@ -24,6 +24,7 @@ from app.cache.normal_form import differs
 from app.calibration import SHIPPED as CALIBRATIONS
 from app.calibration import AnswerThresholds, calibration_for, read_calibration, split_name
 from app.config import load_settings
+from app.embedding.encoder import Encoder
 from app.evaluation.calibrate import Collection, make_calibration, write_calibration
 from app.evaluation.collect import QueryLegs
 from app.evaluation.comparison import compare
@@ -178,7 +179,7 @@ def collections(sides: Mapping[str, Side], tokenizer: Tokenizer) -> list[Collect
     return found
 
 
-def refusals(sides: Mapping[str, Side], encoder: models_data.Pooled, thresholds: AnswerThresholds) -> dict[str, Any]:
+def refusals(sides: Mapping[str, Side], encoder: Encoder, thresholds: AnswerThresholds) -> dict[str, Any]:
     """Share of questions, in percent, on which an answer is withheld."""
     return {
         name: {
@@ -189,10 +190,10 @@ def refusals(sides: Mapping[str, Side], encoder: models_data.Pooled, thresholds:
     }
 
 
-def near(encoder: models_data.Pooled, threshold: float) -> dict[str, Any]:
+def near(encoder: Encoder, threshold: float) -> dict[str, Any]:
     """Pairs of queries that the gate and the cosine take for the same: those that are, and those that are not."""
     found = {}
-    for name, pairs in near_cache.own_sets(encoder).items():  # type: ignore[arg-type]
+    for name, pairs in near_cache.own_sets(encoder).items():
         gate = [pair for pair in pairs if differs(pair.a, pair.b) is None]
         served = [pair for pair in gate if pair.cosine >= threshold]
         found[name] = {
@@ -203,7 +204,7 @@ def near(encoder: models_data.Pooled, threshold: float) -> dict[str, Any]:
     return found
 
 
-def query_ms(encoder: models_data.Pooled, texts: Sequence[str]) -> dict[str, float]:
+def query_ms(encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
     """Processor time of one query (ms)."""
     import time
 
@@ -215,7 +216,7 @@ def query_ms(encoder: models_data.Pooled, texts: Sequence[str]) -> dict[str, flo
     return harness.percentiles(spent)
 
 
-def xquad(encoder: models_data.Pooled, language: str) -> float:
+def xquad(encoder: Encoder, language: str) -> float:
     """Mean reciprocal rank of the right paragraph by the dense leg alone."""
     texts, judged = harness.queries(f"xquad-{language}")
     rows = harness.corpus(f"xquad-{language}")
@@ -241,7 +242,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     rankings: dict[str, Any] = {}
     for model in arguments.models:
-        loaded: list[models_data.Pooled] = []
+        loaded: list[Encoder] = []
         sides = {}
         for name, part in all_parts.items():
             foreign = models_data.foreign_questions(name, all_parts)
@@ -249,7 +250,7 @@ def main() -> None:
             sides[name] = Side.of(part, lexical[name], vectors)
         if arguments.encode_only:
             continue
-        encoder = loaded[0] if loaded else models_data.Pooled(model)
+        encoder = loaded[0] if loaded else models_data.load_model(model)
         tokenizer = Tokenizer.from_file(str(load_settings().machine.cache_dir / "models" / model / "tokenizer.json"))
         row: dict[str, Any] = {}
         row["NDCG@10"], rankings[model] = ranking_figures(sides, tokenizer, split_name(model)[0])

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import orjson
 from rich.console import Console
 
+from app.calibration import split_name
 from app.config import load_settings
 from app.dev.node import start_cluster
-from app.embedding.encoder import Encoder
-from app.embedding.model_folder import Prefixes
+from app.embedding.encoder import Encoder, load_encoder
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.dataset import load_set
 from app.evaluation.general_weights import without_rarest_words
@@ -45,15 +45,6 @@ SETS = {
 XQUAD = ("en", "de", "es", "zh", "ru", "ar")
 PASSAGES, QUERIES, FOREIGN, XQUAD_QUERIES = 1000, 150, 200, 150
 DEPTH = 100
-_BGE = "Represent this sentence for searching relevant passages: "
-PREFIXES = {
-    "all-MiniLM-L6-v2": Prefixes(),
-    "bge-small-en-v1.5": Prefixes(query=_BGE),
-    "multilingual-e5-small": Prefixes(query="query: ", passage="passage: "),
-    "e5-small-v2": Prefixes(query="query: ", passage="passage: "),
-}
-CLS = {"bge-small-en-v1.5"}
-"""Models whose vector is that of the first token."""
 Array = npt.NDArray[Any]
 
 
@@ -198,82 +189,31 @@ def legs_of(where: EvaluationTarget, queries: Mapping[str, str]) -> dict[str, Qu
 
 
 def load_model(name: str) -> Encoder:
-    """The model in the cache folder; `name` is its id. As in a service: two threads, 256 tokens, its prefixes."""
-    folder = load_settings().machine.cache_dir / "models" / name
-    return Encoder(folder, name=name, max_tokens=256, provider="cpu", prefixes=PREFIXES[name.removesuffix("-int8")])
+    """The built-in model of this id, as a service has it."""
+    model, precision = split_name(name)
+    return load_encoder(load_settings(embedding_model=model, embedding_precision=precision))
 
 
-class Pooled:
-    """An encoder that pools as its model wants it; int8 embeds one text at a time, so that neighbours do not count."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.encoder = load_model(name)
-        self.token_offsets = self.encoder.token_offsets
-        self._cls = name.removesuffix("-int8") in CLS
-        self._alone = name.endswith("-int8")
-        prefixes = PREFIXES[name.removesuffix("-int8")]
-        # of a query or passage, its prefix is no part in late interaction
-        self._prefix = {
-            kind: len(self.token_offsets(prefix.rstrip()))
-            for kind, prefix in (("query", prefixes.query), ("passage", prefixes.passage))
-        }
-
-    def encode_query(self, text: str) -> Array:
-        return self.with_tokens([text], "query")[0][0]
-
-    def encode_queries(self, texts: Sequence[str]) -> Array:
-        return self.with_tokens(texts, "query")[0]
-
-    def encode_passages(self, texts: Sequence[str]) -> Array:
-        return self.with_tokens(texts, "passage")[0]
-
-    def with_tokens(self, texts: Sequence[str], kind: str, keep: Any = None) -> tuple[Array, list[Any]]:
-        """Unit vectors, and what `keep` makes of each text's token vectors and ids, without those of the prefix."""
-        vectors, kept = np.empty((len(texts), self.encoder.dimension), np.float32), []
-        prefix = slice(1, 1 + self._prefix[kind])
-
-        def kept_of(hidden: Array, ids: Array) -> Any:
-            return keep(np.delete(hidden, prefix, axis=0), np.delete(ids, prefix)) if keep else None
-
-        if kind == "query":
-            for row, text in enumerate(texts):
-                vector, hidden, ids = self.encoder.encode_query_with_tokens(text)
-                vectors[row] = hidden[0] / np.linalg.norm(hidden[0]) if self._cls else vector
-                kept.append(kept_of(hidden, ids))
-            return vectors, kept
-        step = 1 if self._alone else 64
-        for start in range(0, len(texts), step):
-            found, part = self.encoder.encode_passages_with_tokens(
-                texts[start : start + step], lambda hidden, ids: (hidden[0].copy(), kept_of(hidden, ids))
-            )
-            first = np.stack([item[0] for item in part])
-            vectors[start : start + len(part)] = (
-                first / np.linalg.norm(first, axis=1, keepdims=True) if self._cls else found
-            )
-            kept += [item[1] for item in part]
-        return vectors, kept
-
-
-def encoded(model: str, part: Part, foreign: Mapping[str, str], folder: Path, encoder: list[Pooled]) -> Encoded:
+def encoded(model: str, part: Part, foreign: Mapping[str, str], folder: Path, encoder: list[Encoder]) -> Encoded:
     """The vectors of a set; `encoder` is filled when the model is first needed."""
     path = folder / model / f"{part.name}.npz"
     if not path.is_file():
         if not encoder:
-            encoder.append(Pooled(model))
+            encoder.append(load_model(model))
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def keep(hidden: Array, ids: Array) -> tuple[Array, Array]:
             return hidden.astype(np.float16), ids.astype(np.int32)
 
         began, worked = time.perf_counter(), time.process_time()
-        passages, kept = encoder[0].with_tokens(part.texts, "passage", keep)
+        passages, kept = encoder[0].encode_passages_with_tokens(part.texts, keep)
         cpu_ms = 1000 * (time.process_time() - worked) / len(kept)
-        queries, asked = encoder[0].with_tokens(list(part.queries.values()), "query", keep)
+        found = [encoder[0].encode_query_with_tokens(text) for text in part.queries.values()]
+        asked = [keep(hidden, ids) for _, hidden, ids in found]
         others = encoder[0].encode_queries(list(foreign.values()))
         np.savez(
             path,
-            passages=passages, queries=queries, foreign=others, cpu_ms=np.array(cpu_ms),
+            passages=passages, queries=np.stack([item[0] for item in found]), foreign=others, cpu_ms=np.array(cpu_ms),
             hidden=np.concatenate([item[0] for item in kept]), tokens=np.concatenate([item[1] for item in kept]),
             starts=np.cumsum([0, *(len(item[1]) for item in kept)]),
             query_hidden=np.concatenate([item[0] for item in asked]),
@@ -282,7 +222,8 @@ def encoded(model: str, part: Part, foreign: Mapping[str, str], folder: Path, en
         )  # fmt: skip
         print(f"{model} {part.name}: {cpu_ms:.1f} ms CPU a passage, {time.perf_counter() - began:.0f} s", flush=True)
     with np.load(path) as arrays:
-        return Encoded(**{name: arrays[name] if arrays[name].ndim else float(arrays[name]) for name in arrays})  # type: ignore[arg-type]
+        values = {name: arrays[name] if arrays[name].ndim else float(arrays[name]) for name in arrays}
+        return Encoded(**values)  # type: ignore[arg-type]
 
 
 def dense_leg(vector: Array, passages: Array, ids: Sequence[str]) -> tuple[Candidate, ...]:
