@@ -126,7 +126,7 @@ def foreign_questions(name: str, all_parts: Mapping[str, Part]) -> dict[str, str
 class NoEncoder:
     """In the encoder's place where only the lexical leg is wanted: every vector is the same, and costs nothing."""
 
-    name, dimension, gives_tokens = "none", 8, False
+    name, dimension, gives_tokens, max_tokens, passage_prefix = "none", 8, False, 256, ""
 
     def encode_passages(self, texts: Sequence[str]) -> Array:
         return np.full((len(texts), 8), 8**-0.5, np.float32)
