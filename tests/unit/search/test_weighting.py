@@ -230,6 +230,11 @@ def test_a_model_that_does_not_fit_is_not_used(tuning: Tuning, name: str) -> Non
     assert chosen(tuning, name) is None
 
 
+def test_a_model_that_was_tuned_with_int8_serves_int8() -> None:
+    own = model(embedding_model=f"{MINILM}-int8")
+    assert chosen(Tuning(version=1, weight_model=own), f"{MINILM}-int8") is own
+
+
 def test_a_tuning_s_own_model_comes_first() -> None:
     own = model(embedding_model="e5-small-v2", normalization="z_score")
     tuning = Tuning(version=1, normalization="z_score", weight_model=own)
