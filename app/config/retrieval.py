@@ -99,6 +99,9 @@ class EmbeddingSettings(Section):
     `onnx`."""
     precision: Precision = "fp32"
     """Precision of the model's weights."""
+    calibration: Path | None = None
+    """A folder that `braid calibrate` wrote for this model. None: the folder `calibration` in `BRAID_EMBEDDING_PATH` if
+    there is one, else the model's own in Braid, if it has one (docs/calibration.md)."""
     max_tokens: int | None = Field(None, ge=16, le=8192)
     """Texts are cut to so many tokens. None: the model's own, 256 where its folder doesn't say."""
     pooling: Pooling | None = None
@@ -265,8 +268,9 @@ class CacheSettings(Section):
     cache_staleness_ms: int = Field(0, ge=0, le=60_000)
     """Age in milliseconds that a cached answer may have although documents were added or replaced since. 0: never older
     than the store. Deletions and narrowed ACLs are never bridged."""
-    near_cache_threshold: float = Field(0.8, ge=0.5, le=1)
-    """Cosine similarity that two queries must have to be taken for the same (docs/near-queries.md)."""
+    near_cache_threshold: float | None = Field(None, ge=0.5, le=1)
+    """Cosine similarity that two queries must have to be taken for the same (docs/near-queries.md). None: as the
+    embedding model's calibration says; without a calibration none are, whatever stands here."""
     embedding_cache_entries: Operational[int] = Field(4096, ge=0, le=1_000_000)
     """Vectors of queries that each worker keeps; Redis keeps more. 0: only Redis does."""
     cache_ttl_s: Operational[int] = Field(3600, ge=1, le=604_800)

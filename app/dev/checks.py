@@ -10,6 +10,7 @@ from typing import Literal
 import psutil
 
 from app.cache.connection import RedisConnection
+from app.calibration import calibration_for
 from app.config import Settings
 from app.deadline import Deadline
 from app.dev import state
@@ -58,6 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     else:
         yield _port(settings)
     yield _check("embedding model", lambda: _describe_encoder(settings))
+    yield _calibration(settings)
     yield _reranker(settings)
     yield _redis(settings)
     if settings.opensearch.url is None:
@@ -119,6 +121,17 @@ def _port(settings: Settings) -> Finding:
 def _describe_encoder(settings: Settings) -> str:
     encoder = load_encoder(settings)
     return f"{encoder.name}, {encoder.dimension} dimensions, {encoder.provider}"
+
+
+def _calibration(settings: Settings) -> Finding:
+    try:
+        found = calibration_for(settings.embedding, settings.embedding.id)
+    except BraidError as error:
+        return Finding("calibration", "failed", error.title, error.detail)
+    if found is None:
+        told = f"none for {settings.embedding.id}: no question is refused, no answer to other words is reused"
+        return Finding("calibration", "warning", told, "`braid calibrate` makes one (docs/calibration.md)")
+    return Finding("calibration", "ok", f"of {found.about.get('date', 'an unknown date')}")
 
 
 def _reranker(settings: Settings) -> Finding:

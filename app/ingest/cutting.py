@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.access import PUBLIC, Access
+from app.calibration import calibration_for
 from app.config import Settings
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
@@ -156,7 +157,7 @@ def token_codec(settings: Settings, encoder: Encoder) -> TokenVectors | None:
     """Return the codec of token vectors; None if they are disabled or the model has none."""
     if not settings.index.token_vectors or not encoder.gives_tokens:
         return None
-    return token_vectors_for(encoder.name, encoder.dimension)
+    return token_vectors_for(calibration_for(settings.embedding, encoder.name), encoder.dimension)
 
 
 def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Draft]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.cache.connection import RedisConnection
+from app.calibration import Calibration
 from app.config import Settings
 from app.embedding.encoder import Encoder
 from app.errors import BraidError
@@ -103,6 +104,8 @@ class Readiness:
     redis: RedisConnection
     flags: Flags
     encoder: Encoder
+    calibration: Calibration | None
+    """The encoder's."""
     reranker: Reranker | None
     generator: Generator
     _probing: threading.Lock = field(default_factory=threading.Lock)
@@ -145,6 +148,12 @@ class Readiness:
                 passages = count if counted is not None else None
         except BraidError as error:
             problems.append(error.detail)
+        if self.calibration is None:
+            warnings.append(
+                f"the embedding model {self.encoder.name} has no calibration: no question is refused as off topic, "
+                f"near-identical queries are searched anew, and it brings no learned weight and no late interaction. "
+                f"Remedy: `braid calibrate`"
+            )
         warnings += self.flags.warnings()
         if not self.redis.configured:
             warnings.append("no Redis is configured (BRAID_REDIS_URL): answers carry no index generation")

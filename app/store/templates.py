@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from app.calibration import split_name
 from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
 from app.store import heads
@@ -47,6 +48,7 @@ _FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.
 _SIMILARITY = f"{SIMILARITY}.type"
 _NO_GRAPH = "-1"
 _VERSION = "_meta.version"
+_EMBEDDING_MODEL = "_meta.embedding_model"
 _OLDEST = 2
 """Oldest mapping version whose indexes are still searched."""
 _SINCE_OLDEST = (
@@ -328,9 +330,21 @@ def _index_drift(live: LiveIndexes, rendered: RenderedResources) -> Iterator[Dri
         ]
         if _OLDEST <= _mapping_version(item.get("mappings", {})) < _mapping_version(template["mappings"]):
             drifts = [drift for drift in drifts if not _is_of_age(drift)]
-        yield from drifts
+        yield from (_with_settings(drift) if drift.field == _EMBEDDING_MODEL else drift for drift in drifts)
         if _THRESHOLD not in settings and found.get(_THRESHOLD) == _NO_GRAPH:
             yield Drift("index", name, _THRESHOLD, _DEFAULT, _NO_GRAPH)
+
+
+def _with_settings(drift: Drift) -> Drift:
+    """Return the drift of an index's embedding model with the settings that serve the index as it is."""
+    if not isinstance(drift.found, str) or drift.found == MISSING:
+        return drift
+    model, precision = split_name(drift.found)
+    remedy = (
+        f"An index keeps the model that it names: BRAID_EMBEDDING_MODEL={model} BRAID_EMBEDDING_PRECISION={precision} "
+        f"serves this one; for the other model, ingest the sources into a new store"
+    )
+    return replace(drift, remedy=remedy)
 
 
 def _mapping_version(mappings: Json) -> int:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from app.embedding.encoder import Encoder
+from app.embedding.model_folder import Prefixes
 from app.errors import ConfigurationError, EncoderError
 from tests.unit.embedding.tiny_model import VOCABULARY, WIDTH, tiny_model
 
@@ -214,3 +215,15 @@ def test_numpy_leaves_the_cores_to_the_model(minilm: Encoder) -> None:
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     assert pools
     assert {pool["num_threads"] for pool in pools} == {1}
+
+
+def test_token_vectors_are_those_of_the_text_and_not_of_its_prefix(minilm: Encoder, model_folder: Path) -> None:
+    prefixed = Encoder(model_folder, name="prefixed", prefixes=Prefixes(query="query: ", passage="passage: "))
+    text = "how often does the lamp turn"
+    vector, hidden, ids = prefixed.encode_query_with_tokens(text)
+    plain, plain_hidden, plain_ids = minilm.encode_query_with_tokens(text)
+    assert (ids == plain_ids).all()
+    assert hidden.shape == plain_hidden.shape
+    assert not np.allclose(vector, plain)  # the prefix is read
+    _, (kept,) = prefixed.encode_passages_with_tokens([text], lambda rows, tokens: tokens.copy())
+    assert (kept == plain_ids).all()
