@@ -15,7 +15,7 @@ from app.deadline import Deadline
 from app.dev import state
 from app.dev.node import NODE_FOLDER, kept_release
 from app.dev.ports import bind_port
-from app.embedding.encoder import load_encoder
+from app.embedding.text_encoder import load_text_encoder
 from app.errors import BraidError
 from app.provision.java import find_java
 from app.provision.opensearch import find_home
@@ -117,14 +117,14 @@ def _port(settings: Settings) -> Finding:
 
 
 def _describe_encoder(settings: Settings) -> str:
-    encoder = load_encoder(settings)
+    encoder = load_text_encoder(settings)
     return f"{encoder.name}, {encoder.dimension} dimensions, {encoder.provider}"
 
 
 def _reranker(settings: Settings) -> Finding:
     remedy = "set BRAID_RERANKER_MODEL or BRAID_RERANKER_URL (docs/reranker.md); searches keep their fused order"
     try:
-        reranker = load_reranker(settings, load_encoder(settings))
+        reranker = load_reranker(settings, load_text_encoder(settings))
     except BraidError as error:
         return Finding("reranker", "failed", error.title, error.detail)
     if reranker is None:

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from app import telemetry
 from app.config import Settings
+from app.deadline import Deadline
 from app.degradation import Reason
+from app.embedding.text_encoder import TextEncoder
 from app.errors import EncoderError, GenerationError
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
 from app.generation.context import Fetch, build_context
-from app.generation.evidence import Evidence, TextEncoder, is_relevant, weigh
+from app.generation.evidence import Evidence, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
 from app.passage import Hit
@@ -87,7 +89,7 @@ class Generator:
         evidence, problem = None, None
         until = time.monotonic() + min(_WEIGH_S, timeout_s * _WEIGH_SHARE)
         try:
-            evidence = weigh(question, hits, self._encoder, until)
+            evidence = weigh(question, hits, self._encoder.within(Deadline(until, int(timeout_s * 1000))), until)
         except EncoderError:
             problem = _problem(Reason.ENCODER_FAILED, "relevance could not be checked")
         return WeighingResult(evidence, problem, time.perf_counter() - started)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from app import telemetry
 from app.config.retrieval import SearchSettings
 from app.degradation import Reason
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.querytext import is_distinctive
 from app.search import fusion
 from app.search.fusion import FusedCandidate
@@ -32,7 +32,7 @@ NATIVE_NORMALIZATIONS: tuple[Normalization, ...] = ("min_max", "l2")
 class FusionStage:
     """Fuses the candidates of searches. Thread-safe."""
 
-    def __init__(self, search: SearchSettings, encoder: Encoder) -> None:
+    def __init__(self, search: SearchSettings, encoder: TextEncoder) -> None:
         """Create the stage; only the name of `encoder` is used."""
         self._search = search
         self._encoder = encoder

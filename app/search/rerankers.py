@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.config import Settings
 from app.config.retrieval import RerankerSettings
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import ConfigurationError
 from app.search.cross_encoding import LocalCrossEncoder, RemoteCrossEncoder, check_model
@@ -12,7 +12,7 @@ from app.search.late_interaction import LateInteraction
 from app.search.reranking import Reranker
 
 
-def load_reranker(settings: Settings, encoder: Encoder) -> Reranker | None:
+def load_reranker(settings: Settings, encoder: TextEncoder) -> Reranker | None:
     """Return the reranker of `settings`, or None.
 
     Raises:
@@ -43,5 +43,5 @@ def check_reranker(reranker: RerankerSettings) -> None:
         check_model(reranker.model)
 
 
-def _codec(encoder: Encoder) -> TokenVectors | None:
+def _codec(encoder: TextEncoder) -> TokenVectors | None:
     return token_vectors_for(encoder.name, encoder.dimension) if encoder.gives_tokens else None

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Self
 
 import pytest
 
 from app.config import load_settings
+from app.deadline import Deadline
 from app.embedding.encoder import Encoder
 from app.errors import StoreUnavailable
 from app.generation.answer import Answer, Generator
@@ -172,6 +174,9 @@ class Counting:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.asked = 0
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> Vectors:
         self.asked += 1
