@@ -23,6 +23,7 @@ from app.search.rerankers import load_reranker
 from app.serving.cluster_watch import ClusterWatch
 from app.serving.opening import open_store
 from app.store import templates
+from reranker.runtime.session import installed_builds
 
 _GIB = 1024**3
 _RERANKER_MS = 2000
@@ -57,6 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("braid up", "ok", f"runs at {running.url} (process {running.pid})")
     else:
         yield _port(settings)
+    yield _runtime()
     yield _check("embedding model", lambda: _describe_encoder(settings))
     yield _reranker(settings)
     yield _redis(settings)
@@ -114,6 +116,15 @@ def _port(settings: Settings) -> Finding:
     except OSError as error:
         return Finding(name, "failed", error.strerror or str(error), "choose another: --port, BRAID_PORT")
     return Finding(name, "ok", f"free on {settings.server.host}")
+
+
+def _runtime() -> Finding:
+    builds = installed_builds()
+    found = ", ".join(f"{package} {number}" for package, number in builds.items())
+    if len(builds) == 1:
+        return Finding("ONNX Runtime", "ok", found)
+    remedy = f"pip uninstall -y {' '.join(builds)}, then pip install 'braid-rag[cpu]' (or [gpu], or [openvino])"
+    return Finding("ONNX Runtime", "warning", f"{found}: they overwrite each other", remedy)
 
 
 def _describe_encoder(settings: Settings) -> str:
