@@ -45,7 +45,13 @@ class Store:
         rendered = self.rendered_for(tuning)
         drifts, live = templates.compare(self.cluster, rendered)
         differences = tuple(str(drift) for drift in drifts)
-        return StoreState(differences, live.shards, False, read_only=templates.read_only(live, rendered))
+        return StoreState(
+            differences,
+            live.shards,
+            False,
+            read_only=templates.read_only(live, rendered),
+            other_languages=templates.other_languages(live, rendered),
+        )
 
     def apply(self, console: Console) -> list[templates.Change]:
         """Apply the templates; print only changes."""
