@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from app.config import Settings
+from app.config.embedding_models import BUILT_IN
 from app.store.languages import text_fields
 
 UNKNOWN = "unknown"
 """Key of the passages without a certain language in the counts."""
-_ENGLISH_ONLY = frozenset({"all-MiniLM-L6-v2", "bge-small-en-v1.5", "e5-small-v2"})
-"""Built-in models that read English only; of a model of one's own, nothing is known."""
 _SHARE, _FEWEST = 0.02, 3
 """Least share of the run's passages, and least number, for a note on a language: fewer may be errors of detection."""
 _UNKNOWN_SHARE = 0.05
@@ -35,10 +34,11 @@ def language_notes(counts: Mapping[str, int], settings: Settings) -> Iterator[st
         )
     model = settings.embedding.model
     foreign = {code: number for code, number in many.items() if code != "en"}
-    if foreign and settings.embedding.path is None and model in _ENGLISH_ONLY:
+    built_in = BUILT_IN.get(model) if settings.embedding.path is None else None  # of others, nothing is known
+    if foreign and built_in is not None and not built_in.multilingual:
         yield (
-            f"{_counted(foreign)}: {model} reads English only, so the vector leg rarely finds them. Take a model of "
-            "several languages (docs/embedding.md)"
+            f"{_counted(foreign)}: {model} reads English only, so the vector leg rarely finds them. Take "
+            f"{_multilingual()}, or a model of your own (docs/embedding.md)"
         )
     unknown = counts.get(UNKNOWN, 0)
     if unknown and unknown >= _UNKNOWN_SHARE * total:
@@ -46,6 +46,10 @@ def language_notes(counts: Mapping[str, int], settings: Settings) -> Iterator[st
             f"{unknown} of {total} passages are in no certain language (numbers, emoji, names, mixed scripts): "
             f"analysed as {main} only. If they have one, state it as `language` of the document (docs/languages.md)"
         )
+
+
+def _multilingual() -> str:
+    return " or ".join(name for name, model in BUILT_IN.items() if model.multilingual)
 
 
 def _counted(counts: Mapping[str, int]) -> str:
