@@ -23,6 +23,7 @@ class CountingEncoder:
     """Counts words as tokens."""
 
     name, dimension, gives_tokens = "all-MiniLM-L6-v2", 384, False
+    max_tokens, passage_prefix = 256, ""
 
     def encode_passages(self, texts: Any, /) -> Any:
         return np.zeros((len(texts), 384), np.float32)
