@@ -13,6 +13,7 @@ from app.config.section import (
     HttpUrl,
     HttpUrls,
     Language,
+    Languages,
     Operational,
     Precision,
     RedisUrl,
@@ -67,8 +68,17 @@ class IndexSettings(Section):
     language: Language = "english"
     """Analyzer of the lexical leg, one of OpenSearch's language analyzers: stop words and stemming of that language.
     `standard` has neither."""
+    languages: Languages | None = None
+    """Codes of the collection's languages, such as `en,de,fr,zh`: each passage is also analysed in its own, and queries
+    are searched in theirs (docs/languages.md). None: only `BRAID_LANGUAGE`. Other languages need a new index (`braid
+    reindex`), but for Chinese, Japanese and Korean."""
     token_vectors: bool = True
     """Keep the packed vectors of each passage's tokens, for late interaction (docs/late-interaction.md)."""
+
+    @property
+    def language_codes(self) -> tuple[str, ...]:
+        """The codes in `languages`; none where it is None."""
+        return tuple(self.languages.split(",")) if self.languages else ()
 
 
 class RedisSettings(Section):

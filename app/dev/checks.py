@@ -201,3 +201,6 @@ def _cluster(settings: Settings) -> Iterator[Finding]:
     if reason := templates.read_only(live, store.rendered):
         found, _, remedy = reason.partition(". ")
         yield Finding("index", "warning", f"read-only: {found}", remedy)
+    if reason := templates.other_languages(live, store.rendered):
+        found, _, remedy = reason.partition(". ")
+        yield Finding("languages", "warning", f"read-only: {found}", remedy)

@@ -236,7 +236,7 @@ class Generator:
     ) -> Iterator[Event]:
         degraded += _left_out(evidence)
         if evidence is None:  # without the encoder, only the beginning of the best passage can be quoted
-            chosen = [(1, best_quote("", hits[0].text))]
+            chosen = [(1, best_quote("", hits[0].text, hits[0].text_language))]
         else:
             best = evidence.sentences[0].score
             chosen, seen = [], set()

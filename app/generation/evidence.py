@@ -120,7 +120,7 @@ def _candidates(hits: Sequence[Hit]) -> Iterator[tuple[int, str]]:
     """Yield meaningful sentences with the marker of their passage."""
     for marker, hit in enumerate(hits, start=1):
         text = hit.text[:_MOST_PASSAGE_CHARACTERS]
-        for start, end, _ in sentence_spans(text):
+        for start, end, _ in sentence_spans(text, hit.text_language):
             if content_words(text[start:end]):
                 yield marker, text[start:end]
 

@@ -91,6 +91,8 @@ class StoreCheck:
             native_rrf_across_shards=has_feature(self.capabilities(), RRF_ACROSS_SHARDS),
             tuning=tuning,
             read_only=templates.read_only(live, self.expected(tuning)) or refusal,
+            other_languages=templates.other_languages(live, self.expected(tuning)),
+            text_fields=templates.text_fields(live, self.expected(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
             warnings=self._watch.warnings,
             lexical_factor=self._watch.lexical_factor,
@@ -138,6 +140,7 @@ class Readiness:
             state = wait_for(self.gate.begin(), CHECK_TIMEOUT_S)
             problems += state.differences
             warnings += [f"read-only: {state.read_only}"] if state.read_only is not None else []
+            warnings += [f"languages: {state.other_languages}"] if state.other_languages is not None else []
             warnings += state.warnings
             capabilities = self.check.capabilities()
             found = {
