@@ -77,7 +77,14 @@ def export(source: Path, target: Path, *options: str) -> Path:
 
 def test_an_export_of_sentence_transformers_pools_itself(made, tmp_path: Path) -> None:
     folder, expected = made
-    target = export(folder / "sentences", tmp_path / "onnx", "--library-name", "sentence_transformers")
+    target = export(
+        folder / "sentences",
+        tmp_path / "onnx",
+        "--library-name",
+        "sentence_transformers",
+        "--task",
+        "feature-extraction",
+    )
     encoder = load_encoder(load_settings(embedding_path=target, embedding_model="own", embedding_provider="cpu"))
     assert not encoder.gives_tokens
     np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected["queries"], atol=1e-4)
