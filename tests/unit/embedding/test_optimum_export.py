@@ -17,6 +17,7 @@ import pytest
 
 from app.config import load_settings
 from app.embedding.encoder import load_encoder
+from app.errors import ConfigurationError
 from reranker.cross_encoder import CrossEncoder
 
 PYTHON = os.environ.get("BRAID_TEST_OPTIMUM_PYTHON", "")
@@ -34,9 +35,10 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 out, tokenizer = Path(sys.argv[1]), sys.argv[2]
 torch.manual_seed(4)
 fast = PreTrainedTokenizerFast(tokenizer_file=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
-    sep_token="[SEP]", mask_token="[MASK]", model_max_length=128, model_input_names=["input_ids", "attention_mask"])
+    sep_token="[SEP]", mask_token="[MASK]", model_max_length=128,
+    model_input_names=["input_ids", "token_type_ids", "attention_mask"])
 shape = dict(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-    max_position_embeddings=128)
+    max_position_embeddings=128, initializer_range=0.3)
 for name, model in (("plain", BertModel(BertConfig(**shape))),
         ("cross", BertForSequenceClassification(BertConfig(**shape, num_labels=1)))):
     model.eval().save_pretrained(out / name); fast.save_pretrained(out / name)
@@ -49,7 +51,7 @@ pairs = fast([TEXT] * len(texts), texts, return_tensors="pt", padding=True, trun
 cross = BertForSequenceClassification.from_pretrained(out / "cross").eval()
 with torch.no_grad():
     logits = cross(input_ids=pairs["input_ids"], attention_mask=pairs["attention_mask"],
-        token_type_ids=pairs.get("token_type_ids")).logits[:, 0]
+        token_type_ids=pairs["token_type_ids"]).logits[:, 0]
 print(json.dumps({"queries": whole.encode(texts, prompt_name="query").tolist(), "logits": logits.tolist(),
     "passages": whole.encode(texts, prompt_name="document").tolist()}))
 """.replace("TEXT]", '"drag of a plate"]')
@@ -75,17 +77,25 @@ def export(source: Path, target: Path, *options: str) -> Path:
     return target
 
 
+def copy(source: Path, target: Path, *names: str) -> None:
+    """Copy files of sentence-transformers, which optimum leaves behind."""
+    for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+LIMIT_AND_PROMPTS = ("sentence_bert_config.json", "config_sentence_transformers.json")
+
+
 def test_an_export_of_sentence_transformers_pools_itself(made, tmp_path: Path) -> None:
     folder, expected = made
-    target = export(
-        folder / "sentences",
-        tmp_path / "onnx",
-        "--library-name",
-        "sentence_transformers",
-        "--task",
-        "feature-extraction",
-    )
-    encoder = load_encoder(load_settings(embedding_path=target, embedding_model="own", embedding_provider="cpu"))
+    options = ("--library-name", "sentence_transformers", "--task", "feature-extraction")
+    target = export(folder / "sentences", tmp_path / "onnx", *options)
+    settings = load_settings(embedding_path=target, embedding_model="own", embedding_provider="cpu")
+    with pytest.raises(ConfigurationError, match="EMBEDDING_QUERY_PREFIX"):
+        load_encoder(settings)
+    copy(folder / "sentences", target, *LIMIT_AND_PROMPTS)
+    encoder = load_encoder(settings)
     assert not encoder.gives_tokens
     np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected["queries"], atol=1e-4)
     np.testing.assert_allclose(encoder.encode_passages(TEXTS), expected["passages"], atol=1e-4)
@@ -93,19 +103,12 @@ def test_an_export_of_sentence_transformers_pools_itself(made, tmp_path: Path) -
 
 def test_an_export_of_the_transformer_pools_by_the_folder_s_files(made, tmp_path: Path) -> None:
     folder, expected = made
-    target = export(
-        folder / "sentences", tmp_path / "onnx", "--library-name", "transformers", "--task", "feature-extraction"
-    )
-    for name in (
-        "modules.json",
-        "config_sentence_transformers.json",
-        "sentence_bert_config.json",
-        "1_Pooling/config.json",
-    ):
-        (target / name).parent.mkdir(exist_ok=True)
-        (target / name).write_bytes((folder / "sentences" / name).read_bytes())
+    options = ("--library-name", "transformers", "--task", "feature-extraction")
+    target = export(folder / "sentences", tmp_path / "onnx", *options)
+    copy(folder / "sentences", target, *LIMIT_AND_PROMPTS, "modules.json", "1_Pooling/config.json")
     encoder = load_encoder(load_settings(embedding_path=target, embedding_model="own", embedding_provider="cpu"))
     assert (encoder.max_tokens, encoder.gives_tokens) == (32, True)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected["queries"], atol=1e-4)
     np.testing.assert_allclose(encoder.encode_passages(TEXTS), expected["passages"], atol=1e-4)
 
 
