@@ -10,6 +10,7 @@
 # make live T=tests/live/test_limits.py   some live tests, against `make node` where it runs, else a node of their own
 # make protocol     explore the whole model of the write protocol
 # make bench   the benchmarks
+# make models  the calibrations of the built-in embedding models, from the sets in ../shared: an hour; DATA keeps legs and vectors
 # make lock    resolve the lock files anew
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,10 +30,13 @@ LIVE_JOBS ?= 3
 OTHER_RELEASE ?= 3.6
 NODE_ENV := .node.env
 T ?= tests/live
+# those of MiniLM stay as they were measured before there was a command for it
+MODELS ?= bge-small-en-v1.5-int8 bge-small-en-v1.5 multilingual-e5-small-int8 multilingual-e5-small
+DATA ?= /tmp/braid-models
 
 COMPILE_ONE := pip compile --quiet --universal --no-deps --generate-hashes --no-header --python-version 3.11 -
 
-.PHONY: help llm gpu openvino train test-train up test graphs other-major check protocol bench lock lint types unit node live clean prerequisites
+.PHONY: help llm gpu openvino train test-train up test graphs other-major check protocol bench models lock lint types unit node live clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -129,10 +133,13 @@ other-major: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@for name in startup encode precision ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
+models: $(VENV)/.dev
+	$(BIN)/python benchmarks/models.py --data $(DATA) --xquad --write $(MODELS) -- all-MiniLM-L6-v2 $(MODELS)
+
 lock: $(VENV)/.dev
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra evaluation -o requirements.lock
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra evaluation --extra dev --extra test -o requirements-dev.lock
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
 	for build in gpu openvino; do echo "onnxruntime-$$build" | $(BIN)/uv $(COMPILE_ONE) -o requirements-$$build.lock; done
 
 clean:

@@ -13,6 +13,7 @@ from app.errors import BraidError, ConfigurationError, StoreUnavailable
 COMMANDS = {
     "acl": "Change the readers of a document of a running service; effective when the command ends.",
     "ask": "Ask a running service; the answer comes with its citations.",
+    "calibrate": "Calibrate the embedding model on judged sets in BEIR's form, or else on the store's own passages.",
     "distil": "Teach a small reranker for this collection: mines candidates from the cluster, needs no labels.",
     "doctor": "Check this machine, the cluster and the models; name the remedy for each problem.",
     "evaluate": "Measure all ways of searching on a judged set in BEIR's form; a report as HTML, Markdown and JSON.",

@@ -74,6 +74,12 @@ class Reason(StrEnum):
     SWITCHED_OFF = "switched-off", "a feature flag is off", "switch the flag on (docs/flags.md)", True
     TIMEOUT = "timeout", "OpenSearch, or the language model, did not finish in time", "ask with a larger `timeout_ms`"
     UNAVAILABLE = "unavailable", "the language model was away a moment ago", "ask again in a few seconds"
+    UNCALIBRATED = (
+        "uncalibrated",
+        "the embedding model has no calibration: no question is refused, no answer to other words is reused",
+        "`braid calibrate` makes one (docs/calibration.md)",
+        True,
+    )
     UNCHECKED = "unchecked", "the cluster did not say in time whether it is as it was", "see the cluster's health"
     UNREACHABLE = "unreachable", "the language model can't be reached", "check BRAID_LLM_URL"
 

@@ -13,6 +13,7 @@ import orjson
 
 from app.access import ACCESS_FIELDS, AccessChange
 from app.fields import Stored, stored_fields
+from app.languages import base_language
 from app.values import Language, PageNumber
 
 PASSAGE_FORMAT = 2
@@ -140,6 +141,13 @@ class PassageContent:
         str | None,
         Stored("keyword", "Language", filter="any of", returned=True, writable=True, value=Language),
     ] = None
+    detected_language: Annotated[
+        str | None, Stored("keyword", "Detected language, if certain", returned=True, per_passage=True)
+    ] = None
+    """Never filtered by: it is a guess. `language` is what the source states."""
+    language_confidence: Annotated[
+        float | None, Stored("float", "Confidence of the detection, 0 to 1", returned=True, per_passage=True)
+    ] = None
     page: Annotated[int | None, Stored("integer", "Page where it begins", returned=True, per_passage=True)]
     pages: Annotated[
         tuple[int, ...],
@@ -150,6 +158,11 @@ class PassageContent:
     timestamp: Annotated[str | None, Stored("date", "Date", filter="range", returned=True, writable=True)]
     """Time of the content; ISO 8601."""
     content_hash: Annotated[str, Stored("keyword", "Version of the document", internal=True)] = ""
+
+    @property
+    def text_language(self) -> str | None:
+        """Code of the language that its source states, or else of the detected one; None if unknown."""
+        return base_language(self.language) if self.language else self.detected_language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

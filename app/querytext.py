@@ -36,6 +36,9 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 
+_QUESTION_MARKS = ("?", "？", "؟", "\u037e")
+"""Also those of Chinese, Arabic and Greek."""
+
 ENGLISH_STOP_WORDS = frozenset(
     """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
     to was will with what which who how when where why does do did can""".split()  # noqa: SIM905 - a list of words
@@ -50,7 +53,8 @@ class QueryText:
     `text` is the text for the lexical leg (`terms` terms, cut after `MAX_TERMS` if `cut`); `pairs` are adjacent words
     without stop words; `codes` are identifiers in lower case; `phrases` were in quotation marks; `checked` are the
     words whose absence from the collection may mean a typing error; `words` is the number of words without stop words,
-    `question` is True for questions.
+    `question` is True for questions. `fields` are the text fields of the languages that it may be in, best first; empty
+    if only the main one is asked.
     """
 
     text: str
@@ -62,6 +66,7 @@ class QueryText:
     checked: tuple[str, ...]
     words: int
     question: bool
+    fields: tuple[str, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -82,8 +87,12 @@ def is_distinctive(code: str) -> bool:
     return named or (letters and marks >= 1 and digits >= 3) or (marks >= 2 and digits >= 2)
 
 
-def read_query(query: str) -> QueryText:
-    """Analyse `query`; never fails, whatever its content."""
+def read_query(query: str, fields: tuple[str, ...] = ()) -> QueryText:
+    """Analyse `query`; never fails, whatever its content.
+
+    Args:
+        fields: text fields of its languages (`store.languages.QueryFields`).
+    """
     text, terms = _limit(query)
     content = [word for word in _WORD.findall(text) if word.lower() not in ENGLISH_STOP_WORDS]
     codes = tuple(dict.fromkeys(_codes(text)))[:_MAX_CODES]
@@ -96,7 +105,8 @@ def read_query(query: str) -> QueryText:
         phrases=tuple(phrase.strip() for phrase in _QUOTED.findall(text) if phrase.strip())[:_MAX_PHRASES],
         checked=_words_to_check(content, codes),
         words=len(content),
-        question=bool(_QUESTION.match(text.strip())) or text.rstrip().endswith("?"),
+        question=bool(_QUESTION.match(text.strip())) or text.rstrip().endswith(_QUESTION_MARKS),
+        fields=fields,
     )
 
 

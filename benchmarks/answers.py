@@ -10,6 +10,7 @@ import random
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ import harness
 import httpx2
 import numpy as np
 
+from app.calibration import AnswerThresholds, calibration_for
 from app.config import load_settings
 from app.embedding.encoder import Encoder, load_encoder
 from app.generation import evidence
@@ -24,6 +26,7 @@ from app.generation.answer import Generator
 from app.generation.evidence import TextEncoder, Vectors
 from app.passage import Hit
 
+MODEL = "all-MiniLM-L6-v2"
 FOREIGN = {"squad2dev": ("covidqa", "cranfield"), "covidqa": ("squad2dev", "cranfield")}
 SHARES = (0.0, 0.4, 0.6, 0.8, 1.0)
 RANK_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -62,11 +65,11 @@ def abstaining(weighed: dict[str, list[evidence.Evidence]]) -> list[dict[str, An
     rows = []
     for cosine in COSINES:
         for coverage in COVERAGES:
-            with patch.object(evidence, "MIN_COSINE", cosine), patch.object(evidence, "MIN_COVERAGE", coverage):
-                shares = {
-                    group: round(100 * statistics.mean(not evidence.is_relevant(e) for e in items), 1)
-                    for group, items in weighed.items()
-                }
+            tried = AnswerThresholds(min_cosine=cosine, min_covered_cosine=cosine / 2, min_coverage=coverage)
+            shares = {
+                group: round(100 * statistics.mean(not evidence.is_relevant(e, tried) for e in items), 1)
+                for group, items in weighed.items()
+            }
             rows.append({"min_cosine": cosine, "min_coverage": coverage, **shares})
     return rows
 
@@ -75,15 +78,14 @@ def quoting(name: str, found: dict[str, Any], encoder: TextEncoder) -> list[dict
     """How well the quoted sentences hold the answer, by the parts of a sentence's score and how many are embedded."""
     _, judged = harness.queries(name)
     gold = json.loads((harness.SETS / name / "answers.json").read_text()) if name == "covidqa" else {}
-    generator = Generator(load_settings(), encoder)
+    shipped = calibration_for(load_settings().embedding, MODEL)
+    assert shipped is not None
     rows = []
     for share, rank, limit in itertools.product(SHARES, RANK_WEIGHTS, LIMITS):
         right, recalls, precisions = [], [], []
-        with (
-            patch.object(evidence, "COSINE_SHARE", share),
-            patch.object(evidence, "RANK_WEIGHT", rank),
-            patch.object(evidence, "MAX_SENTENCES", limit),
-        ):
+        scored = shipped.answers.model_copy(update={"cosine_share": share, "rank_weight": rank})
+        generator = Generator(load_settings(), encoder, replace(shipped, answers=scored))
+        with patch.object(evidence, "MAX_SENTENCES", limit):
             for query_id, text, hits in found["own"]:
                 answer = generator.answer(text, hits, timeout_s=60)
                 relevant = {d for d, grade in judged[query_id].items() if grade > 0}
@@ -130,7 +132,9 @@ def main() -> None:
     figures = {}
     for name in FOREIGN:
         found = gather(name, arguments.questions)
-        weighed = {g: [evidence.weigh(text, hits, encoder) for _, text, hits in found[g]] for g in found}
+        weighed = {
+            g: [evidence.weigh(text, hits, encoder, evidence.UNCALIBRATED) for _, text, hits in found[g]] for g in found
+        }
         figures[name] = {"abstains on, %": abstaining(weighed), "quoting": quoting(name, found, encoder)}
     harness.write_result("answers", "benchmarks/answers.md", {"sets": figures})
 

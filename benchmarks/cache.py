@@ -28,6 +28,7 @@ from app.cache.connection import RedisConnection
 from app.cache.normal_form import differs, normal_form
 from app.cache.response_cache import ResponseCache
 from app.cache.vectors import VectorCache
+from app.calibration import calibration_for
 from app.config import load_settings
 from app.deadline import Deadline
 from app.dev.valkey import start_valkey
@@ -268,7 +269,9 @@ def bucket_run(encoder: Encoder, url: str, threshold: float) -> dict[str, Any]:
 def main() -> None:
     settings = load_settings()
     encoder = load_encoder(settings)
-    threshold = settings.cache.near_cache_threshold
+    calibration = calibration_for(settings.embedding, encoder.name)
+    assert calibration is not None
+    threshold = calibration.near_min_cosine
     sets = own_sets(encoder)
     figures: dict[str, Any] = {
         "model": encoder.name,

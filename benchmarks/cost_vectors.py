@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(harness.ROOT))
 
+from app.calibration import calibration_for
+from app.config import load_settings
 from app.config.service import MachineSettings
 from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
@@ -33,7 +35,7 @@ def load_model(max_tokens: int = 256) -> tuple[Encoder, TokenVectors]:
     """The embedding model of the benchmark, and the codec of its token vectors."""
     folder = ensure_model(MODEL, PRECISION, MachineSettings())
     encoder = Encoder(folder, name=f"{MODEL}-{PRECISION}", max_tokens=max_tokens)
-    codec = token_vectors_for(encoder.name, encoder.dimension)
+    codec = token_vectors_for(calibration_for(load_settings().embedding, encoder.name), encoder.dimension)
     assert codec is not None
     return encoder, codec
 

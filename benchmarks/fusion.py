@@ -8,39 +8,36 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import harness
 import numpy as np
 
+from app.calibration import SHIPPED as CALIBRATIONS
 from app.config import load_settings
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.comparison import compare
 from app.evaluation.dataset import JudgedSet, load_set
+from app.evaluation.general_weights import examples_of, train, without_rarest_words
 from app.evaluation.learning import GRID, Examples, best_fixed, fit, join, shares_of, value_at
 from app.evaluation.measures import measure
-from app.evaluation.objective import Objective, examples
+from app.evaluation.objective import Objective
 from app.evaluation.ranking import normalize_all, rrf_ranking, single_rankings
 from app.evaluation.target import EvaluationTarget, query_vectors
-from app.querytext import ENGLISH_STOP_WORDS
-from app.search.weighting import FEATURES, Weight, features, learned_weight
+from app.search.weighting import FEATURES, Weight, learned_weight
 from app.serving.opening import open_store
-from app.store.client import Cluster
 from app.tuning import SHIPPED, Boosts, WeightModel
 
 SETS = ("cranfield", "cisi", "covidqa", "squad2dev", "scifact", "awsdocs")
 DEPTH, RRF_CONSTANT = 100, 60
 AWS_QUERIES, AWS_PASSAGES = 300, 5_000
-MISMATCH_SHARE, MISMATCH_WEIGHT = 0.25, 0.5
-PENALTY = 0.001
 PLAIN = SHIPPED.model_copy(update={"boosts": Boosts(title=0, heading=0, phrase=0, codes=0, quoted=0)})
 QUERY_ONLY = ("words", "question", "codes", "quoted")
-MODEL = harness.ROOT / "app" / "search" / "weight_model.json"
+MODEL = "all-MiniLM-L6-v2"
 
 
 def folder_of(name: str, scratch: Path) -> Path:
@@ -64,25 +61,6 @@ def folder_of(name: str, scratch: Path) -> Path:
     for file, lines in files.items():
         (target / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
-
-
-def mismatched(cluster: Cluster, queries: Mapping[str, str]) -> dict[str, str]:
-    """The queries without their rarest words: what the lexical leg is left with where askers use words of their own."""
-    found = {}
-    for query, text in queries.items():
-        words = {word.lower() for word in re.findall(r"\w+", text)} - ENGLISH_STOP_WORDS
-        if len(words) < 3:
-            continue
-        counts = {word: {"match": {"content": word}} for word in sorted(words)[:200]}
-        body = {"size": 0, "aggs": {"words": {"filters": {"filters": counts}}}}
-        answer = cluster.request("POST", f"/{cluster.read_alias}/_search", body=body)
-        known = {word: item["doc_count"] for word, item in answer["aggregations"]["words"]["buckets"].items()}
-        rarest = sorted((word for word in known if known[word]), key=lambda word: (known[word], word))
-        dropped = set(rarest[: max(1, int(MISMATCH_SHARE * len(words)))])
-        shorter = re.sub(r"\w+", lambda word: "" if word[0].lower() in dropped else word[0], text)  # noqa: B023
-        if shorter.strip():
-            found[query] = shorter
-    return found
 
 
 def columns(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> dict[str, float]:
@@ -128,9 +106,7 @@ def in_domain(data: Examples, start: WeightModel) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
-    parser.add_argument(
-        "--write-model", action="store_true", help="train on all sets, write app/search/weight_model.json"
-    )
+    parser.add_argument("--write-model", action="store_true", help="train on all sets, write it to app/calibrations")
     parser.add_argument("--data", type=Path, help="a folder to keep the indexes in, for another run")
     arguments = parser.parse_args()
     judged: dict[str, JudgedSet] = {}
@@ -157,14 +133,14 @@ def main() -> None:
                 legs[name] = found.legs
                 if tuning is PLAIN:
                     plain[name] = columns(judged[name], found.legs)
-            own_words = mismatched(scratch.cluster, judged[name].queries)
+            own_words = without_rarest_words(scratch.cluster, judged[name].queries)
             found = collect(
                 own_words, vectors, where, SHIPPED, depth=DEPTH, load=Load(workers=2), dense_from=legs[name]
             )
             mismatch[name] = {q: replace(item, query=legs[name][q].query) for q, item in found.legs.items()}
             print(name, len(legs[name]), f"{time.perf_counter() - began:.0f} s", flush=True)
-    data = {name: examples_of(judged[name], legs[name]) for name in arguments.sets}
-    harder = {name: examples_of(judged[name], mismatch[name]) for name in arguments.sets}
+    data = {name: examples_of(judged[name].qrels, legs[name]) for name in arguments.sets}
+    harder = {name: examples_of(judged[name].qrels, mismatch[name]) for name in arguments.sets}
     figures = {name: report(name, arguments.sets, judged, plain, legs, data, harder) for name in arguments.sets}
     summary = {
         key: round(float(np.mean([item["summary"][key] for item in figures.values()])), 2)
@@ -180,28 +156,11 @@ def main() -> None:
                 for name, item in figures.items()
             },
         }
-        model = train(arguments.sets, data, harder, about)
-        MODEL.write_text(json.dumps(model.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-
-
-def examples_of(judged: JudgedSet, legs: Mapping[str, QueryLegs]) -> Examples:
-    """Features and NDCG@10 curves of the queries that have legs."""
-    objective = Objective({query: judged.qrels[query] for query in legs}, "NDCG@10")
-    values = {query: features(item.query, item.lexical, item.dense) for query, item in legs.items()}
-    return examples(values, objective, objective.curves(normalize_all(legs, "min_max")))
-
-
-def train(
-    names: Sequence[str], data: Mapping[str, Examples], harder: Mapping[str, Examples], about: dict[str, Any]
-) -> WeightModel:
-    """The general model: each set weighs 1, the same queries in words of their own 0.5."""
-    parts = [join([data[name] for name in names])]
-    more = join([harder[name] for name in names])
-    parts.append(Examples(more.features, more.curves, more.weights * MISMATCH_WEIGHT))
-    whole = Examples(*(np.concatenate(columns) for columns in zip(*(astuple(part) for part in parts), strict=True)))
-    return fit(
-        whole, embedding_model="all-MiniLM-L6-v2", normalization="min_max", penalty=PENALTY, about=about
-    )  # fmt: skip
+        model = train(list(data.values()), list(harder.values()), embedding_model=MODEL, about=about)
+        for path in sorted((CALIBRATIONS / MODEL).glob("*.json")):
+            body = json.loads(path.read_text(encoding="utf-8"))
+            body["weight_model"] = model.model_dump(mode="json")
+            path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
 def report(
@@ -216,7 +175,7 @@ def report(
     """One set: what a fixed weight gives, and what a model gives that never saw the set."""
     rest = [other for other in sets if other != name]
     others = join([data[other] for other in rest])
-    model = train(rest, data, harder, {})
+    model = train([data[other] for other in rest], [harder[other] for other in rest], embedding_model=MODEL)
     fixed = best_fixed(others)
     here = columns(judged[name], legs[name])
     prepared = normalize_all(legs[name], "min_max")

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fusion
 import harness
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from app.config import load_settings
 from app.embedding.encoder import Encoder
 from app.evaluation.collect import Load, QueryLegs, collect
 from app.evaluation.dataset import JudgedSet, load_set
+from app.evaluation.general_weights import PENALTY, examples_of
 from app.evaluation.learning import best_fixed, fit, join
 from app.evaluation.target import EvaluationTarget, query_vectors
+from app.evaluation.token_projection import TokenSample
 from app.search.fusion import fuse_linear
 from app.search.weighting import Weight, learned_weight
 from app.serving.opening import open_store
@@ -98,6 +100,19 @@ def prepare_sets(names: Sequence[str], folder: Path) -> dict[str, LateSet]:
     return {name: _read(name, folder) for name in names}
 
 
+def token_sample(item: LateSet) -> TokenSample:
+    """All token vectors of a set's passages, to make a projection of."""
+    passages, size = item.passages, load_tokenizer().get_vocab_size()
+    counts = np.zeros(size)
+    for passage in range(len(passages)):
+        counts[np.unique(passages.of(passage)[1])] += 1
+    return TokenSample(passages.hidden, passages.tokens, counts / len(passages))
+
+
+def load_tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(load_settings().machine.cache_dir / "models" / MODEL / "tokenizer.json"))
+
+
 def _collect(names: Sequence[str], folder: Path) -> None:
     """Candidates of all sets from a `braid up` of its own, fused as if each set had never been seen."""
     judged: dict[str, JudgedSet] = {}
@@ -115,10 +130,10 @@ def _collect(names: Sequence[str], folder: Path) -> None:
             assert not found.failed, found.failed
             legs[name] = found.legs
             print(name, len(found.legs), "queries collected", flush=True)
-    data = {name: fusion.examples_of(judged[name], legs[name]) for name in names}
+    data = {name: examples_of(judged[name].qrels, legs[name]) for name in names}
     for name in names:
         rest = join([data[other] for other in names if other != name] or [data[name]])
-        model = fit(rest, embedding_model=MODEL, normalization="min_max", penalty=fusion.PENALTY)
+        model = fit(rest, embedding_model=MODEL, normalization="min_max", penalty=PENALTY)
         _write_candidates(name, judged[name], legs[name], model, best_fixed(rest), folder)
 
 

@@ -16,9 +16,9 @@ import harness
 import late_data
 import numpy as np
 from late_data import Array, LateSet
-from train_token_projection import Basis, load_tokenizer, unit
 
 from app.embedding.token_vectors import QueryTokens, TokenVectors
+from app.evaluation.token_projection import ProjectionBasis, unit
 
 SIZES = ((192, 4), (192, 2), (192, 1), (128, 4), (128, 2), (96, 4), (96, 2), (64, 4))
 WEIGHTS = tuple(round(0.1 * step, 1) for step in range(11))
@@ -41,7 +41,7 @@ def curve(item: LateSet, query: int, late: Array) -> Array:
     return found
 
 
-def exact(item: LateSet, basis: Basis) -> dict[str, Scorer]:
+def exact(item: LateSet, basis: ProjectionBasis) -> dict[str, Scorer]:
     """MaxSim of the whole hidden states, no projection and no rounding, at several choices of tokens and weights."""
     idf, plain = basis.idf * basis.word, np.ones(len(basis.word))
     tables = {"plain": plain, "without stop words": basis.kept * 1.0, "idf": idf}
@@ -102,7 +102,7 @@ def cost_ms(item: LateSet, codec: TokenVectors, passages: Mapping[int, bytes]) -
 
 def forms(item: LateSet, rest: Sequence[LateSet], sizes: Sequence[tuple[int, int]]) -> dict[str, dict[str, Any]]:
     """Form -> curves, bytes and cost; projection, levels and token weights come from the other sets' passages."""
-    basis = Basis.of(rest, load_tokenizer())
+    basis = ProjectionBasis.of([late_data.token_sample(item) for item in rest], late_data.load_tokenizer())
     found: dict[str, dict[str, Any]] = {}
     scorers = exact(item, basis)
     made = {form: np.empty((len(item), len(DEPTHS), len(WEIGHTS))) for form in scorers}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from fusion import learned_rankings
 
+from app.calibration import calibration_for
 from app.config import Settings, load_settings
 from app.dev.node import start_cluster
 from app.embedding.encoder import Encoder
@@ -25,7 +26,6 @@ from app.evaluation.measures import measure
 from app.evaluation.ranking import normalize_all, single_rankings
 from app.evaluation.target import EvaluationTarget
 from app.passage import Candidate, embedding_text
-from app.search.weighting import shipped_model
 from app.serving.opening import Store, open_store
 from app.store.client import Cluster
 from app.store.reindex import copy_passages
@@ -76,9 +76,10 @@ class Bench:
         return self._ndcg(name, {query: item.ranking(SHIPPED.alpha) for query, item in prepared.items()})
 
     def _learned(self, name: str, legs: Mapping[str, QueryLegs]) -> tuple[float, float]:
-        model = shipped_model()
-        assert model is not None
-        rankings, share = learned_rankings(legs, model, SHIPPED.alpha)
+        calibration = calibration_for(load_settings().embedding, "all-MiniLM-L6-v2")
+        assert calibration is not None
+        assert calibration.weight_model is not None
+        rankings, share = learned_rankings(legs, calibration.weight_model, SHIPPED.alpha)
         return self._ndcg(name, rankings), round(share, 4)
 
     def _ndcg(self, name: str, rankings: Mapping[str, list[str]]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import InferenceError, ModelFolderError
-from reranker.model_folder import MODEL_FILE, load_settings
+from reranker.model_folder import MODEL_FILE, load_settings, model_file
 from reranker.runtime.batching import plan_batches
 from reranker.runtime.session import ON_GPU, RUNTIME_ERRORS, WantedProvider, first_line, open_session, run
 from reranker.runtime.tokenizing import Pair, PairTokenizer, TokenizedPairs
@@ -72,7 +72,7 @@ class CrossEncoder:
         self._tokenizer = PairTokenizer(folder, max_tokens=self.max_tokens)
         threads = threads or len(os.sched_getaffinity(0))
         self._session, self.provider = open_session(
-            folder / MODEL_FILE,
+            model_file(folder, self.settings),
             wanted=provider,
             threads=threads,
             longest=self.max_tokens,

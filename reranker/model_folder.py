@@ -1,10 +1,13 @@
 """The model folder of a cross-encoder: its files, and the settings in `reranker.json`.
 
-model.onnx       input_ids, attention_mask and optionally token_type_ids; one output of logits, (n, 1)
-tokenizer.json   of the `tokenizers` library
-config.json      Hugging Face's
-reranker.json    ours; optional
-MODEL_CARD.md    data, licences, seeds, figures
+model.onnx              or onnx/model.onnx: input_ids, attention_mask, optionally token_type_ids; logits, (n, 1)
+tokenizer.json          of the `tokenizers` library
+config.json             Hugging Face's
+tokenizer_config.json   likewise, for model_max_length; optional
+reranker.json           ours; optional
+MODEL_CARD.md           data, licences, seeds, figures
+
+`optimum-cli export onnx --task text-classification` writes all of it but the last two.
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from reranker.errors import ModelFolderError
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
+TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 SETTINGS_FILE = "reranker.json"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 DEFAULT_MAX_TOKENS = 256
+_PLACES = (MODEL_FILE, f"onnx/{MODEL_FILE}")
 
 Precision = Literal["fp32", "int8", "fp16"]
 
@@ -39,6 +44,9 @@ class ModelSettings:
     name: Annotated[str, Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=8)] = DEFAULT_MAX_TOKENS
     """Maximum tokens of a pair, including special tokens."""
+    file: Annotated[str, Field(min_length=1)] | None = None
+    """Path of the ONNX file in the folder, such as ``onnx/model_quantized.onnx``; None: ``model.onnx``, there or in
+    ``onnx``."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the reranker in the final score."""
     precision: Precision = "fp32"
@@ -69,7 +77,7 @@ def load_settings(folder: Path) -> ModelSettings:
         ModelFolderError: a required file is missing, or a JSON file is invalid; the message says where.
     """
     _check_files(folder)
-    config = read_config(folder)
+    config = read_json(folder, CONFIG_FILE)
     labels = config.get("num_labels", len(config.get("id2label") or {0: ""}))
     if labels != 1:
         raise ModelFolderError(
@@ -80,7 +88,9 @@ def load_settings(folder: Path) -> ModelSettings:
     places = config.get("max_position_embeddings")
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        most = min(DEFAULT_MAX_TOKENS, places) if isinstance(places, int) else DEFAULT_MAX_TOKENS
+        named = read_json(folder, TOKENIZER_SETTINGS_FILE) if (folder / TOKENIZER_SETTINGS_FILE).is_file() else {}
+        limits = (places, named.get("model_max_length"))
+        most = min(DEFAULT_MAX_TOKENS, *(int(limit) for limit in limits if isinstance(limit, int | float)))
         return ModelSettings(name=folder.resolve().name, max_tokens=most)
     try:
         found = _ADAPTER.validate_json(path.read_bytes())
@@ -105,26 +115,44 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read ``config.json`` as an object.
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read the file `name` as a JSON object.
 
     Raises:
         ModelFolderError: the file is unreadable or not a JSON object.
     """
     try:
-        found = json.loads((folder / CONFIG_FILE).read_bytes())
+        found = json.loads((folder / name).read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is unusable: {error}") from error
+        raise ModelFolderError(f"{name} in {folder} is unusable: {error}") from error
     if not isinstance(found, dict):
-        raise ModelFolderError(f"{CONFIG_FILE} in {folder} is not a JSON object")
+        raise ModelFolderError(f"{name} in {folder} is not a JSON object")
     return found
+
+
+def model_file(folder: Path, settings: ModelSettings) -> Path:
+    """Return the ONNX file: that of `settings`, else ``model.onnx`` in `folder` or in its ``onnx``.
+
+    Raises:
+        ModelFolderError: there is none; the message names those that are there.
+    """
+    for name in _PLACES if settings.file is None else (settings.file,):
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(
+        path.relative_to(folder).as_posix() for part in ("*.onnx", "onnx/*.onnx") for path in folder.glob(part)
+    )
+    remedy = "`braid-reranker export` makes one"
+    if found:
+        remedy = f'say which of {", ".join(found)} it is in {SETTINGS_FILE}, as {{"name": ..., "file": "{found[0]}"}}'
+    raise ModelFolderError(f"no {settings.file or MODEL_FILE} in {folder}: {remedy}")
 
 
 def _check_files(folder: Path) -> None:
     needed = (MODEL_FILE, TOKENIZER_FILE, CONFIG_FILE)
     if not folder.is_dir():
         raise ModelFolderError(f"there is no folder {folder}: expected one with {', '.join(needed)}")
-    missing = [name for name in needed if not (folder / name).is_file()]
+    missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]
     if missing:
         raise ModelFolderError(
             f"no {' and no '.join(missing)} in {folder}: a cross-encoder's folder holds {', '.join(needed)} "

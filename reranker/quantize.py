@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reranker.errors import ConfigurationError, ModelFolderError
-from reranker.model_folder import MODEL_FILE, SETTINGS_FILE, Precision, load_settings, write_settings
+from reranker.model_folder import MODEL_FILE, SETTINGS_FILE, Precision, load_settings, model_file, write_settings
 
 Weights = Literal["reduced", "u8"]
 
@@ -120,7 +120,7 @@ def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[An
     if target.exists():
         raise ConfigurationError(f"{target} exists: remove it to convert again")
     try:
-        model = onnx.load(source / MODEL_FILE)
+        model = onnx.load(model_file(source, settings))
     except (OSError, DecodeError, onnx.checker.ValidationError) as error:
         raise ModelFolderError(f"{MODEL_FILE} in {source} can't be read: {error}") from error
     _need_opset(model, source)
@@ -133,7 +133,7 @@ def _twin(source: Path, target: Path, precision: Precision) -> Iterator[tuple[An
             if path.is_file() and not path.name.startswith((MODEL_FILE, ".")):
                 shutil.copyfile(path, fresh / path.name)
         yield model, fresh
-        write_settings(fresh, dataclasses.replace(settings, precision=precision))
+        write_settings(fresh, dataclasses.replace(settings, precision=precision, file=None))
         fresh.rename(target)
 
 

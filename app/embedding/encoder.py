@@ -91,6 +91,10 @@ class Encoder:
         self.max_tokens = max_tokens
         self._prefixes = prefixes
         self._tokenizer = load_tokenizer(folder)
+        self._prefix_tokens = {
+            prefix: len(self._tokenizer.encode(prefix.rstrip(), add_special_tokens=False))
+            for prefix in (prefixes.query, prefixes.passage)
+        }
         self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(False)
         threads = threads or len(os.sched_getaffinity(0))
         self.provider: Provider
@@ -146,14 +150,15 @@ class Encoder:
         return not self._pooled
 
     def encode_query_with_tokens(self, text: str) -> tuple[Vectors, Vectors, TokenIds]:
-        """Return `encode_query`'s vector and, from the same inference, the hidden state (n, width) and the n token ids.
+        """Return `encode_query`'s vector and, from the same inference, the hidden state (n, width) and the n token ids,
+        without those of the model's prefix.
 
         Raises:
             EncoderError: as `encode_query`, or the model returns no token vectors (`gives_tokens`).
         """
         encodings = self._tokenize(self._prefixes.query, [text])
         vectors, hidden = self._infer_with_tokens(encodings)
-        return vectors[0], hidden[0], _ids(encodings[0])
+        return vectors[0], *self._beyond_prefix(self._prefixes.query, hidden[0], encodings[0])
 
     def encode_passages_with_tokens(
         self, texts: Sequence[str], keep: Callable[[Vectors, TokenIds], Kept]
@@ -161,8 +166,8 @@ class Encoder:
         """Return `encode_passages`' vectors and, from the same inference, the result of `keep` for each text's tokens.
 
         Args:
-            keep: receives a text's hidden state (n, width) and token ids (n,), batch by batch, so that only one batch
-                is in memory. It must copy what it keeps.
+            keep: receives a text's hidden state (n, width) and token ids (n,), without those of the model's prefix,
+                batch by batch, so that only one batch is in memory. It must copy what it keeps.
 
         Raises:
             EncoderError: as `encode_query_with_tokens`.
@@ -173,7 +178,8 @@ class Encoder:
         for batch in plan_batches([len(encoding) for encoding in encodings], self._budget):
             with self._turn:
                 vectors[batch], hidden = self._infer_with_tokens([encodings[i] for i in batch])
-            made.update({i: keep(rows, _ids(encodings[i])) for i, rows in zip(batch, hidden, strict=True)})
+            for i, rows in zip(batch, hidden, strict=True):
+                made[i] = keep(*self._beyond_prefix(self._prefixes.passage, rows, encodings[i]))
         return vectors, [made[i] for i in range(len(texts))]
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
@@ -215,6 +221,15 @@ class Encoder:
         output, mask = self._run(encodings)
         hidden = output.astype(np.float32, copy=False)
         return _unit(self._pool(output, mask)), [hidden[row, : len(encoding)] for row, encoding in enumerate(encodings)]
+
+    def _beyond_prefix(self, prefix: str, hidden: Vectors, encoding: Encoding) -> tuple[Vectors, TokenIds]:
+        """Return a text's token vectors and ids without the prefix: late interaction must not match its words."""
+        ids = _ids(encoding)
+        if not prefix:
+            return hidden, ids
+        first = next((place for place, special in enumerate(encoding.special_tokens_mask) if not special), len(ids))
+        kept = np.delete(np.arange(len(ids)), slice(first, first + self._prefix_tokens[prefix]))
+        return hidden[kept], ids[kept]
 
     def _run(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Return the model's output, and the mask (n, length) of positions that are not padding."""

@@ -28,6 +28,8 @@ def open_session(
     try:
         return first_usable(model, wanted, session_options(threads), lambda name: [provider_options(name)])
     except RUNTIME_ERRORS as error:
-        raise ConfigurationError(f"ONNX Runtime can't load {model.name}: {first_line(error)}") from error
+        raise ConfigurationError(
+            f"ONNX Runtime can't load {model.name}: {first_line(error)}; if it is not whole, fetch or export it again"
+        ) from error
     except ProviderUnusable as error:
         raise ConfigurationError(f"BRAID_EMBEDDING_PROVIDER={wanted} {error}") from error

@@ -6,7 +6,7 @@ tokens of the passage, and the weighted mean of these is the passage's score. Th
 last hidden state, so ingest and search get them from the inference that they run anyway. They are stored after a
 learned linear projection to fewer dimensions, without insignificant tokens (stop words, punctuation, special tokens),
 with a few bits per number. Projection, levels and token weights are learned for one embedding model
-(`benchmarks/train_token_projection.py`) and are useless for another; measurements: docs/late-interaction.md.
+(`braid calibrate`) and are useless for another; measurements: docs/late-interaction.md.
 
 Packed bytes of a passage: `_HEADER` (magic, format, projection, number of vectors), then the codes, each vector in
 ``dimension * bits / 8`` bytes, the first dimension of a byte in its lowest bits. Bytes of another format or projection,
@@ -28,14 +28,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from app.calibration import Calibration
 from app.errors import ConfigurationError
 
 Vectors = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
 
-SHIPPED = Path(__file__).with_name("token_projections")
-"""Folder with an ``<embedding model>.npz`` for each model that has a projection."""
 MAX_VECTORS = 65_535
 
 _FORMAT = 1
@@ -174,28 +173,25 @@ class TokenVectors:
         return values
 
 
-def token_vectors_for(embedding_model: str, width: int, folder: Path = SHIPPED) -> TokenVectors | None:
-    """Return the codec of an embedding model, in any of its precisions; None if it has no projection.
+def token_vectors_for(calibration: Calibration | None, width: int) -> TokenVectors | None:
+    """Return the codec of an embedding model; None if its calibration has no projection.
 
     Args:
-        embedding_model: name of the model, as in `Encoder.name`.
-        width: dimensions of its hidden state, `Encoder.dimension`; another width means another model.
-        folder: folder of the projections.
+        calibration: the model's; its precisions share a projection.
+        width: dimensions of the model's hidden state, `Encoder.dimension`; another width means another model.
 
     Raises:
         ConfigurationError: the file for the model is unusable.
     """
-    name = embedding_model.removesuffix("-int8").removesuffix("-fp16")
-    path = folder / f"{name}.npz"
-    # the name may come from a setting and must not lead outside the folder
-    if path.parent != folder or not path.is_file():
+    if calibration is None or calibration.token_projection is None:
         return None
-    codec = _load(path)
+    codec = read_projection(calibration.token_projection)
     return codec if codec.width == width else None
 
 
 @cache
-def _load(path: Path) -> TokenVectors:
+def read_projection(path: Path) -> TokenVectors:
+    """Return the codec in a file. Raises ConfigurationError if it is unusable."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(bytes(arrays["about"]).decode())
@@ -203,8 +199,8 @@ def _load(path: Path) -> TokenVectors:
         return make_codec(**content, **{name: about.pop(name) for name in ("weight", "depth")}, about=about)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigurationError(
-            f"{path.name} is not a usable token projection ({type(error).__name__}: {error}): reinstall Braid, "
-            f"or create the file again with benchmarks/train_token_projection.py"
+            f"{path} is not a usable token projection ({type(error).__name__}: {error}): make the calibration again "
+            f"with `braid calibrate`, or reinstall Braid if it is a shipped one"
         ) from error
 
 

@@ -68,7 +68,7 @@ class HeldOutCheck:
 
 def shares_in_service(tuning: Tuning, where: EvaluationTarget, legs: Mapping[str, QueryLegs]) -> dict[str, float]:
     """Return the dense share that the service would choose for each query."""
-    model = model_for(tuning, where.encoder.name)
+    model = model_for(tuning, where.encoder.name, where.calibration)
     if model is None:
         return dict.fromkeys(legs, tuning.alpha)
     fixed = Weight(tuning.alpha, "tuned", "")

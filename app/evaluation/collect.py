@@ -36,6 +36,7 @@ from app.search.request import MAX_QUERY_CHARACTERS
 from app.search.retrieval import Retrieval
 from app.search.trace import Trace
 from app.store.client import Cluster
+from app.store.languages import QueryFields, available, mappings_of
 from app.store.score_check import lexical_factor
 from app.tuning import Tuning
 
@@ -217,14 +218,18 @@ def collect(
     store = None
     if kept_in is not None:
         of = f"{_state(where.cluster)} {depth} {tuning.boosts} {tuning.bm25} {where.tenant} {where.ignore_identical}"
+        of += f" {where.settings.index.languages}" if where.settings.index.languages else ""
         store = _LegsFile(kept_in, of)
     run = QueryRun(load, patience_s, progress, found=store.read(queries) if store else {})
     progress(len(run.found))
     factor = lexical_factor(where.cluster)
+    fields = QueryFields(where.settings.index)
+    there = available(fields.all, mappings_of(where.cluster)) if fields.all else {}
 
     def work(retrieval: Retrieval, query_id: str) -> QueryLegs:
         dense = dense_from.get(query_id) if dense_from else None
-        legs = _legs(retrieval, queries[query_id], vectors[query_id], where.tenant, tuning, depth, dense, factor)
+        query = read_query(queries[query_id][:MAX_QUERY_CHARACTERS], fields.of(queries[query_id], there))
+        legs = _legs(retrieval, query, queries[query_id], vectors[query_id], where.tenant, tuning, depth, dense, factor)
         return _drop_document(legs, query_id) if where.ignore_identical else legs
 
     def keep(query_id: str, legs: QueryLegs) -> None:
@@ -241,6 +246,7 @@ def collect(
 
 def _legs(
     retrieval: Retrieval,
+    query: QueryText,
     text: str,
     vector: npt.NDArray[np.float32],
     tenant: str,
@@ -250,7 +256,7 @@ def _legs(
     factor: float,
 ) -> QueryLegs:
     call = evaluation_call(
-        text, tenant=tenant, tuning=tuning, depth=depth, timeout_ms=_TIMEOUT_MS, lexical_factor=factor
+        text, tenant=tenant, tuning=tuning, depth=depth, timeout_ms=_TIMEOUT_MS, query=query, lexical_factor=factor
     )
     trace = Trace()
     left = retrieval.lexical(call, trace)

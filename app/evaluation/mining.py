@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.evaluation.collect import Load, Progress, QueryLegs, RateLimiter, collect, require_majority
 from app.evaluation.target import EvaluationTarget, evaluation_call, query_vectors, require_whole
-from app.passage import embedding_text
+from app.passage import Hit, embedding_text
 from app.search.fusion import FusedCandidate, fuse_linear
 from app.search.retrieval import Retrieval
 from app.search.stages import Passages
@@ -124,7 +124,7 @@ def _sentence(text: str, rng: random.Random) -> str:
 def _fused(legs: QueryLegs, where: EvaluationTarget, tuning: Tuning) -> list[FusedCandidate]:
     """Fuse the legs as a search does: with the learned weight, if there is one."""
     fixed = Weight(tuning.alpha if where.settings.search.alpha is None else where.settings.search.alpha, "default", "")
-    model = model_for(tuning, where.encoder.name) if where.settings.search.alpha is None else None
+    model = model_for(tuning, where.encoder.name, where.calibration) if where.settings.search.alpha is None else None
     weight = fixed if model is None else learned_weight(model, fixed, legs.query, legs.lexical, legs.dense)
     return fuse_linear(legs.lexical, legs.dense, weight.alpha, normalization=tuning.normalization, bonus=legs.bonus)
 
@@ -141,9 +141,15 @@ def _texts(
     fused: Iterable[Sequence[FusedCandidate]], where: EvaluationTarget, tuning: Tuning, load: Load
 ) -> dict[str, str]:
     """Return passage id -> text for the reranker; passages that were deleted meanwhile are missing."""
-    ids = list(dict.fromkeys(item.id for ranked in fused for item in ranked))
+    hits = read_hits([item.id for ranked in fused for item in ranked], where, tuning, load)
+    return {key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in hits.items()}
+
+
+def read_hits(passage_ids: Sequence[str], where: EvaluationTarget, tuning: Tuning, load: Load) -> dict[str, Hit]:
+    """Return the passages by id, each read once; those that were deleted meanwhile are missing. Raises StoreError."""
+    ids = list(dict.fromkeys(passage_ids))
     pace = RateLimiter(load.rate)
-    found: dict[str, str] = {}
+    found: dict[str, Hit] = {}
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as worker:
         retrieval = Retrieval(where.cluster, worker)
         for start in range(0, len(ids), _READ_AT_ONCE):
@@ -152,7 +158,5 @@ def _texts(
             trace = Trace()
             passages = retrieval.read(call, trace, Passages(), ids[start : start + _READ_AT_ONCE])
             require_whole(trace)
-            found |= {
-                key: embedding_text(hit.title, hit.section_heading, hit.text) for key, hit in passages.hits.items()
-            }
+            found |= passages.hits
     return found

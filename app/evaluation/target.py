@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from app.calibration import Calibration, calibration_for
 from app.config import Settings
 from app.deadline import Deadline
 from app.embedding.text_encoder import TextEncoder
@@ -34,6 +35,11 @@ class EvaluationTarget:
     shards: int
     ignore_identical: bool = False
     reranker: Reranker | None = None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The encoder's calibration, if it has one."""
+        return calibration_for(self.settings.embedding, self.encoder.name)
 
     @property
     def default_reranker(self) -> Reranker | None:

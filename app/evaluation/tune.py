@@ -215,7 +215,7 @@ class _Search:
         data = examples(values, objective, objective.curves({query: prepared[query] for query in known}))
         fixed = _cross_validated(data, None)
         self._note("one weight for all queries, cross-validated", self.best.alpha, fixed, kept=False)
-        shipped = model_for(self.best, self._where.encoder.name)
+        shipped = model_for(self.best, self._where.encoder.name, self._where.calibration)
         tried: list[tuple[str, float, WeightModel | None]] = []
         if shipped is not None:
             tried.append(

@@ -79,7 +79,7 @@ def evaluate(
     )  # fmt: skip
     served, shares = f"linear {fixed:g}", dict.fromkeys(collected.legs, fixed)
     notes = [f"{len(collected.failed)} queries failed: {_first_failure(collected.failed)}"] if collected.failed else []
-    if (model := model_for(tuning, where.encoder.name)) is not None:
+    if (model := model_for(tuning, where.encoder.name, where.calibration)) is not None:
         weights = {
             query: learned_weight(model, Weight(fixed, "default", ""), legs.query, legs.lexical, legs.dense)
             for query, legs in collected.legs.items()

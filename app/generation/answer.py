@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app import telemetry
+from app.calibration import Calibration
 from app.config import Settings
 from app.deadline import Deadline
 from app.degradation import Reason
@@ -16,14 +17,12 @@ from app.embedding.text_encoder import TextEncoder
 from app.errors import EncoderError, GenerationError
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
 from app.generation.context import Fetch, build_context
-from app.generation.evidence import Evidence, is_relevant, weigh
+from app.generation.evidence import UNCALIBRATED, Evidence, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
 from app.passage import Hit
 
 EXTRACTIVE = "extractive"
-_SECOND_SHARE = 0.85
-"""Minimum score of a further quoted sentence, as a share of the best one's."""
 _MOST_SENTENCES = 3
 _WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
 """Share of the answer's time, and maximum seconds, for weighing sentences: usually 30 ms, more under load."""
@@ -67,9 +66,17 @@ class Event:
 class Generator:
     """Generates answers. Thread-safe."""
 
-    def __init__(self, settings: Settings, encoder: TextEncoder) -> None:
+    def __init__(self, settings: Settings, encoder: TextEncoder, calibration: Calibration | None) -> None:
+        """Create the generator.
+
+        Args:
+            calibration: the encoder's. With None every question is answered, and the answer says that its relevance
+                was not judged.
+        """
         self._settings = settings
         self._encoder = encoder
+        self._calibrated = calibration is not None
+        self._thresholds = calibration.answers if calibration is not None else UNCALIBRATED
         self._model = LanguageModel(settings.llm) if settings.llm.url else None
         # each one holds a server thread for as long as the model writes
         self._writing = threading.BoundedSemaphore(max(2, settings.server.threads // 2))
@@ -89,7 +96,8 @@ class Generator:
         evidence, problem = None, None
         until = time.monotonic() + min(_WEIGH_S, timeout_s * _WEIGH_SHARE)
         try:
-            evidence = weigh(question, hits, self._encoder.within(Deadline(until, int(timeout_s * 1000))), until)
+            encoder = self._encoder.within(Deadline(until, int(timeout_s * 1000)))
+            evidence = weigh(question, hits, encoder, self._thresholds, until)
         except EncoderError:
             problem = _problem(Reason.ENCODER_FAILED, "relevance could not be checked")
         return WeighingResult(evidence, problem, time.perf_counter() - started)
@@ -125,7 +133,9 @@ class Generator:
             timeout_s += weighed.seconds
         evidence = weighed.evidence
         degraded = [weighed.problem] if weighed.problem is not None else []
-        if not hits or (evidence is not None and not is_relevant(evidence)):
+        if hits and not self._calibrated:
+            degraded.append(_problem(Reason.UNCALIBRATED, "whether the passages are about the question was not judged"))
+        if not hits or (evidence is not None and not is_relevant(evidence, self._thresholds)):
             degraded += _left_out(evidence)
             yield from self._finish(UNKNOWN, started, degraded, abstained=True)
             return
@@ -226,13 +236,13 @@ class Generator:
     ) -> Iterator[Event]:
         degraded += _left_out(evidence)
         if evidence is None:  # without the encoder, only the beginning of the best passage can be quoted
-            chosen = [(1, best_quote("", hits[0].text))]
+            chosen = [(1, best_quote("", hits[0].text, hits[0].text_language))]
         else:
             best = evidence.sentences[0].score
             chosen, seen = [], set()
             for sentence in evidence.sentences[: 3 * _MOST_SENTENCES]:
                 text = " ".join(sentence.text.split())
-                if sentence.score >= _SECOND_SHARE * best and text.lower() not in seen:
+                if sentence.score >= self._thresholds.second_share * best and text.lower() not in seen:
                     seen.add(text.lower())
                     chosen.append((sentence.marker, sentence.text))
             chosen = chosen[:_MOST_SENTENCES]

@@ -103,19 +103,23 @@ def cite(answer: str, passages: Sequence[Sequence[Hit]]) -> list[Citation]:
     for marker, said in statements.items():
         if 1 <= marker <= len(passages):
             hits = passages[marker - 1]
-            place, quote = _best_quote(" ".join(said), [hit.text for hit in hits])
+            place, quote = _best_quote(" ".join(said), [(hit.text, hit.text_language) for hit in hits])
             found.append(Citation.of(marker, hits[place], quote))
     return found
 
 
-def best_quote(statement: str, text: str) -> str:
+def best_quote(statement: str, text: str, language: str | None = None) -> str:
     """Return the sentence of `text`, verbatim, that shares most words with `statement`; cut at a word if very long."""
-    return _best_quote(statement, [text])[1]
+    return _best_quote(statement, [(text, language)])[1]
 
 
-def _best_quote(statement: str, texts: Sequence[str]) -> tuple[int, str]:
-    """Return the best sentence of `texts` and the index of its text; the first text on a tie."""
-    sentences = [(place, text[start:end]) for place, text in enumerate(texts) for start, end, _ in sentence_spans(text)]
+def _best_quote(statement: str, texts: Sequence[tuple[str, str | None]]) -> tuple[int, str]:
+    """Return the best sentence of `texts` (with their languages) and the index of its text; the first text on a tie."""
+    sentences = [
+        (place, text[start:end])
+        for place, (text, language) in enumerate(texts)
+        for start, end, _ in sentence_spans(text, language)
+    ]
     words = [set(content_words(sentence)) for _, sentence in sentences]
     frequency = Counter(word for group in words for word in group)
     asked = set(content_words(statement))

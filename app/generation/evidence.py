@@ -1,7 +1,8 @@
 """Evidence: how well passages answer a question, sentence by sentence, on an absolute scale.
 
 Fused scores can't tell, because min-max scaling makes the best passage of any search a 1. The cosine between question
-and sentence and the share of the question's words in the passages can.
+and sentence and the share of the question's words in the passages can. What a cosine means depends on the embedding
+model, so the thresholds are those of its calibration.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.calibration import AnswerThresholds
 from app.generation.content_words import content_words
 from app.passage import Hit
 from app.sentences import sentence_spans
@@ -30,10 +32,8 @@ _AT_ONCE = 6
 _MOST_CANDIDATES = 600
 _MOST_PASSAGE_CHARACTERS = 20_000
 """Limits on candidates. Braid's own passages have at most a third of it, and 50 of them have about 500 sentences."""
-COSINE_SHARE = 0.6
-"""Share of the cosine in a sentence's score; the rest is lexical."""
-RANK_WEIGHT = 0.1
-"""Bonus of a sentence in the first passage; in the n-th passage it is divided by n."""
+UNCALIBRATED = AnswerThresholds(min_cosine=-1, min_covered_cosine=-1, min_coverage=0)
+"""Thresholds of a model without a calibration: every passage counts as relevant."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -50,16 +50,13 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of passage number `marker` (from 1), verbatim."""
+    """A sentence of passage number `marker` (from 1), verbatim; `score` orders the sentences of one question."""
 
     marker: int
     text: str
     cosine: float
     overlap: float
-
-    @property
-    def score(self) -> float:
-        return COSINE_SHARE * self.cosine + (1 - COSINE_SHARE) * self.overlap + RANK_WEIGHT / self.marker
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +72,13 @@ class Evidence:
     left_out: int = 0
 
 
-def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float = math.inf) -> Evidence:
+def weigh(
+    question: str, hits: Sequence[Hit], encoder: TextEncoder, thresholds: AnswerThresholds, until: float = math.inf
+) -> Evidence:
     """Weigh the sentences of `hits` against `question`.
 
     Args:
+        thresholds: of the encoder's calibration, or `UNCALIBRATED`.
         until: monotonic deadline in seconds; the sentences that share most words with the question are always weighed.
 
     Raises:
@@ -104,7 +104,7 @@ def weigh(question: str, hits: Sequence[Hit], encoder: TextEncoder, until: float
         part = order[len(sentences) : len(sentences) + _AT_ONCE]
         cosines = encoder.encode_passages([candidates[i][1][:MAX_CHARACTERS] for i in part]) @ vector
         sentences += [
-            Sentence(candidates[i][0], candidates[i][1], float(cosine), overlaps[i])
+            _sentence(*candidates[i], float(cosine), overlaps[i], thresholds)
             for i, cosine in zip(part, cosines, strict=True)
         ]
     sentences.sort(key=lambda sentence: (-sentence.score, sentence.marker))
@@ -120,18 +120,21 @@ def _candidates(hits: Sequence[Hit]) -> Iterator[tuple[int, str]]:
     """Yield meaningful sentences with the marker of their passage."""
     for marker, hit in enumerate(hits, start=1):
         text = hit.text[:_MOST_PASSAGE_CHARACTERS]
-        for start, end, _ in sentence_spans(text):
+        for start, end, _ in sentence_spans(text, hit.text_language):
             if content_words(text[start:end]):
                 yield marker, text[start:end]
 
 
-MIN_COSINE = 0.40
-"""Minimum cosine; below it the passages are not about the question, unless they contain most of its words."""
-MIN_COVERAGE = 0.67
+def _sentence(marker: int, text: str, cosine: float, overlap: float, by: AnswerThresholds) -> Sentence:
+    """Return the sentence with its score: cosine and overlap by their shares, and a bonus for the passage's rank."""
+    similar = (cosine - by.zero_cosine) / by.cosine_unit
+    score = by.cosine_share * similar + (1 - by.cosine_share) * overlap + by.rank_weight / marker
+    return Sentence(marker, text, cosine, overlap, score)
 
 
-def is_relevant(evidence: Evidence) -> bool:
+def is_relevant(evidence: Evidence, thresholds: AnswerThresholds) -> bool:
     """Return whether the passages are about the question. Either sign suffices: false abstention is the worse error."""
     if not evidence.sentences:
         return False
-    return evidence.cosine >= MIN_COSINE or (evidence.coverage >= MIN_COVERAGE and evidence.cosine >= MIN_COSINE / 2)
+    covered = evidence.coverage >= thresholds.min_coverage and evidence.cosine >= thresholds.min_covered_cosine
+    return evidence.cosine >= thresholds.min_cosine or covered

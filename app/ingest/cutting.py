@@ -6,20 +6,24 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from app.access import PUBLIC, Access
+from app.calibration import calibration_for
 from app.config import Settings
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import DocumentRejected
 from app.ingest.passages.chunk import MAXIMUM, Draft, chunk
 from app.ingest.passages.enrich import keyphrases, normalise_tags
 from app.ingest.sources.files import Defaults, SourceFile
+from app.languages import Guess, base_language, detect
 from app.passage import Document, ParsedDocument, Passage
 
+_LANGUAGE_SAMPLE = 2_000
+"""Characters at the beginning of a document from which its language is detected."""
 _SPECIAL_TOKENS = 2
 """Number of special tokens that a BERT-like model adds to a text."""
 
@@ -69,7 +73,17 @@ def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str
 
 def version_of(document: Document, made_by: str) -> str:
     """Return the content hash of the document; `made_by` is the `recipe`."""
-    return document.content_hash(f"{made_by} document={document.document_id}")
+    language = language_of(document).language
+    # English documents keep the hash that they are stored with
+    cut_as = f" sentences={language}" if language not in (None, "en") else ""
+    return document.content_hash(f"{made_by} document={document.document_id}{cut_as}")
+
+
+def language_of(document: Document) -> Guess:
+    """Return the language that the document's source states, or else the detected one."""
+    if stated := document.extra.get("language"):
+        return Guess(base_language(stated), 1.0)
+    return detect(_beginning(document.parsed))
 
 
 def file_document(file: SourceFile, parsed: ParsedDocument, defaults: Defaults) -> Document:
@@ -110,7 +124,10 @@ def to_passages(
     Raises:
         DocumentRejected: ``empty`` if there is no text.
     """
-    drafts = _whole_text(document, encoder) if document.whole else _chunk(document, settings, encoder)
+    language = language_of(document)
+    drafts = (
+        _whole_text(document, encoder) if document.whole else _chunk(document, settings, encoder, language.language)
+    )
     if not drafts:
         raise DocumentRejected("the document contains no text", reason="empty")
     access = asdict(Access().changed(document.access))
@@ -130,6 +147,7 @@ def to_passages(
             content_hash="",
             embedding_model=encoder.name,
             **asdict(draft),
+            **_detected(draft, language if "language" not in document.extra else None),
             **access,
             **document.extra,
         )
@@ -156,10 +174,28 @@ def token_codec(settings: Settings, encoder: Encoder) -> TokenVectors | None:
     """Return the codec of token vectors; None if they are disabled or the model has none."""
     if not settings.index.token_vectors or not encoder.gives_tokens:
         return None
-    return token_vectors_for(encoder.name, encoder.dimension)
+    return token_vectors_for(calibration_for(settings.embedding, encoder.name), encoder.dimension)
 
 
-def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Draft]:
+def _detected(draft: Draft, of_document: Guess | None) -> dict[str, Any]:
+    """Return the fields of the detected language. What is too short to tell is taken to be in its document's."""
+    found = detect(draft.text, of_document)
+    return {"detected_language": found.language, "language_confidence": found.confidence}
+
+
+def _beginning(parsed: ParsedDocument) -> str:
+    """Return the first texts of a document, enough to detect its language."""
+    parts: list[str] = []
+    length = 0
+    for block in parsed.blocks:
+        if length >= _LANGUAGE_SAMPLE:
+            break
+        parts.append(block.text[:_LANGUAGE_SAMPLE])
+        length += len(parts[-1])
+    return " ".join(parts) or parsed.title
+
+
+def _chunk(document: Document, settings: Settings, encoder: Encoder, language: str | None) -> list[Draft]:
     prefix = encoder.passage_prefix
     taken = _SPECIAL_TOKENS + (len(encoder.token_offsets(prefix)) if prefix else 0)
     return chunk(
@@ -168,6 +204,7 @@ def _chunk(document: Document, settings: Settings, encoder: Encoder) -> list[Dra
         target=settings.passage.tokens,
         overlap=settings.passage.overlap,
         room=min(MAXIMUM, encoder.max_tokens - taken),
+        language=language,
     )
 
 

@@ -34,6 +34,7 @@ from app.ingest.cutting import (
     version_of,
 )
 from app.ingest.formats import ParserPool
+from app.ingest.language_notes import UNKNOWN, language_notes
 from app.ingest.notifier import Announce, WriteNotifier
 from app.ingest.progress import IngestProgress
 from app.ingest.protocol import Steps
@@ -227,6 +228,8 @@ class _Run:
             self._sync(steps)
         sweeper.sweep()
         self._notifier.flush(steps.refresh)
+        notes = language_notes(self.report.languages, self._settings)
+        self.report.warnings += [("languages", note) for note in notes]
 
     def _flush_each_second(self) -> None:
         while not self._written.wait(_FLUSH_INTERVAL_S):
@@ -381,6 +384,8 @@ class _Run:
             self.report.changed += result.status == "updated"
             self.report.new += result.status == "created"
             self.report.passages += result.passages if result.status != "unchanged" else 0
+            if result.status != "unchanged":
+                self.report.languages.update(passage.text_language or UNKNOWN for passage in put.passages)
         if result.status != "unchanged":
             self._notifier.record(visible=result.status == "updated", revoking=result.revoking)
             self._progress.stored(result.passages)

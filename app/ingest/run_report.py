@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,8 @@ class IngestReport:
     """Counts of documents, and of the passages written for new or changed ones.
 
     `failed` has an entry for each file, record or folder that was not ingested; if there is any, the exit code is 1.
-    `sync_skipped` says why nothing was removed although requested.
+    `sync_skipped` says why nothing was removed although requested. `languages` counts the passages of each language, as
+    stated by their source or detected.
     """
 
     new: int = 0
@@ -33,6 +35,7 @@ class IngestReport:
     failed: list[Problem] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
     sync_skipped: str | None = None
+    languages: Counter[str] = field(default_factory=Counter)
     stages: dict[str, Stage] = field(
         default_factory=lambda: {name: Stage() for name in ("parse", "chunk", "encode", "bulk")}
     )
@@ -60,6 +63,7 @@ class IngestReport:
             "seconds": round(self.seconds, 3),
             "passages_per_second": round(self.passages_per_second, 1),
             "bound": self.bound,
+            "languages": dict(self.languages.most_common()),
             "stages": {
                 name: {"workers": stage.workers, "busy_seconds": round(stage.busy_s, 3)}
                 for name, stage in self.stages.items()

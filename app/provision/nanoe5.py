@@ -2,8 +2,9 @@
 
 The file (``E5S1``, little-endian) has the vocabulary of XLM-R with scores, then tensors: matrices as blocks of 32
 4-bit weights with an fp16 scale, the rest in fp32. Its layout is that of the package's own ``e5.c`` (MIT).
-Weights are what the 4 bits say, to the last bit; the table of words stays in 4 bits (`GatherBlockQuantized`: 85 MB less
-to load than fp32, the same vectors). ``MatMulNBits`` for the other matrices was slower than fp32 (docs/embedding.md).
+The weights are what the 4 bits say, to the last bit. The table of words stays in 4 bits (`GatherBlockQuantized`: the
+same vectors as from a table in fp32, which is 320 MB larger). ``MatMulNBits`` for the other matrices was slower than
+fp32 (docs/embedding.md).
 """
 
 from __future__ import annotations
@@ -129,11 +130,12 @@ def _parse(data: bytes) -> _File:
         (text,) = take(f"{size}s")
         _, mapped = take("iI")
         take(f"{mapped}x")  # normalisation of single characters: `_normalizer` does the same
-        offsets = {}
+        offsets, last = {}, 0
         for _ in range(*take("i")):
             (length,) = take("H")
-            name, _, count, offset, _ = take(f"{length}sBIQQ")
-            offsets[name.decode()] = (count, offset)
+            name, _, count, offset, size = take(f"{length}sBIQQ")
+            offsets[name.decode()], last = (count, offset), max(last, offset + size)
+        take(f"{last - at}x")
     except struct.error as error:
         raise ProvisioningError(f"{PACKAGED_FILE} is cut short at {len(data)} bytes: fetch it again") from error
     spelt = [text[first:last].decode() for first, last in pairwise(ends)]

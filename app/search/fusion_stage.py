@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app import telemetry
-from app.config.retrieval import SearchSettings
+from app.calibration import calibration_for
+from app.config import Settings
 from app.degradation import Reason
 from app.embedding.text_encoder import TextEncoder
 from app.querytext import is_distinctive
@@ -32,13 +33,22 @@ NATIVE_NORMALIZATIONS: tuple[Normalization, ...] = ("min_max", "l2")
 class FusionStage:
     """Fuses the candidates of searches. Thread-safe."""
 
-    def __init__(self, search: SearchSettings, encoder: TextEncoder) -> None:
-        """Create the stage; only the name of `encoder` is used."""
-        self._search = search
-        self._encoder = encoder
+    def __init__(self, settings: Settings, encoder: TextEncoder) -> None:
+        """Create the stage; only the name of `encoder` is used.
+
+        Raises:
+            ConfigurationError: as `calibration_for`.
+        """
+        self._search = settings.search
+        self._embedding_model = encoder.name
+        self._calibration = calibration_for(settings.embedding, encoder.name)
 
     def fuse(self, found: Candidates, call: SearchCall, trace: Trace) -> Ranking:
-        """Return all candidates in order."""
+        """Return all candidates in order; an uncalibrated model is named, since the vector leg is used with it."""
+        if self._calibration is None and found.plan.way != "lexical":
+            trace.degrade(
+                "vector", Reason.UNCALIBRATED, f"the embedding model {self._embedding_model!r} has no calibration"
+            )
         if found.plan.way in ("lexical", "dense"):
             return rank_one_leg(found)
         with trace.timed("hybrid_ms"):
@@ -121,7 +131,7 @@ class FusionStage:
             or asked.normalization not in (None, call.tuning.normalization)
         ):
             return None
-        return model_for(call.tuning, self._encoder.name)
+        return model_for(call.tuning, self._embedding_model, self._calibration)
 
 
 def native_normalization(request: SearchRequest) -> Normalization:

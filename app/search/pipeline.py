@@ -44,7 +44,7 @@ class Pipeline:
         """Create the pipeline; arguments as those of `SearchService`."""
         retrieval = Retrieval(cluster, executor)
         self._candidates = CandidateStage(settings.rerank, retrieval, vectors or QueryVectors(encoder, reranker))
-        self._fusion = FusionStage(settings.search, encoder)
+        self._fusion = FusionStage(settings, encoder)
         self._rerank = RerankStage(settings.rerank, reranker, retrieval, scores)
         self._pages = PageStage(retrieval, executor, heads)
 

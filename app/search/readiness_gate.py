@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import StoreNotReady, StoreReadOnly, StoreUnavailable
 from app.tuning import SHIPPED, Tuning
@@ -29,6 +29,10 @@ class StoreState:
     """Identity of the indexes behind the alias; changes when an index is replaced."""
     read_only: str | None = None
     """Reason and remedy if an index of an older Braid is only searched; None: writes are accepted."""
+    other_languages: str | None = None
+    """Reason and remedy if an index has text fields of other languages than the settings, and so is not written."""
+    text_fields: Mapping[str, str] = field(default_factory=dict)
+    """Language -> field that queries in it ask, in all indexes; empty: all ask the main field alone."""
     warnings: tuple[str, ...] = ()
     """Reasons of worse answers that do not stop them, with the remedy."""
     lexical_factor: float = 1.0
@@ -120,6 +124,6 @@ def require_ready(state: StoreState) -> StoreState:
 def require_writable(state: StoreState) -> StoreState:
     """Raise StoreReadOnly if an index is only searched; StoreNotReady as `require_ready`."""
     require_ready(state)
-    if state.read_only is not None:
-        raise StoreReadOnly(state.read_only)
+    if reason := state.read_only or state.other_languages:
+        raise StoreReadOnly(reason)
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.calibration import calibration_for
 from app.config import Settings
 from app.config.retrieval import RerankerSettings
 from app.embedding.text_encoder import TextEncoder
@@ -26,13 +27,13 @@ def load_reranker(settings: Settings, encoder: TextEncoder) -> Reranker | None:
             return LocalCrossEncoder(settings.reranker)
         if settings.reranker.url is not None:
             return RemoteCrossEncoder(settings.reranker)
-    codec = _codec(encoder)
+    codec = _codec(settings, encoder)
     if codec is not None and (settings.index.token_vectors or wanted == "late-interaction"):
         return LateInteraction(encoder, codec, stored=settings.index.token_vectors)
     if wanted == "late-interaction":
         raise ConfigurationError(
             f"BRAID_RERANKER=late-interaction: there is no token projection for the embedding model {encoder.name!r}; "
-            f"use all-MiniLM-L6-v2, create one (docs/late-interaction.md), or configure a cross-encoder"
+            f"make one with `braid calibrate` (docs/calibration.md), or configure a cross-encoder"
         )
     return None
 
@@ -43,5 +44,7 @@ def check_reranker(reranker: RerankerSettings) -> None:
         check_model(reranker.model)
 
 
-def _codec(encoder: TextEncoder) -> TokenVectors | None:
-    return token_vectors_for(encoder.name, encoder.dimension) if encoder.gives_tokens else None
+def _codec(settings: Settings, encoder: TextEncoder) -> TokenVectors | None:
+    if not encoder.gives_tokens:
+        return None
+    return token_vectors_for(calibration_for(settings.embedding, encoder.name), encoder.dimension)

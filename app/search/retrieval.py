@@ -62,9 +62,10 @@ class Retrieval:
     def lexical(self, call: SearchCall, trace: Trace) -> Leg:
         """Return the text leg. Words found in no passage are matched again with typing errors. Raises StoreError."""
         with trace.timed("lexical_ms", telemetry.LEXICAL_SEARCH.observe):
-            checked = self._words.find_unknown(call.filters, call.query.checked)
+            where = [*call.filters, *({"field": name} for name in call.query.fields)]
+            checked = self._words.find_unknown(where, call.query.checked)
             found = self._lexical(call, trace, checked)
-            self._words.learn(call.filters, [word for word in checked if word not in found.missing])
+            self._words.learn(where, [word for word in checked if word not in found.missing])
             return self._correct(call, trace, found) if found.missing else found
 
     def dense(self, call: SearchCall, trace: Trace, vector: Sequence[float]) -> Leg:
@@ -143,7 +144,9 @@ class Retrieval:
         Raises:
             StoreError, DeadlineExceeded.
         """
-        marks = None if highlight is None else highlight_body(queries.lexical_match(call.query, [], highlight))
+        # the shown fields are analysed like the main one
+        marked = replace(call.query, fields=())
+        marks = None if highlight is None else highlight_body(queries.lexical_match(marked, [], highlight))
         timeout_ms = _left_ms(call, "fetch")
         body = queries.fetch_body(ids, call.filters, timeout_ms=timeout_ms, vectors=vectors, highlight=marks)
         with trace.timed("fetch_ms"), record_time(self.times, "fetch"):

@@ -31,6 +31,7 @@ from app.search.weighting import Weight
 from app.store.client import Cluster
 from app.store.filters import Scope, clauses
 from app.store.head_check import HeadCheck, VersionName
+from app.store.languages import QueryFields
 from app.store.responses import Total
 from app.tuning import Normalization, Tuning
 
@@ -95,6 +96,7 @@ class SearchService:
             heads: decides which passages are visible; None: all (an index outside the alias has no heads).
         """
         self._settings = settings
+        self._fields = QueryFields(settings.index)
         self._gate = gate
         self._pipeline = Pipeline(settings, cluster, encoder, executor, reranker, vectors, scores, heads)
 
@@ -130,7 +132,7 @@ class SearchService:
         """Return the call within its limits. Raises InvalidInput if the page lies beyond the candidates."""
         call = SearchCall(
             request=request,
-            query=read_query(request.query),
+            query=read_query(request.query, self._fields.of(request.query, state.text_fields)),
             tuning=state.tuning,
             deadline=deadline,
             filters=clauses(scope, request.filter.passage_filter()),

@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from app.calibration import Calibration, split_name
 from app.passage import Candidate
 from app.querytext import QueryText
 from app.search.fusion import min_max
@@ -47,7 +46,6 @@ FEATURES = (
     "dense_best_in_lexical",
     "correlation",
 )
-_SHIPPED_MODEL = Path(__file__).with_name("weight_model.json")
 _CLIP = 3.0
 """Standard deviations at which a feature is cut, so that a single outlier does not decide."""
 _STRANGE = 1.75
@@ -146,30 +144,21 @@ def contributions(model: WeightModel, values: Vector) -> list[tuple[str, float]]
     return sorted(shares, key=lambda item: -abs(item[1]))
 
 
-def model_for(tuning: Tuning, embedding_model: str) -> WeightModel | None:
-    """Return the model for predictions: the tuning's own, else the shipped one if it matches; else None.
+def model_for(tuning: Tuning, embedding_model: str, calibration: Calibration | None) -> WeightModel | None:
+    """Return the model for predictions: the tuning's own, else that of the calibration; None if it does not match.
 
-    A model is valid for one embedding model and one normalisation.
+    A model is valid for one embedding model, in any of its precisions, and one normalisation.
     """
     if not tuning.learned:
         return None
-    model = tuning.weight_model or shipped_model()
+    model = tuning.weight_model or (calibration.weight_model if calibration is not None else None)
     fits = (
         model is not None
         and model.features == FEATURES
         and model.normalization == tuning.normalization
-        and embedding_model.removesuffix("-int8").removesuffix("-fp16") == model.embedding_model
+        and split_name(embedding_model)[0] == split_name(model.embedding_model)[0]
     )
     return model if fits else None
-
-
-@cache
-def shipped_model() -> WeightModel | None:
-    """Return the model that ships with Braid (its card: docs/models.md), or None if the file is missing."""
-    try:
-        return WeightModel.model_validate_json(_SHIPPED_MODEL.read_bytes())
-    except FileNotFoundError:
-        return None
 
 
 def _entropy(scores: Vector) -> float:

@@ -81,4 +81,6 @@ def print_report(report: IngestReport, console: Console) -> None:
         console.print(f"[yellow]nothing was removed[/]: {escape(report.sync_skipped)}")
     counts = f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged, {report.deleted} removed"
     speed = f", {report.passages_per_second:.0f} passages/s, bound by {report.bound}" if report.bound else ""
+    if report.languages:
+        console.print("passages by language: " + ", ".join(f"{code} {n}" for code, n in report.languages.most_common()))
     console.print(f"{counts}, {len(report.failed)} failed; {report.passages} passages in {report.seconds:.1f} s{speed}")

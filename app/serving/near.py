@@ -32,14 +32,14 @@ class NearAnswers:
     """Finds keys of answers to near-identical queries. Thread-safe."""
 
     def __init__(
-        self, entries: ResponseCache, vectors: QueryVectors, reranker: Reranker | None, threshold: float
+        self, entries: ResponseCache, vectors: QueryVectors, reranker: Reranker | None, threshold: float | None
     ) -> None:
         """Create the finder; nothing is read yet.
 
         Args:
             entries: cache of the queries, beside the answers.
             reranker: used as a veto if it is a cross-encoder.
-            threshold: minimum cosine of two queries.
+            threshold: minimum cosine of two queries; None (an embedding model without a calibration): nothing is found.
         """
         self._entries = entries
         self._vectors = vectors
@@ -52,6 +52,8 @@ class NearAnswers:
         Args:
             bucket: represents scope, options and generation.
         """
+        if self._threshold is None:
+            return None
         place = _place(bucket, call.query)
         kept = self._entries.get(place) if place is not None else None
         if kept is None:
@@ -71,13 +73,17 @@ class NearAnswers:
 
     def add(self, bucket: str, call: ReadCall[SearchRequest], key: str) -> None:
         """Record that the answer to a query of the bucket is under `key`."""
+        if self._threshold is None:
+            return
         place, vector = _place(bucket, call.query), self._vector(call)
         if place is not None and vector is not None:
             self._entries.put(place, {"query": call.query, "key": key, "vector": _packed(vector)})
 
     def _is_similar(self, call: ReadCall[SearchRequest], other: Vector) -> bool:
         vector = self._vector(call)
-        return vector is not None and vector.shape == other.shape and float(vector @ other) >= self._threshold
+        if vector is None or self._threshold is None or vector.shape != other.shape:
+            return False
+        return float(vector @ other) >= self._threshold
 
     def _vector(self, call: ReadCall[SearchRequest]) -> Vector | None:
         """Return the query's vector, from the inference for its search; None if the encoder fails."""

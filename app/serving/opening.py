@@ -48,8 +48,13 @@ class Store:
         rendered = self.rendered_for(tuning)
         drifts, live = templates.compare(self.cluster, rendered)
         differences = tuple(str(drift) for drift in drifts)
-        read_only = templates.read_only(live, rendered) or ReferenceCheck(self.cluster, self.encoder).refusal()
-        return StoreState(differences, live.shards, False, read_only=read_only)
+        return StoreState(
+            differences,
+            live.shards,
+            False,
+            read_only=templates.read_only(live, rendered) or ReferenceCheck(self.cluster, self.encoder).refusal(),
+            other_languages=templates.other_languages(live, rendered),
+        )
 
     def apply(self, console: Console) -> list[templates.Change]:
         """Apply the templates; print only changes."""

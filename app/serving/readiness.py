@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.cache.connection import RedisConnection
+from app.calibration import Calibration
 from app.config import Settings
 from app.embedding.text_encoder import TextEncoder
 from app.errors import BraidError
@@ -90,6 +91,8 @@ class StoreCheck:
             native_rrf_across_shards=has_feature(self.capabilities(), RRF_ACROSS_SHARDS),
             tuning=tuning,
             read_only=templates.read_only(live, self.expected(tuning)) or refusal,
+            other_languages=templates.other_languages(live, self.expected(tuning)),
+            text_fields=templates.text_fields(live, self.expected(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
             warnings=self._watch.warnings,
             lexical_factor=self._watch.lexical_factor,
@@ -108,6 +111,8 @@ class Readiness:
     redis: RedisConnection
     flags: Flags
     encoder: TextEncoder
+    calibration: Calibration | None
+    """The encoder's."""
     reranker: Reranker | None
     generator: Generator
     _probing: threading.Lock = field(default_factory=threading.Lock)
@@ -135,6 +140,7 @@ class Readiness:
             state = wait_for(self.gate.begin(), CHECK_TIMEOUT_S)
             problems += state.differences
             warnings += [f"read-only: {state.read_only}"] if state.read_only is not None else []
+            warnings += [f"languages: {state.other_languages}"] if state.other_languages is not None else []
             warnings += state.warnings
             capabilities = self.check.capabilities()
             found = {
@@ -150,6 +156,12 @@ class Readiness:
                 passages = count if counted is not None else None
         except BraidError as error:
             problems.append(error.detail)
+        if self.calibration is None:
+            warnings.append(
+                f"the embedding model {self.encoder.name} has no calibration: no question is refused as off topic, "
+                f"near-identical queries are searched anew, and it brings no learned weight and no late interaction. "
+                f"Remedy: `braid calibrate`"
+            )
         warnings += self.check.reference.warnings()
         warnings += self.flags.warnings()
         if not self.redis.configured:

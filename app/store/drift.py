@@ -21,19 +21,23 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference between this service and the cluster: resource, field, expected and found value."""
+    """One difference between this service and the cluster: resource, field, expected and found value; what to do about
+    it, where that is more than to apply the templates.
+    """
 
     kind: str
     name: str
     field: str
     expected: Value
     found: Value
+    remedy: str = ""
 
     def __str__(self) -> str:
         if self.found == MISSING and not self.field:
             return f"{self.kind} {self.name} is missing"
         where = f", field {self.field}" if self.field else ""
-        return f"{self.kind} {self.name}{where}: expected {_short(self.expected)}, found {_short(self.found)}"
+        told = f"{self.kind} {self.name}{where}: expected {_short(self.expected)}, found {_short(self.found)}"
+        return f"{told}. {self.remedy}" if self.remedy else told
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, Value]:

@@ -9,8 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from app.querytext import QueryText
+from app.languages import EAST_ASIAN
+from app.querytext import MAX_TERMS, QueryText
 from app.store.filters import Clause
+from app.store.languages import BIGRAMS, CONTENT, FOLDED
 from app.store.passages import READ_FIELDS, TOKEN_VECTORS
 from app.tuning import Boosts, Normalization
 
@@ -31,9 +33,9 @@ them are candidates does not depend on the copy of the shard."""
 
 Body = dict[str, Any]
 
-_MOST_HEADED = 300
-"""Maximum terms of a query that are also looked for in title and heading: OpenSearch rejects queries of more than 1,024
-clauses, and the terms of `hybrid_query` count three times then."""
+_FOLDED_BOOST = 0.3
+"""Weight of the words with their endings and without accents, beside those of the language
+(benchmarks/languages.md)."""
 _SLOP = 3
 """Additional distance at which two adjacent query words still count as a phrase."""
 _FUZZY_BOOST = 0.6
@@ -47,7 +49,8 @@ def lexical_match(query: QueryText, filters: Sequence[Clause], corrected: Sequen
 
 
 def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], corrected: Sequence[str] = ()) -> Body:
-    """Return BM25 over `content` (title, section heading and text in one analysed field), identifiers and quotes.
+    """Return BM25 over `content` (title, section heading and text in one analysed field), or over the fields of the
+    query's languages, identifiers and quotes.
 
     Args:
         boosts: weights of identifiers and quoted phrases; those of `refinement` are not used.
@@ -57,7 +60,7 @@ def lexical_leg(query: QueryText, boosts: Boosts, filters: Sequence[Clause], cor
     if boosts.codes:
         should += [_code(code, boost=boosts.codes) for code in query.codes]
     if boosts.quoted:
-        should += [_phrase(phrase, 0, boosts.quoted) for phrase in query.phrases]
+        should += [_phrase(_field(query, phrase), phrase, 0, boosts.quoted) for phrase in query.phrases]
     found = lexical_match(query, filters, corrected)
     if should:
         found["bool"]["should"] = should
@@ -71,10 +74,13 @@ def refinement(query: QueryText, boosts: Boosts) -> list[Body]:
     found: list[Body] = [
         {"match": {field: {"query": query.text, "boost": boost}}}
         for field, boost in (("title", boosts.title), ("section_heading", boosts.heading))
-        if boost and query.terms <= _MOST_HEADED
+        # OpenSearch rejects queries of more than 1,024 clauses, and counts the terms of all parts of `hybrid_query`
+        if boost and query.terms * (len(_ways(query)) + 2) <= MAX_TERMS
     ]
     if boosts.phrase:
-        found += [_phrase(pair, _SLOP, boosts.phrase) for pair in query.pairs]
+        pairs = [(_field(query, pair), pair) for pair in query.pairs]
+        # what stands between two punctuation marks is no word
+        found += [_phrase(field, pair, _SLOP, boosts.phrase) for field, pair in pairs if field != BIGRAMS]
     return found
 
 
@@ -166,12 +172,12 @@ def lexical_searches(
         return leg_body(leg, size=size, timeout_ms=timeout_ms, refined_by=refinement(query, boosts))
 
     # a stop word of the language is in no passage, but is not a typing error
-    words: list[Body] = [{"query": word, "zero_terms_query": "all"} for word in checked]
-    words += [_fuzzy(word) for word in corrected]
+    words: list[tuple[str, Body]] = [(word, {"query": word, "zero_terms_query": "all"}) for word in checked]
+    words += [(word, _fuzzy(word)) for word in corrected]
     return [
         ranked(depth + TIES),
         *(ranked(MOST_EXACT, _code(code)) for code in query.codes),
-        *(_any({"match": {"content": word}}, filters) for word in words),
+        *(_any({"match": {_field(query, word): clause}}, filters) for word, clause in words),
     ]
 
 
@@ -248,15 +254,49 @@ def _must(query: QueryText, corrected: Sequence[str]) -> Body:
     """Return the clause for any word, an identifier in any spelling, or a corrected word. Identifiers score in
     `lexical_leg`.
     """
-    ways: list[Body] = [{"match": {"content": {"query": query.text}}}]
+    ways = _text(query)
     ways += [_code(code, boost=0.0) for code in query.codes]
     if corrected:
-        ways.append({"match": {"content": {**_fuzzy(" ".join(corrected)), "boost": _FUZZY_BOOST}}})
+        words = " ".join(corrected)
+        ways.append({"match": {_field(query, words): {**_fuzzy(words), "boost": _FUZZY_BOOST}}})
     return ways[0] if len(ways) == 1 else {"bool": {"should": ways, "minimum_should_match": 1}}
 
 
-def _phrase(words: str, slop: int, boost: float) -> Body:
-    return {"match_phrase": {"content": {"query": words, "slop": slop, "boost": boost}}}
+def _text(query: QueryText) -> list[Body]:
+    """Return the clauses for the words of the text, whose scores are added.
+
+    A query in a known language asks the field of that language, and with a small weight the folded one, which has the
+    passages of all languages. One that may be in several asks the field of each and the main one, and the best counts.
+    """
+    ways = _ways(query)
+    fields = [way for way in ways if way != FOLDED]
+    matches: list[Body] = [{"match": {field: {"query": query.text}}} for field in fields]
+    found: list[Body] = matches if len(matches) == 1 else [{"dis_max": {"queries": matches}}]
+    if FOLDED in ways:
+        found.append({"match": {FOLDED: {"query": query.text, "boost": _FOLDED_BOOST}}})
+    if BIGRAMS in fields and (others := EAST_ASIAN.sub(" ", query.text)).strip():
+        found.append({"match": {CONTENT: {"query": others}}})
+    return found
+
+
+def _ways(query: QueryText) -> list[str]:
+    """Return the fields that the whole text is matched in: fewer for a text of very many words, of which each is a
+    clause in every field.
+    """
+    fields = [*query.fields, CONTENT] if len(query.fields) > 1 and CONTENT not in query.fields else [*query.fields]
+    ways = [*fields, FOLDED] if fields else [CONTENT]
+    return ways if query.terms * len(ways) <= MAX_TERMS else ways[:1]
+
+
+def _field(query: QueryText, words: str) -> str:
+    """Return the field where some words of the query are matched on their own."""
+    if len(query.fields) != 1 or (query.fields[0] == BIGRAMS and EAST_ASIAN.search(words) is None):
+        return CONTENT
+    return query.fields[0]
+
+
+def _phrase(field: str, words: str, slop: int, boost: float) -> Body:
+    return {"match_phrase": {field: {"query": words, "slop": slop, "boost": boost}}}
 
 
 def _fuzzy(words: str) -> Body:

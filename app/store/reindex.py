@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.errors import InvalidInput, StoreError, StoreUnavailable
+from app.languages import detect
 from app.store import head_audit, heads
 from app.store.bulk import bulk_copy
 from app.store.client import READ_ALIAS, Cluster
@@ -110,6 +111,8 @@ def copy_passages(cluster: Cluster, old: str, new: str, progress: Callable[[int]
     copied = 0
     body = {"size": _PAGE, "version": True, "docvalue_fields": [TOKEN_VECTORS], "_source": True}
     for hits in scan(cluster, old, body, timeout_s=_TIMEOUT_S):
+        for hit in hits:
+            _add_language(hit["_source"])
         outcome = bulk_copy(cluster, hits, new)
         if outcome.failed:
             raise StoreError(f"index {new} rejected a passage ({outcome.failed[0].reason}): nothing was changed")
@@ -120,6 +123,15 @@ def copy_passages(cluster: Cluster, old: str, new: str, progress: Callable[[int]
     if there != wanted:
         raise StoreError(f"index {new} has {there} passages, {old} has {wanted}: nothing was changed, try again")
     return copied
+
+
+def _add_language(source: Json) -> None:
+    """Add the detected language of a passage that an older Braid wrote: its text field is chosen by it."""
+    if not {"language", "detected_language", "language_confidence"} & source.keys():
+        found = detect(str(source.get("text", "")))
+        source["language_confidence"] = found.confidence
+        if found.language is not None:
+            source["detected_language"] = found.language
 
 
 def _move_heads(cluster: Cluster, old: str, new: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from app.assets import asset_folder
 from app.config import Settings
 from app.config.section import VectorVariant
 from app.errors import ConfigurationError
+from app.store import languages
 from app.store.client import READ_ALIAS, WRITE_ALIAS
 from app.store.majors import OLDEST, Version, shipped_file
 from app.tuning import SHIPPED, Tuning
@@ -67,6 +68,8 @@ class RenderedResources:
     embedding_model: str
     tuning: Tuning = SHIPPED
     version: Version = OLDEST
+    text_fields: Mapping[str, str] = field(default_factory=dict)
+    """Language -> field of its analysis (`languages.text_fields`)."""
 
     @property
     def first_index(self) -> Json:
@@ -117,7 +120,8 @@ def render(
         body = read_file(path)
         _substitute(name, body, settings, dimension, tuning)
         resources.append(Resource(kind, name, body, f"{folder}/{path.relative_to(asset_folder(folder))}"))
-    return RenderedResources(tuple(resources), variant, dimension, settings.embedding.id, tuning, version)
+    fields = languages.text_fields(settings.index)
+    return RenderedResources(tuple(resources), variant, dimension, settings.embedding.id, tuning, version, fields)
 
 
 def compose(rendered: RenderedResources) -> Json:
@@ -154,13 +158,13 @@ def _whole_problems(rendered: RenderedResources) -> Iterator[str]:
         yield f"default_pipeline {index.get('default_pipeline')!r} is not one of our ingest pipelines"
     if mappings.get("dynamic") != "strict":
         yield "mappings.dynamic is not strict"
-    for field, definition in mappings["properties"].items():
-        if definition.get("copy_to", field) not in mappings["properties"]:
-            yield f"field {field}: copy_to {definition['copy_to']!r} is not a field"
+    for name, definition in mappings["properties"].items():
+        if definition.get("copy_to", name) not in mappings["properties"]:
+            yield f"field {name}: copy_to {definition['copy_to']!r} is not a field"
         if "similarity" in definition and definition["similarity"] not in index["similarity"]:
-            yield f"field {field}: similarity {definition['similarity']!r} is not defined"
+            yield f"field {name}: similarity {definition['similarity']!r} is not defined"
         if "analyzer" in definition and definition["analyzer"] not in index["analysis"]["analyzer"]:
-            yield f"field {field}: analyzer {definition['analyzer']!r} is not defined"
+            yield f"field {name}: analyzer {definition['analyzer']!r} is not defined"
     embedding = mappings["properties"].get("embedding", {})
     if embedding.get("dimension", rendered.dimension) != mappings["_meta"]["dimension"]:
         yield f"embedding.dimension {embedding['dimension']} is not _meta.dimension {mappings['_meta']['dimension']}"
@@ -204,6 +208,12 @@ def _substitute(name: str, body: Json, settings: Settings, dimension: int, tunin
         index = body["template"]["settings"]["index"]
         index["similarity"]["braid_bm25"] |= {"k1": tuning.bm25.k1, "b": tuning.bm25.b}
         index["analysis"]["analyzer"]["braid_text"]["type"] = settings.index.language
+        languages.add_to_template(body["template"], settings.index)
+    elif name == INGEST_PIPELINE and "processors" in body:
+        languages.add_to_pipeline(body, settings.index)
+    elif name == TOKEN_VECTORS and languages.own_languages(settings.index):
+        # of several lists of excluded fields the last one holds
+        body["template"]["mappings"]["_source"]["excludes"].append(languages.OWN)
     elif name == INDEX_TEMPLATE and "composed_of" in body and not settings.index.token_vectors:
         body["composed_of"].remove(TOKEN_VECTORS)
     elif name.startswith("braid-vector-"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from app.calibration import split_name
 from app.config import Settings
 from app.errors import ConfigurationError, StoreNotReady
-from app.store import heads
+from app.languages import ANALYZERS
+from app.store import heads, languages
 from app.store.capabilities import Capabilities, check_variant
 from app.store.client import HEADS_INDEX, READ_ALIAS, WRITE_ALIAS, Cluster, StoreRequestError, find
 from app.store.drift import MISSING, UNEXPECTED, Drift, body_fields, differences, flatten, settings_fields, shortfalls
@@ -47,10 +49,21 @@ _FREE = frozenset({"index.number_of_shards", "index.number_of_replicas", "index.
 _SIMILARITY = f"{SIMILARITY}.type"
 _NO_GRAPH = "-1"
 _VERSION = "_meta.version"
+_EMBEDDING_MODEL = "_meta.embedding_model"
 _OLDEST = 2
 """Oldest mapping version whose indexes are still searched."""
+ADDED_FIELDS = ("detected_language", "language_confidence")
+"""Fields that `apply` adds to an index that lacks them."""
+_OF_LANGUAGES = (
+    "_meta.languages",
+    "_source.excludes",
+    f"properties.{languages.OWN}.",
+    *(f"index.analysis.analyzer.braid_{code}." for code in ANALYZERS),
+)
+"""What the languages of the settings add to an index (`other_languages` names an index that has others)."""
 _SINCE_OLDEST = (
     *(f"properties.{name}" for name in ("acl_1", "acl_2", "acl_3", "acl_4", "pages", "spans", "language")),
+    *(f"properties.{name}" for name in ADDED_FIELDS),
     *(f"properties.content.fields.{name}" for name in ("folded", "bigrams")),
     *(f"index.analysis.analyzer.{name}" for name in ("braid_folded", "braid_bigrams")),
     "index.analysis.filter.braid_cjk_only",
@@ -114,8 +127,8 @@ class LiveIndexes:
 def apply(cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources) -> list[Change]:
     """Create or update what differs, then create the first index and its aliases if there is none. Idempotent.
 
-    Of an existing index only the default pipeline, the graph threshold and its aliases are fixed: a lost write alias,
-    and a write index that searches do not include (after a rollover).
+    Of an existing index only the default pipeline, the graph threshold, missing `ADDED_FIELDS` and its aliases are
+    fixed: a lost write alias, and a write index that searches do not include (after a rollover).
 
     Raises:
         CapabilityError: the cluster can't hold the variant.
@@ -196,6 +209,27 @@ def read_only(live: LiveIndexes, rendered: RenderedResources) -> str | None:
         f"{', '.join(shown)}. To write again, ingest the sources into a new store (`braid up --data ANOTHER_FOLDER`), "
         'or copy the index into a new one: `braid reindex` (docs/store.md, "An index of an older Braid")'
     )
+
+
+def other_languages(live: LiveIndexes, rendered: RenderedResources) -> str | None:
+    """Return why indexes with text fields of other languages than the settings are searched but not written, and the
+    remedy; None if there is none.
+    """
+    ours = languages.languages_of_index(rendered.body("component template", FIELDS_TEMPLATE)["template"]["mappings"])
+    found = {name: languages.languages_of_index(item.get("mappings", {})) for name, item in live.indexes.items()}
+    shown = [f"{name} ({', '.join(codes) or 'none'})" for name, codes in found.items() if codes != ours]
+    if not shown:
+        return None
+    return (
+        f"has text fields of other languages than BRAID_LANGUAGES ({', '.join(ours) or 'none'} beside the main one), "
+        f"so searched but not written: index {', '.join(shown)}. To write again, set BRAID_LANGUAGES to the index's "
+        "languages, or copy the index into a new one: `braid templates apply`, then `braid reindex` (docs/languages.md)"
+    )
+
+
+def text_fields(live: LiveIndexes, rendered: RenderedResources) -> dict[str, str]:
+    """Return language -> field that queries in it ask, of those that all indexes behind the alias have."""
+    return languages.available(rendered.text_fields, [item.get("mappings", {}) for item in live.indexes.values()])
 
 
 def live_indexes(cluster: Cluster) -> LiveIndexes:
@@ -326,11 +360,26 @@ def _index_drift(live: LiveIndexes, rendered: RenderedResources) -> Iterator[Dri
             *shortfalls("index", name, mapping, in_one_spelling(flatten(item.get("mappings", {})))),
             *shortfalls("index", name, settings, found),
         ]
-        if _OLDEST <= _mapping_version(item.get("mappings", {})) < _mapping_version(template["mappings"]):
+        found_mapping = item.get("mappings", {})
+        if _OLDEST <= _mapping_version(found_mapping) < _mapping_version(template["mappings"]):
             drifts = [drift for drift in drifts if not _is_of_age(drift)]
-        yield from drifts
+        if languages.languages_of_index(found_mapping) != languages.languages_of_index(template["mappings"]):
+            drifts = [drift for drift in drifts if not drift.field.startswith(_OF_LANGUAGES)]
+        yield from (_with_settings(drift) if drift.field == _EMBEDDING_MODEL else drift for drift in drifts)
         if _THRESHOLD not in settings and found.get(_THRESHOLD) == _NO_GRAPH:
             yield Drift("index", name, _THRESHOLD, _DEFAULT, _NO_GRAPH)
+
+
+def _with_settings(drift: Drift) -> Drift:
+    """Return the drift of an index's embedding model with the settings that serve the index as it is."""
+    if not isinstance(drift.found, str) or drift.found == MISSING:
+        return drift
+    model, precision = split_name(drift.found)
+    remedy = (
+        f"An index keeps the model that it names: BRAID_EMBEDDING_MODEL={model} BRAID_EMBEDDING_PRECISION={precision} "
+        f"serves this one; for the other model, ingest the sources into a new store"
+    )
+    return replace(drift, remedy=remedy)
 
 
 def _mapping_version(mappings: Json) -> int:
@@ -346,6 +395,12 @@ def _is_of_age(drift: Drift) -> bool:
     return drift.found == MISSING and any(
         drift.field == added or drift.field.startswith(f"{added}.") for added in _SINCE_OLDEST
     )
+
+
+def _is_adjusted(drift: Drift) -> bool:
+    """Return whether `apply` fixes this difference of an existing index."""
+    added = drift.found == MISSING and drift.field.startswith(tuple(f"properties.{name}." for name in ADDED_FIELDS))
+    return added or drift.field in _ADJUSTABLE
 
 
 def _model_drift(cluster: Cluster, rendered: RenderedResources) -> Iterator[Drift]:
@@ -364,7 +419,7 @@ def _refuse_unfit(cluster: Cluster, live: LiveIndexes, rendered: RenderedResourc
     """Raise StoreNotReady for differences that `apply` can't or must not fix."""
     standing = [
         *_model_drift(cluster, rendered),
-        *(drift for drift in _index_drift(live, rendered) if drift.field not in _ADJUSTABLE),
+        *(drift for drift in _index_drift(live, rendered) if not _is_adjusted(drift)),
     ]
     if standing:
         more = f" (and {len(standing) - 1} more)" if len(standing) > 1 else ""
@@ -408,9 +463,18 @@ def _holds_passages(cluster: Cluster) -> bool:
 
 def _adjust_indexes(cluster: Cluster, live: LiveIndexes, rendered: RenderedResources) -> Iterator[Change]:
     wrong: dict[str, dict[str, Any]] = {}
+    lacking: dict[str, Json] = {}
+    known = compose(rendered)["mappings"]["properties"]
     for drift in _index_drift(live, rendered):
+        if drift.field not in _ADJUSTABLE:
+            name = drift.field.split(".")[1]
+            lacking.setdefault(drift.name, {})[name] = known[name]
+            continue
         value = None if drift.expected in {_DEFAULT, UNEXPECTED} else drift.expected
         wrong.setdefault(drift.name, {})[drift.field] = value
+    for name, fields in lacking.items():
+        cluster.request("PUT", f"/{name}/_mapping", body={"properties": fields})
+        yield Change("index fields", name, "updated")
     for name, settings in wrong.items():
         cluster.request("PUT", f"/{name}/_settings", body=settings)
         yield Change("index settings", name, "updated")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from reranker.errors import ModelFolderError
-from reranker.model_folder import TOKENIZER_FILE, read_config
+from reranker.model_folder import CONFIG_FILE, TOKENIZER_FILE, read_json
 
 Ids = npt.NDArray[np.int64]
 
@@ -69,6 +69,7 @@ class PairTokenizer:
         self._joint.enable_truncation(max_tokens, strategy="only_second")
         self.max_tokens = max_tokens
         self.padding_id = _padding_id(folder, self._plain)
+        _check_vocabulary(folder, self._plain)
         self._room = max_tokens - self._joint.num_special_tokens_to_add(True)
         self._query_room = int(max_tokens * QUERY_SHARE)
         if self._room - self._query_room < 1:
@@ -149,9 +150,19 @@ def _load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raise ModelFolderError for a tokenizer that has more words than the model."""
+    rows, words = read_json(folder, CONFIG_FILE).get("vocab_size"), tokenizer.get_vocab_size()
+    if isinstance(rows, int) and words > rows:
+        raise ModelFolderError(
+            f"{TOKENIZER_FILE} in {folder} has {words} words, and {CONFIG_FILE} says vocab_size {rows}: take the "
+            f"tokenizer that the cross-encoder was trained with"
+        )
+
+
 def _padding_id(folder: Path, tokenizer: Tokenizer) -> int:
     """Return the padding id; RoBERTa derives positions from it, so it must be the model's own."""
-    given = read_config(folder).get("pad_token_id")
+    given = read_json(folder, CONFIG_FILE).get("pad_token_id")
     if isinstance(given, int):
         return given
     found: int | None = tokenizer.token_to_id("[PAD]")

@@ -18,6 +18,7 @@ import httpx2
 import psutil
 import pytest
 
+from app.calibration import calibration_for
 from app.config import Settings, load_settings
 from app.deadline import Deadline
 from app.dev.node import EmbeddedCluster, start_cluster
@@ -89,7 +90,8 @@ def eventually(condition: Callable[[], bool], patience_s: float = 60) -> None:
 def test_a_language_model_that_is_killed_or_hangs_is_replaced_by_quotations_at_once(model_folder: Path) -> None:
     port = free_port()
     settings = load_settings(llm_url=f"http://127.0.0.1:{port}", llm_model="small")
-    generator = Generator(settings, Encoder(model_folder, name="all-MiniLM-L6-v2"))
+    encoder = Encoder(model_folder, name="all-MiniLM-L6-v2")
+    generator = Generator(settings, encoder, calibration_for(settings.embedding, encoder.name))
 
     def ask(timeout_s: float = 30) -> Answer:
         found = generator.answer(QUESTION, HITS, timeout_s=timeout_s)

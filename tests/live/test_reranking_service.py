@@ -17,6 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.calibration import calibration_for
+from app.config import load_settings
 from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import token_vectors_for
 from tests.conftest import running_braid
@@ -112,7 +114,7 @@ def test_token_vectors_lie_outside_of_source_and_reach_no_caller(
 def minilm_codec_bytes(model_folder: Path) -> int:
     """More than a passage of these can take: one vector for each of 30 tokens, and the header."""
     encoder = Encoder(model_folder, name="all-MiniLM-L6-v2")
-    codec = token_vectors_for(encoder.name, encoder.dimension)
+    codec = token_vectors_for(calibration_for(load_settings().embedding, encoder.name), encoder.dimension)
     assert codec is not None
     return 30 * codec.vector_bytes + 64
 

@@ -83,6 +83,7 @@ def test_answers_are_kept_whose_reasons_lie_in_the_request_or_the_settings() -> 
         Reason.NO_MODEL,
         Reason.NO_THRESHOLD,
         Reason.NOT_CONFIGURED,
+        Reason.UNCALIBRATED,
     }
     assert not is_cacheable([Reason.QUERY_CUT.with_detail("a detail"), Reason.DEADLINE.with_detail("a detail")])
 

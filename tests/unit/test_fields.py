@@ -116,6 +116,8 @@ def test_every_field_is_read_as_it_was_written() -> None:
         timestamp="2024-05-06T00:00:00+00:00",
         topic_tags=("a", "b"),
         language="de",
+        detected_language="nl",
+        language_confidence=0.625,
         tenant="acme",
         acl=("hr",),
         acl_1=("eu",),

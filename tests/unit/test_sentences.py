@@ -35,6 +35,24 @@ def test_sentences_end_where_a_reader_says(text: str, expected: list[str]) -> No
     assert sentences(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("de", "Er kam z.B. am 3. Mai an. Siehe Abb. 3 bzw. Tab. 4. Ende.", 3),
+        ("fr", "M. Dupont est là. Voir p. ex. le chap. 3. Fin.", 3),
+        ("es", "El Sr. García vino. Véase la pág. 3 y la núm. 4. ¿Qué? Nada.", 4),
+        ("ru", "В 1990 г. он приехал. См. рис. 3 и т. д. в конце. Конец.", 3),
+        ("hi", "यह एक वाक्य है। यह दूसरा है।", 2),
+        ("ja", "これは文です。次の文！", 2),
+        ("hy", "Առաջին նախադասություն։ Երկրորդ։", 2),
+        ("xx", "One. Two.", 2),
+        ("", "One. Two.", 2),
+    ],
+)
+def test_sentences_end_by_the_rules_of_their_language(language: str, text: str, expected: int) -> None:
+    assert len(sentence_spans(text, language)) == expected, [text[a:b] for a, b, _ in sentence_spans(text, language)]
+
+
 def test_blank_lines_begin_paragraphs() -> None:
     assert [begins for _, _, begins in sentence_spans("A cat. A dog.\n \nA cow.")] == [True, False, True]
 

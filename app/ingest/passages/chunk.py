@@ -83,7 +83,13 @@ class _Section:
 
 
 def chunk(
-    document: ParsedDocument, offsets: TokenOffsets, *, target: int = 200, overlap: int = 0, room: int = MAXIMUM
+    document: ParsedDocument,
+    offsets: TokenOffsets,
+    *,
+    target: int = 200,
+    overlap: int = 0,
+    room: int = MAXIMUM,
+    language: str | None = None,
 ) -> list[Draft]:
     """Cut `document` into passages of 100 to 300 tokens, none across a heading.
 
@@ -95,8 +101,9 @@ def chunk(
         overlap: maximum tokens of whole sentences repeated from the previous passage; never across a heading.
         room: tokens that the model reads (its window less the special ones); title and heading share it, and a passage
             that would be read only in part costs more.
+        language: code of the language whose rules for sentences hold; None: English.
     """
-    tape = _DocumentText(document, offsets)
+    tape = _DocumentText(document, offsets, language)
     drafts: list[Draft] = []
     sections = tape.sections
     if document.source_type is SourceType.JSON and len(sections) == 1 and tape.size(0, len(tape.text)) <= MAXIMUM:
@@ -193,7 +200,8 @@ def _cut(units: list[_Unit], tape: _DocumentText, target: int, overlap: int, roo
 class _DocumentText:
     """A document's text in one string, the positions of its tokens, and its sections as units."""
 
-    def __init__(self, document: ParsedDocument, offsets: TokenOffsets) -> None:
+    def __init__(self, document: ParsedDocument, offsets: TokenOffsets, language: str | None) -> None:
+        self._language = language
         blocks = [replace(block, text=block.text.strip()) for block in document.blocks]
         blocks = [block for block in blocks if block.text]
         self._slides = document.source_type is SourceType.PPTX
@@ -335,7 +343,7 @@ class _DocumentText:
 
     def _prose(self, block: Block, at: int) -> list[_Unit]:
         units = []
-        for a, b, paragraph in sentence_spans(block.text):
+        for a, b, paragraph in sentence_spans(block.text, self._language):
             units.append(_Unit(at + a, at + b, _PARAGRAPH if paragraph else _SENTENCE, block.page, True))
         return units
 
@@ -345,7 +353,7 @@ class _DocumentText:
             return [unit]
         text = self.text[unit.start : unit.end]
         if not unit.prose:
-            spans = [(a, b) for a, b, _ in sentence_spans(text)]
+            spans = [(a, b) for a, b, _ in sentence_spans(text, self._language)]
             if len(spans) > 1:
                 parts = self._split(unit, spans, _SENTENCE if unit.header is None else _CLAUSE)
                 return [piece for part in parts for piece in self._split_long(replace(part, prose=True))]

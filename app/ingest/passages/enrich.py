@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from app.languages import detect
 from app.passage import BlockKind, ParsedDocument
 
 if TYPE_CHECKING:
@@ -89,13 +90,10 @@ def _extractor(language: str) -> yake.KeywordExtractor:
 
 
 def _language(text: str) -> str | None:
-    """Return the two-letter language code of running text (langid.py, Lui and Baldwin 2012), or None.
-
-    Stop words confirm it, because the classifier always returns the most likely language.
-    """
-    import py3langid  # as above
-
+    """Return the language code of running text, or None; stop words confirm it."""
     words = [word.lower() for word in _WORD.findall(text)]
-    language, _ = py3langid.classify(text)
+    language = detect(text).language
+    if language is None:
+        return None
     stop_words = _extractor(language).stopword_set
     return language if words and sum(word in stop_words for word in words) >= _LEAST_STOP_WORDS * len(words) else None

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from app.embedding.encoder import Encoder
+from app.embedding.model_folder import Prefixes
 from app.errors import ConfigurationError, EncoderError
 from tests.unit.embedding.tiny_model import VOCABULARY, WIDTH, tiny_model
 
 WORDS = ["the", "drag", "of", "a", "flat", "plate", "in", "air", "was", "measured", "by", "two", "engineers"]
+
+MIXED = [
+    "😀🚀👩‍👩‍👧‍👦🎉",
+    "Der Zug 列車 поезд قطار train 🚆 fährt 出発 отправляется",
+    "English, Deutsch, Français, Ελληνικά, Русский, العربية, עברית, हिन्दी, ไทย, 한국어, 日本語, 中文 " * 25,
+    "\ud800 lone, \x00 zero, ﷽ one letter of four words",
+]
 
 
 def passage(number: int, words: int = 170) -> str:
@@ -124,6 +132,28 @@ def test_threads_share_one_encoder(minilm: Encoder) -> None:
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "bge-small-en-v1.5"])
+def test_an_int8_vector_does_not_depend_on_its_neighbours(load_model, name: str) -> None:
+    encoder = load_model(name, "int8")
+    texts = [passage(i, 1 + (i * 37) % 220) for i in range(12)] + MIXED
+    alone = np.stack([encoder.encode_passages([text])[0] for text in texts])
+    np.testing.assert_array_equal(encoder.encode_passages(texts), alone)
+    np.testing.assert_array_equal(encoder.encode_passages(texts[::-1])[::-1], alone)
+    made, _ = encoder.encode_passages_with_tokens(texts, lambda rows, ids: rows.shape)
+    np.testing.assert_array_equal(made, alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("bge-small-en-v1.5", "fp32"), ("e5-small-v2", "int8"), ("multilingual-e5-small", "fp32")]
+)
+def test_emoji_and_mixed_scripts_have_a_vector_in_each_model(load_model, name: str, precision: str) -> None:
+    encoder = load_model(name, precision)
+    vectors = encoder.encode_passages(MIXED)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for text in MIXED:
+        assert all(0 <= start <= end <= len(text) for start, end in encoder.token_offsets(text))
+
+
 def test_e5_puts_its_prefixes_in_front(load_model) -> None:
     e5 = load_model("e5-small-v2", "int8")
     assert (e5.name, e5.dimension) == ("e5-small-v2-int8", 384)
@@ -185,3 +215,15 @@ def test_numpy_leaves_the_cores_to_the_model(minilm: Encoder) -> None:
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     assert pools
     assert {pool["num_threads"] for pool in pools} == {1}
+
+
+def test_token_vectors_are_those_of_the_text_and_not_of_its_prefix(minilm: Encoder, model_folder: Path) -> None:
+    prefixed = Encoder(model_folder, name="prefixed", prefixes=Prefixes(query="query: ", passage="passage: "))
+    text = "how often does the lamp turn"
+    vector, hidden, ids = prefixed.encode_query_with_tokens(text)
+    plain, plain_hidden, plain_ids = minilm.encode_query_with_tokens(text)
+    assert (ids == plain_ids).all()
+    assert hidden.shape == plain_hidden.shape
+    assert not np.allclose(vector, plain)  # the prefix is read
+    _, (kept,) = prefixed.encode_passages_with_tokens([text], lambda rows, tokens: tokens.copy())
+    assert (kept == plain_ids).all()

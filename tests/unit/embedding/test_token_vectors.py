@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.calibration import Calibration, calibration_for
+from app.config import load_settings
 from app.embedding.encoder import Encoder
-from app.embedding.token_vectors import SHIPPED, TokenVectors, make_codec, token_vectors_for
+from app.embedding.token_vectors import TokenVectors, make_codec, read_projection, token_vectors_for
 from app.errors import ConfigurationError, EncoderError
 from tests.unit.embedding.tiny_model import WIDTH, tiny_model
 
@@ -181,32 +183,36 @@ def test_a_projection_is_known_by_what_shapes_the_bytes() -> None:
     assert len({codec(bits).id for bits in (1, 2, 4, 8)} | {codec(seed=1).id}) == 5
 
 
+def shipped(name: str) -> Calibration | None:
+    return calibration_for(load_settings().embedding, name)
+
+
 def test_the_shipped_projection_is_for_its_model_in_every_precision() -> None:
-    made = token_vectors_for("all-MiniLM-L6-v2", 384)
+    made = token_vectors_for(shipped("all-MiniLM-L6-v2"), 384)
     assert made is not None
-    assert token_vectors_for("all-MiniLM-L6-v2-int8", 384) is made
+    assert token_vectors_for(shipped("all-MiniLM-L6-v2-int8"), 384) is made
     assert (made.width, 0 < made.weight < 1, made.depth >= 10) == (384, True, True)
-    assert token_vectors_for("all-MiniLM-L6-v2", 768) is None
-    assert token_vectors_for("some-other-model", 384) is None
-    assert token_vectors_for(f"../{SHIPPED.name}/all-MiniLM-L6-v2", 384) is None
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 300_000
+    assert token_vectors_for(shipped("all-MiniLM-L6-v2"), 768) is None
+    assert token_vectors_for(None, 384) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
 def test_a_broken_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.npz").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"not a usable token projection.*train_token_projection"):
-        token_vectors_for("model", 24, tmp_path)
+    path = tmp_path / "token_projection.npz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"not a usable token projection.*braid calibrate"):
+        read_projection(path)
 
 
 def test_a_file_without_its_arrays_says_what_to_do(tmp_path: Path) -> None:
-    np.savez(tmp_path / "model.npz", about=np.frombuffer(json.dumps({}).encode(), np.uint8))
+    path = tmp_path / "token_projection.npz"
+    np.savez(path, about=np.frombuffer(json.dumps({}).encode(), np.uint8))
     with pytest.raises(ConfigurationError, match="projection"):
-        token_vectors_for("model", 24, tmp_path)
+        read_projection(path)
 
 
 def test_the_encoder_gives_tokens_in_the_same_inference(minilm: Encoder) -> None:
-    made = token_vectors_for(minilm.name, minilm.dimension)
+    made = token_vectors_for(shipped(minilm.name), minilm.dimension)
     assert made is not None
     assert minilm.gives_tokens
     texts = [ONE, EMPTY, "The drag of a flat plate was measured. " * 20, "Interest rates rose in March, again."] * 3

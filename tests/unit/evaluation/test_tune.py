@@ -240,7 +240,7 @@ def test_the_weight_of_each_query_is_learned_where_that_is_better() -> None:
     assert found.better
     assert found.tuning.learned
     assert found.tuning.weight_model is not None
-    assert model_for(found.tuning, "canned") == found.tuning.weight_model
+    assert model_for(found.tuning, "canned", None) == found.tuning.weight_model
     assert "weight of each query: model trained here, cross-validated" in kept(found)
     assert Tuning.model_validate_json(found.tuning.model_dump_json()) == found.tuning
 

@@ -10,6 +10,7 @@ from typing import Self
 
 import pytest
 
+from app.calibration import calibration_for
 from app.config import load_settings
 from app.deadline import Deadline
 from app.embedding.encoder import Encoder
@@ -23,6 +24,8 @@ from app.store.neighbours import Place
 from tests.unit.generation.endpoint import Behaviour, Write, chunk, complete, endpoint, says
 from tests.unit.generation.passages import hit
 
+MINILM = calibration_for(load_settings().embedding, "all-MiniLM-L6-v2")
+assert MINILM is not None
 QUESTION = "How often does the lamp of the lighthouse turn?"
 HITS = [
     hit("The lighthouse was built in 1870. Its lamp turns once a minute. Paint it white.", "a", "Lighthouse"),
@@ -32,14 +35,14 @@ HITS = [
 
 def answer(encoder: Encoder, behaviour: Behaviour, timeout_s: float = 5, **endpoint_arguments: object) -> Answer:
     with endpoint(behaviour, **endpoint_arguments) as served:  # type: ignore[arg-type]
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), encoder)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), encoder, MINILM)
         found = generator.answer(QUESTION, HITS, timeout_s=timeout_s)
         generator.close()
     return found
 
 
 def test_without_a_model_the_best_sentence_is_quoted(minilm: Encoder) -> None:
-    found = Generator(load_settings(), minilm).answer(QUESTION, HITS, timeout_s=5)
+    found = Generator(load_settings(), minilm, MINILM).answer(QUESTION, HITS, timeout_s=5)
     assert (found.model, found.abstained, found.degraded) == ("extractive", False, ())
     assert found.text.startswith("Its lamp turns once a minute. [1]")
     assert (found.citations[0].marker, found.citations[0].document_id) == (1, "a")
@@ -49,12 +52,23 @@ def test_without_a_model_the_best_sentence_is_quoted(minilm: Encoder) -> None:
 @pytest.mark.parametrize("question", ["Who won the chess world championship in 1972?", "asdf qwertz"])
 def test_it_abstains_where_nothing_is_relevant_and_asks_no_model(minilm: Encoder, question: str) -> None:
     with endpoint(says(*complete("Bobby Fischer [1]."))) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
         found = generator.answer(question, HITS, timeout_s=5)
         assert generator.answer(question, [], timeout_s=5).abstained
         generator.close()
     assert (found.abstained, found.text, found.citations) == (True, UNKNOWN, ())
     assert served.requests == []
+
+
+def test_without_a_calibration_it_answers_anything_and_says_so(minilm: Encoder) -> None:
+    question = "Who won the chess world championship in 1972?"
+    found = Generator(load_settings(), minilm, None).answer(question, HITS, timeout_s=5)
+    assert not found.abstained
+    assert found.degraded == (
+        ("generation", "uncalibrated: whether the passages are about the question was not judged"),
+    )
+    nothing = Generator(load_settings(), minilm, None).answer(question, [], timeout_s=5)
+    assert (nothing.abstained, nothing.degraded) == (True, ())
 
 
 def test_the_model_s_words_with_their_citations(minilm: Encoder) -> None:
@@ -108,7 +122,7 @@ def test_the_prompt_s_bound_is_kept_and_said(minilm: Encoder) -> None:
     long = [hit("The lamp of the lighthouse turns. " + "Much more is said here. " * 60, f"d{n}") for n in range(3)]
     with endpoint(says(*complete("It turns [1]. Or [3]."))) as served:
         settings = load_settings(llm_url=served.url, llm_model="small", llm_context_tokens=800)
-        found = Generator(settings, minilm).answer(QUESTION, long, timeout_s=5)
+        found = Generator(settings, minilm, MINILM).answer(QUESTION, long, timeout_s=5)
     assert found.degraded[0] == ("generation", "context-cut: 2 of 3 passages fitted the prompt")
     assert found.dropped == ("[3]",)
 
@@ -117,7 +131,7 @@ def test_the_model_reads_the_neighbours_and_a_quote_from_one_names_it(minilm: En
     results = [hit("The lighthouse has a lamp. It was built in 1870.", "a", "Lighthouse", position=3, content_hash="v")]
     beside = hit("It turns once a minute.", "a", "Lighthouse", position=4, content_hash="v", page=9)
     with endpoint(says(*complete("It turns once a minute [1]."))) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
         found = generator.answer(QUESTION, results, timeout_s=5, nearby=lambda _: {Place("a", "v", 4): beside})
         generator.close()
     assert "It was built in 1870.\nIt turns once a minute." in served.requests[0]["messages"][1]["content"]
@@ -131,7 +145,7 @@ def test_without_the_store_the_model_reads_the_results_alone(minilm: Encoder) ->
 
     results = [replace(found, content_hash="v") for found in HITS]
     with endpoint(says(*complete("Once a minute [1]."))) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
         found = generator.answer(QUESTION, results, timeout_s=5, nearby=away)
         generator.close()
     assert found.degraded == (("context", "store-unavailable: neighbours were not added"),)
@@ -140,12 +154,12 @@ def test_without_the_store_the_model_reads_the_results_alone(minilm: Encoder) ->
 
 def test_a_model_that_is_switched_off_is_not_asked_and_that_is_stated(minilm: Encoder) -> None:
     with endpoint(says(*complete("Once a minute [1]."))) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
         found = generator.answer(QUESTION, HITS, timeout_s=5, generate=False)
         generator.close()
     assert (found.model, served.requests) == ("extractive", [])
     assert found.degraded == (("generation", "switched-off: the flag generation is off, the answer is quoted"),)
-    assert Generator(load_settings(), minilm).answer(QUESTION, HITS, timeout_s=5, generate=False).degraded == ()
+    assert Generator(load_settings(), minilm, MINILM).answer(QUESTION, HITS, timeout_s=5, generate=False).degraded == ()
 
 
 def test_more_answers_than_may_be_written_at_once_are_quoted(minilm: Encoder) -> None:
@@ -154,7 +168,7 @@ def test_more_answers_than_may_be_written_at_once_are_quoted(minilm: Encoder) ->
         closing.wait(60)
 
     with endpoint(behave) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small", threads=1), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small", threads=1), minilm, MINILM)
         written = [generator.stream(QUESTION, HITS, timeout_s=60) for _ in range(2)]
         assert [next(stream).text for stream in written] == ["Once ", "Once "]
         found = generator.answer(QUESTION, HITS, timeout_s=1)
@@ -191,7 +205,7 @@ class Counting:
 
 def test_what_was_weighed_before_is_not_weighed_again(minilm: Encoder) -> None:
     counting = Counting(minilm)
-    generator = Generator(load_settings(), counting)
+    generator = Generator(load_settings(), counting, MINILM)
     weighed = generator.weigh(QUESTION, HITS, 5)
     assert counting.asked == 1
     found = generator.answer(QUESTION, HITS, timeout_s=5, weighed=replace(weighed, seconds=100.0))
@@ -210,15 +224,15 @@ MANY = [hit(" ".join(f"The lamp of lighthouse {n} turns {n} times a minute." for
 )
 def test_weighing_ends_with_its_time_and_the_answer_says_so(minilm: Encoder, question: str, abstained: bool) -> None:
     for timeout_s in (0.0, -5.0):  # nothing is left: the few that are likeliest are weighed all the same
-        found = Generator(load_settings(), minilm).answer(question, MANY, timeout_s=timeout_s)
+        found = Generator(load_settings(), minilm, MINILM).answer(question, MANY, timeout_s=timeout_s)
         assert found.degraded == (("generation", "deadline: 6 of 12 sentences were weighed"),)
         assert found.abstained == abstained
-    assert Generator(load_settings(), minilm).answer(question, MANY, timeout_s=500).degraded == ()
+    assert Generator(load_settings(), minilm, MINILM).answer(question, MANY, timeout_s=500).degraded == ()
 
 
 def test_a_model_s_own_answer_needs_no_word_of_the_sentences_that_were_left_out(minilm: Encoder) -> None:
     with endpoint(says(*complete("Once a minute [1]."))) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
         weighed = generator.weigh(QUESTION, MANY, 0)
         found = generator.answer(QUESTION, MANY, timeout_s=5, weighed=weighed)
         generator.close()
@@ -233,5 +247,5 @@ def test_what_is_weighed_does_not_grow_with_the_passages(minilm: Encoder, text: 
     for length in (40_000, 400_000):
         hits = [hit(text * (length // len(text)), f"long-{n}") for n in range(passages)]
         looked_at.append([(marker, len(sentence)) for marker, sentence in islice(_candidates(hits), 2000)])
-        assert len(weigh(QUESTION, hits, minilm).sentences) <= MAX_SENTENCES
+        assert len(weigh(QUESTION, hits, minilm, MINILM.answers).sentences) <= MAX_SENTENCES
     assert looked_at[0] == looked_at[1]

@@ -79,6 +79,34 @@ def test_a_wrong_reranker_json_says_what_is_wrong(folder: Path, body: str, messa
         load_settings(folder)
 
 
+def test_optimum_s_limit_of_the_tokenizer_holds(folder: Path) -> None:
+    (folder / "reranker.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 100}')
+    assert load_settings(folder).max_tokens == 100
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    assert load_settings(folder).max_tokens == 256
+
+
+def test_the_onnx_file_by_setting_or_in_its_subfolder(folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    (folder / "model.onnx").rename(folder / "onnx" / "model.onnx")
+    assert len(CrossEncoder(folder, provider="cpu").score("a", ["b"]).logits) == 1
+    (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_quantized.onnx")
+    with pytest.raises(
+        ModelFolderError, match=r'say which of onnx/model_quantized\.onnx it is in reranker\.json.*"file"'
+    ):
+        CrossEncoder(folder, provider="cpu")
+    write_settings(folder, ModelSettings(name="m", file="onnx/model_quantized.onnx"))
+    assert len(CrossEncoder(folder, provider="cpu").score("a", ["b"]).logits) == 1
+
+
+def test_a_tokenizer_of_another_vocabulary_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json in .* words, and config\.json says vocab_size 100"):
+        CrossEncoder(folder, provider="cpu")
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "config.json"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.calibration import calibration_for
 from app.config import load_settings
 from app.deadline import Deadline
 from app.embedding.encoder import Encoder
@@ -29,7 +30,7 @@ QUERY = "why does ice harm a turbine"
 
 @pytest.fixture(scope="module")
 def codec(minilm: Encoder) -> TokenVectors:
-    found = token_vectors_for(minilm.name, minilm.dimension)
+    found = token_vectors_for(calibration_for(load_settings().embedding, minilm.name), minilm.dimension)
     assert found is not None
     return found
 

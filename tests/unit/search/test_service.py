@@ -227,6 +227,16 @@ def ids(found: SearchResult) -> list[str]:
     return [hit.id for hit in found.hits]
 
 
+def test_a_model_without_a_calibration_is_named_where_the_vector_leg_runs(case: Case) -> None:
+    case.encoder.name = "some-other-model"
+    (item,) = case.search().degraded
+    assert (item.stage, item.reason) == (
+        "vector", "uncalibrated: the embedding model 'some-other-model' has no calibration",
+    )  # fmt: skip
+    assert said(case.search(mode="dense")) == [("vector", "uncalibrated")]
+    assert said(case.search(mode="lexical")) == []
+
+
 def test_all_well(case: Case) -> None:
     found = case.search()
     assert (ids(found), said(found), found.plan.way) == (["a", "b", "c"], [], "legs")

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.calibration import calibration_for
+from app.config import load_settings
 from app.passage import Candidate
 from app.querytext import read_query
 from app.search import weighting
@@ -19,7 +21,6 @@ from app.search.weighting import (
     learned_weight,
     model_for,
     predict,
-    shipped_model,
 )
 from app.tuning import SHIPPED, Tuning, WeightModel
 
@@ -186,8 +187,12 @@ def test_contributions_strongest_first() -> None:
     assert predict(model(), values)[0] == pytest.approx(1 / (1 + math.exp(-logit)))
 
 
+def chosen(tuning: Tuning, name: str) -> WeightModel | None:
+    return model_for(tuning, name, calibration_for(load_settings().embedding, name))
+
+
 def test_the_shipped_model_is_whole() -> None:
-    shipped = shipped_model()
+    shipped = chosen(SHIPPED, MINILM)
     assert shipped is not None
     assert shipped.features == FEATURES
     assert len(shipped.mean) == len(shipped.scale) == len(FEATURES)
@@ -197,7 +202,6 @@ def test_the_shipped_model_is_whole() -> None:
     covariance = np.asarray(shipped.covariance)
     assert np.allclose(covariance, covariance.T)
     assert np.linalg.eigvalsh(covariance).min() > -1e-6
-    assert model_for(SHIPPED, MINILM) is shipped
     usual = np.asarray(shipped.mean)
     alpha, deviation, strangeness = predict(shipped, usual)
     assert 0.2 < alpha < 0.6
@@ -207,13 +211,13 @@ def test_the_shipped_model_is_whole() -> None:
 
 @pytest.mark.parametrize("name", [MINILM, f"{MINILM}-int8", f"{MINILM}-fp16"])
 def test_precisions_of_one_model_share_a_model_of_weights(name: str) -> None:
-    assert model_for(SHIPPED, name) is not None
+    assert chosen(SHIPPED, name) is not None
 
 
 @pytest.mark.parametrize(
     ("tuning", "name"),
     [
-        (SHIPPED, "e5-small-v2"),
+        (SHIPPED, "some-other-model"),
         (Tuning(version=1, normalization="l2"), MINILM),
         (Tuning(version=1, learned=False), MINILM),
         (Tuning(version=1, learned=False, weight_model=model()), MINILM),
@@ -223,10 +227,15 @@ def test_precisions_of_one_model_share_a_model_of_weights(name: str) -> None:
     ],
 )
 def test_a_model_that_does_not_fit_is_not_used(tuning: Tuning, name: str) -> None:
-    assert model_for(tuning, name) is None
+    assert chosen(tuning, name) is None
+
+
+def test_a_model_that_was_tuned_with_int8_serves_int8() -> None:
+    own = model(embedding_model=f"{MINILM}-int8")
+    assert chosen(Tuning(version=1, weight_model=own), f"{MINILM}-int8") is own
 
 
 def test_a_tuning_s_own_model_comes_first() -> None:
     own = model(embedding_model="e5-small-v2", normalization="z_score")
     tuning = Tuning(version=1, normalization="z_score", weight_model=own)
-    assert model_for(tuning, "e5-small-v2") is own
+    assert chosen(tuning, "e5-small-v2-int8") is own

@@ -154,3 +154,13 @@ def test_queries_that_can_not_be_read_are_never_near(entries: ResponseCache, buc
     long = "refund " * 200
     found.add(bucket, near_query(long), "not kept")
     assert found.find(bucket, near_query(long)) is None
+
+
+def test_without_a_calibration_nothing_is_kept_or_found(entries: ResponseCache, bucket: str) -> None:
+    calibrated, encoder = near(entries, Encoder()), Encoder()
+    uncalibrated = NearAnswers(entries, QueryVectors(encoder, None), None, None)  # type: ignore[arg-type]
+    uncalibrated.add(bucket, near_query("refund policy"), "its answer")
+    assert calibrated.find(bucket, near_query("the refund policy")) is None
+    calibrated.add(bucket, near_query("refund policy"), "its answer")
+    assert uncalibrated.find(bucket, near_query("the refund policy")) is None
+    assert encoder.asked == []

@@ -182,6 +182,8 @@ RETURNED = [
     "uri",
     "topic_tags",
     "language",
+    "detected_language",
+    "language_confidence",
     "page",
     "pages",
     "position",
