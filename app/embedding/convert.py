@@ -13,14 +13,18 @@ from pathlib import Path
 import click
 
 from app.config import load_settings
-from app.embedding.model_folder import MODEL_FILE, TOKENIZER_FILE, model_folder
+from app.embedding.model_folder import MODEL_FILE, model_file, model_folder
 from app.errors import BraidError, ConfigurationError
 
 
-def convert_to_fp16(source: Path, target: Path) -> None:
+def convert_to_fp16(source: Path, target: Path, *, file: str = MODEL_FILE) -> None:
     """Write `target` (a folder that does not exist yet) as the fp16 copy of the model folder `source`.
 
-    Weights and arithmetic become fp16; inputs and outputs keep their types. `target` is created atomically.
+    Weights and arithmetic become fp16; inputs and outputs keep their types. JSON files, which say how the model pools
+    and prompts, come along. `target` is created atomically.
+
+    Args:
+        file: the ONNX file's path in `source`.
 
     Raises:
         ConfigurationError: the extra is not installed, or `target` exists.
@@ -34,13 +38,15 @@ def convert_to_fp16(source: Path, target: Path) -> None:
         raise ConfigurationError("converting needs the extra: pip install 'braid-rag[convert]'") from error
     if target.exists():
         raise ConfigurationError(f"{target} exists: remove it to convert again")
-    model = convert_float_to_float16(onnx.load(source / MODEL_FILE), keep_io_types=True)
+    model = convert_float_to_float16(onnx.load(source / file), keep_io_types=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
         fresh = Path(scratch) / "model"
         fresh.mkdir()
         onnx.save(model, fresh / MODEL_FILE)
-        shutil.copyfile(source / TOKENIZER_FILE, fresh / TOKENIZER_FILE)
+        for path in source.rglob("*.json"):
+            (fresh / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, fresh / path.relative_to(source))
         fresh.rename(target)
 
 
@@ -52,7 +58,8 @@ def main(model: str, source: Path | None, target: Path | None) -> None:
     try:
         settings = load_settings(embedding_model=model, embedding_precision="fp32", embedding_path=source)
         target = target or settings.machine.cache_dir / "models" / f"{model}-fp16"
-        convert_to_fp16(model_folder(settings), target)
+        folder = model_folder(settings)
+        convert_to_fp16(folder, target, file=model_file(settings, folder))
     except BraidError as error:
         raise click.ClickException(error.detail) from error
     click.echo(f"wrote {target}")

@@ -403,7 +403,7 @@ def _pool(pooling: str | None, name: str) -> _Pool:
         raise ConfigurationError(
             f"the embedding model {name!r} makes its vectors by {pooling!r}, which Braid can't do after the model "
             f"({', '.join(_POOLS)}): export it so that it does that by itself, with an output sentence_embedding "
-            f"(`optimum-cli export onnx --library sentence_transformers`)"
+            f"(`optimum-cli export onnx --library-name sentence_transformers`)"
         )
     return _POOLS[pooling]
 

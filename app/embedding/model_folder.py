@@ -40,7 +40,7 @@ NO_PREFIXES = Prefixes()
 
 @dataclass(frozen=True, slots=True)
 class ModelRules:
-    """What a model was trained with."""
+    """Rules that a model was trained with."""
 
     pooling: str | None
     """See `Conventions.pooling`."""
