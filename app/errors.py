@@ -21,6 +21,7 @@
     │       └── StoreReadOnly     an older Braid made the index: no writes      503
     ├── WriteConflict             another write of the document interfered      409
     ├── EncoderError              the embedding model failed                    503
+    │   └── EncoderUnavailable    its server can't be reached, or is too slow   503
     ├── IngestInterrupted         the process that stored a document ended      503
     ├── RerankerError             the reranker failed                           503
     │   └── RerankerUnavailable   its server can't be reached                   503
@@ -212,6 +213,13 @@ class EncoderError(BraidError):
     status = 503
     title = "The embedding model failed"
     kind = "encoder-error"
+
+
+class EncoderUnavailable(EncoderError):
+    """The embedding server can't be reached, does not answer in time, or is busy."""
+
+    title = "The embedding server is unavailable"
+    kind = "encoder-unavailable"
 
 
 class IngestInterrupted(BraidError):

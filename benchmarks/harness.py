@@ -106,8 +106,10 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 def write_result(name: str, method: str, figures: dict[str, Any]) -> None:
     """Leave ``benchmarks/results/<name>.json`` with the figures, how they were got, and on what."""
+    from reranker.runtime.session import installed_builds
+
     RESULTS.mkdir(exist_ok=True)
-    packages = ("onnxruntime", "opensearch-py", "flask", "gunicorn", "numpy")
+    packages = (*installed_builds(), "opensearch-py", "flask", "gunicorn", "numpy")
     body = {
         "method": method,
         "date": time.strftime("%Y-%m-%d"),

@@ -14,7 +14,7 @@ from app.cache.single_flight import SingleFlight
 from app.cache.vectors import VectorCache
 from app.calibration import calibration_for
 from app.config import Settings
-from app.embedding.encoder import Encoder, load_encoder
+from app.embedding.text_encoder import TextEncoder, load_text_encoder
 from app.feedback.labels import LabelStore
 from app.feedback.log import QueryLog
 from app.gateway.admission import Admission
@@ -51,7 +51,7 @@ class Services:
     """Everything that requests use. Opening it needs the models, but not the cluster, which may start later."""
 
     def __init__(
-        self, settings: Settings, cluster: Cluster, encoder: Encoder, reranker: Reranker | None = None
+        self, settings: Settings, cluster: Cluster, encoder: TextEncoder, reranker: Reranker | None = None
     ) -> None:
         self.settings = settings
         self.cluster = cluster
@@ -71,7 +71,7 @@ class Services:
         self.labels = LabelStore(settings.query_log, cluster, self.query_log)
         self.sweep = BackgroundSweep(cluster)
 
-        check = StoreCheck(settings, cluster, encoder.dimension)
+        check = StoreCheck(settings, cluster, encoder)
         self.gate = ReadinessGate(check.run, self.executor)
         self.readiness = Readiness(
             settings.access.tenant,
@@ -121,7 +121,7 @@ class Services:
         Raises:
             ConfigurationError: no cluster is configured, a model can't be loaded, or the flag file is unusable.
         """
-        encoder = load_encoder(settings)
+        encoder = load_text_encoder(settings)
         cluster = Cluster(settings.opensearch, connections=settings.server.threads * 3)
         return cls(settings, cluster, encoder, load_reranker(settings, encoder))
 

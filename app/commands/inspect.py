@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from app.commands.options import settings_here
-from app.embedding.encoder import load_encoder
+from app.embedding.text_encoder import load_text_encoder
 from app.errors import InvalidInput
 from app.evaluation.report import write_files
 from app.inspection.findings import Finding, Severity
@@ -79,7 +79,7 @@ def command(
         found = inspect(
             subject,
             given,
-            lambda: load_encoder(settings),
+            lambda: load_text_encoder(settings),
             progress=lambda check: ERR.print(f"{check} ...", style="dim", markup=False),
         )
     finally:

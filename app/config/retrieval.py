@@ -103,10 +103,19 @@ class EmbeddingSettings(Section):
     """`all-MiniLM-L6-v2`, `bge-small-en-v1.5`, `multilingual-e5-small`, `e5-small-v2` (int8 only), or a name of your
     own for the folder in `BRAID_EMBEDDING_PATH`."""
     path: Path | None = None
-    """A folder with `model.onnx` and `tokenizer.json` of any encoder. None: the published model."""
+    """A folder with `model.onnx` and `tokenizer.json` of any encoder. None: the published model. With
+    `BRAID_EMBEDDING_URL` only its `tokenizer.json` is read, to count tokens; None: that of `all-MiniLM-L6-v2`."""
     file: str | None = None
     """Path of the ONNX file in that folder, such as `onnx/model_quantized.onnx`. None: `model.onnx`, there or in
     `onnx`."""
+    url: HttpUrl | None = None
+    """A server that speaks OpenAI's `POST /v1/embeddings`, in place of a model in the service
+    (docs/embedding.md). `BRAID_EMBEDDING_MODEL` is then the model's name there."""
+    key: Operational[SecretStr | None] = None
+    """Key of that server, sent as `Authorization: Bearer <key>`."""
+    send_input_type: bool = False
+    """Tell that server by `input_type` whether a text is a `query` or a `passage`, as another Braid and NVIDIA NIM
+    take it; they add their own prefixes, so that only prefixes that are set here are added to them."""
     precision: Precision = "fp32"
     """Precision of the model's weights."""
     calibration: Path | None = None

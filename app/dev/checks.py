@@ -16,7 +16,7 @@ from app.deadline import Deadline
 from app.dev import state
 from app.dev.node import NODE_FOLDER, kept_release
 from app.dev.ports import bind_port
-from app.embedding.encoder import load_encoder
+from app.embedding.text_encoder import load_text_encoder
 from app.errors import BraidError
 from app.provision.java import find_java
 from app.provision.opensearch import find_home
@@ -24,6 +24,7 @@ from app.search.rerankers import load_reranker
 from app.serving.cluster_watch import ClusterWatch
 from app.serving.opening import open_store
 from app.store import templates
+from reranker.runtime.session import installed_builds
 
 _GIB = 1024**3
 _RERANKER_MS = 2000
@@ -58,6 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("braid up", "ok", f"runs at {running.url} (process {running.pid})")
     else:
         yield _port(settings)
+    yield _runtime()
     yield _check("embedding model", lambda: _describe_encoder(settings))
     yield _calibration(settings)
     yield _reranker(settings)
@@ -118,8 +120,17 @@ def _port(settings: Settings) -> Finding:
     return Finding(name, "ok", f"free on {settings.server.host}")
 
 
+def _runtime() -> Finding:
+    builds = installed_builds()
+    found = ", ".join(f"{package} {number}" for package, number in builds.items())
+    if len(builds) == 1:
+        return Finding("ONNX Runtime", "ok", found)
+    remedy = f"pip uninstall -y {' '.join(builds)}, then pip install 'braid-rag[cpu]' (or [gpu], or [openvino])"
+    return Finding("ONNX Runtime", "warning", f"{found}: they overwrite each other", remedy)
+
+
 def _describe_encoder(settings: Settings) -> str:
-    encoder = load_encoder(settings)
+    encoder = load_text_encoder(settings)
     return f"{encoder.name}, {encoder.dimension} dimensions, {encoder.provider}"
 
 
@@ -137,7 +148,7 @@ def _calibration(settings: Settings) -> Finding:
 def _reranker(settings: Settings) -> Finding:
     remedy = "set BRAID_RERANKER_MODEL or BRAID_RERANKER_URL (docs/reranker.md); searches keep their fused order"
     try:
-        reranker = load_reranker(settings, load_encoder(settings))
+        reranker = load_reranker(settings, load_text_encoder(settings))
     except BraidError as error:
         return Finding("reranker", "failed", error.title, error.detail)
     if reranker is None:

@@ -32,11 +32,10 @@ from app.gateway.identity import require_authentication
 from app.gateway.rate_limits import check_limits
 from app.ingest.run import IngestOptions
 from app.provision.folders import make_folder
-from app.provision.models import ensure_model
 from app.search.rerankers import check_reranker
 from app.server import drain_s
 from app.serving.ingest_paths import ingest_and_report
-from app.serving.opening import open_store
+from app.serving.opening import fetch_model, open_store
 from app.terminal import print_json
 
 _POLL_S = 0.5
@@ -137,8 +136,7 @@ def _start_parts(
 
     if settings.flags.file is None:
         found["flags_file"] = own_file(settings.machine.data_dir)
-    if settings.embedding.path is None:
-        ensure_model(settings.embedding.model, settings.embedding.precision, settings.machine)
+    fetch_model(settings)
     if settings.opensearch.url is None:
         password = secret.own_secret(settings.machine.data_dir)
         cluster = start_cluster(

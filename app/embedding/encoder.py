@@ -7,13 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from app.config import Settings
+from app.deadline import Deadline
 from app.embedding.conventions import Conventions
 from app.embedding.model_folder import (
     DEFAULT_MAX_TOKENS,
@@ -89,7 +90,7 @@ class Encoder:
         self.name = name
         self.max_tokens = max_tokens
         self._prefixes = prefixes
-        self._tokenizer = _load_tokenizer(folder)
+        self._tokenizer = load_tokenizer(folder)
         self._prefix_tokens = {
             prefix: len(self._tokenizer.encode(prefix.rstrip(), add_special_tokens=False))
             for prefix in (prefixes.query, prefixes.passage)
@@ -106,6 +107,10 @@ class Encoder:
         self._pool = _mean if self._pooled else _pool(pooling, name)
         self._turn = threading.Lock()
         self.dimension = self._self_test()
+
+    def within(self, deadline: Deadline) -> Self:
+        """Return itself: an inference can't be ended, so callers look at the clock between batches."""
+        return self
 
     def encode_query(self, text: str) -> Vectors:
         """Return the unit vector, shape (dimension,), of one query.
@@ -323,7 +328,8 @@ def _scales_by_batch(model: Path) -> bool:
         return content.find(_DYNAMIC) >= 0
 
 
-def _load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Return the folder's tokenizer, without its own cutting and padding. Raises ConfigurationError."""
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except Exception as error:  # the library raises nothing more specific

@@ -22,6 +22,9 @@ DEFAULT_MAX_TOKENS = 256
 NO_PREFIX = "none"
 """The value of a setting for a model without a prefix: an empty variable is one that is not set."""
 _PLACES = (MODEL_FILE, f"onnx/{MODEL_FILE}")
+TOKENIZER_MODEL = "all-MiniLM-L6-v2"
+"""Built-in model whose tokenizer counts for an encoder elsewhere, unless its own is given. It makes more tokens of
+words that it does not know, so that passages are cut shorter rather than longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,30 @@ def _prefixes(settings: Settings, conventions: Conventions, row: BuiltInModel | 
     names = ("BRAID_EMBEDDING_QUERY_PREFIX", "BRAID_EMBEDDING_PASSAGE_PREFIX")
     missing = [name for name, text in zip(names, first, strict=True) if text is None]
     if missing:
+        where = f" in {given.path}" if given.path is not None else ""
         raise ConfigurationError(
-            f"nothing says which prompts the model {given.model!r} in {given.path} was trained with: set "
+            f"nothing says which prompts the model {given.model!r}{where} was trained with: set "
             f"{' and '.join(missing)} as its card says (`{NO_PREFIX}` for a model without), or put its "
             f"config_sentence_transformers.json with prompts `query` and `document` into the folder"
         )
     query, passage = ("" if text == NO_PREFIX else str(text) for text in first)
     return Prefixes(query, passage)
+
+
+def tokenizer_folder(settings: Settings) -> Path:
+    """Return the folder of the tokenizer that counts for an encoder elsewhere: ``embedding_path``, else that of
+    `TOKENIZER_MODEL`.
+
+    Raises:
+        ConfigurationError: it has no ``tokenizer.json``; the message has the remedy.
+    """
+    given = settings.embedding.path
+    folder = settings.machine.cache_dir / "models" / TOKENIZER_MODEL if given is None else given
+    if (folder / TOKENIZER_FILE).is_file():
+        return folder
+    if given is not None:
+        raise ConfigurationError(f"BRAID_EMBEDDING_PATH={given}: no {TOKENIZER_FILE} in that folder")
+    raise ConfigurationError(
+        f"no tokenizer to count with for BRAID_EMBEDDING_URL: name a folder with the model's {TOKENIZER_FILE} in "
+        f"BRAID_EMBEDDING_PATH, or run `braid models fetch` once, which resolves that of {TOKENIZER_MODEL}"
+    )

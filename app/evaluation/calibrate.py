@@ -72,7 +72,7 @@ def make_calibration(
     tokenizer: Tokenizer | None,
     base: Calibration | None = None,
 ) -> MadeCalibration:
-    """Return the calibration of the embedding model `name` (`Encoder.name`).
+    """Return the calibration of the embedding model `name` (`TextEncoder.name`).
 
     Args:
         tokenizer: the model's, to tell words from punctuation; None: it gives no token vectors.

@@ -17,8 +17,8 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from app.config import Settings
-from app.embedding.encoder import Encoder
 from app.embedding.model_folder import TOKENIZER_FILE, model_folder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import InvalidInput
 from app.evaluation.calibrate import Collection, Searches
 from app.evaluation.collect import Load, QueryLegs, collect, require_majority
@@ -52,14 +52,14 @@ class MaterialOptions:
     load: Load = field(default_factory=Load)
 
 
-def load_tokenizer(settings: Settings, encoder: Encoder) -> Tokenizer | None:
+def load_tokenizer(settings: Settings, encoder: TextEncoder) -> Tokenizer | None:
     """Return the model's tokenizer; None if the model gives no token vectors. Raises ConfigurationError."""
     if not encoder.gives_tokens:
         return None
     return Tokenizer.from_file(str(model_folder(settings) / TOKENIZER_FILE))
 
 
-def from_store(settings: Settings, console: Console) -> tuple[list[Collection], Encoder]:
+def from_store(settings: Settings, console: Console) -> tuple[list[Collection], TextEncoder]:
     """Return a sample of the store's passages.
 
     Raises:
@@ -77,7 +77,7 @@ def from_store(settings: Settings, console: Console) -> tuple[list[Collection], 
     return [Collection("the store's passages", "the operator's own", texts, tokens)], store.encoder
 
 
-def from_sets(settings: Settings, options: MaterialOptions, console: Console) -> tuple[list[Collection], Encoder]:
+def from_sets(settings: Settings, options: MaterialOptions, console: Console) -> tuple[list[Collection], TextEncoder]:
     """Ingest and search the judged sets, one after the other; each index is removed at the end.
 
     Raises:
@@ -155,6 +155,6 @@ def _searches(opened: OpenSet, queries: Mapping[str, str], legs: Mapping[str, Qu
     return [(queries[key], [hits[name] for name in ids if name in hits]) for key, ids in best.items()]
 
 
-def _tokens(settings: Settings, encoder: Encoder, texts: Sequence[str]) -> TokenSample | None:
+def _tokens(settings: Settings, encoder: TextEncoder, texts: Sequence[str]) -> TokenSample | None:
     tokenizer = load_tokenizer(settings, encoder)
     return None if tokenizer is None else sample_tokens(encoder, texts[:_TOKEN_PASSAGES], tokenizer.get_vocab_size())

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.calibration import Calibration, calibration_for
 from app.config import Settings
 from app.deadline import Deadline
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import BraidError, InvalidInput
 from app.querytext import QueryText, read_query
 from app.search.request import MAX_QUERY_CHARACTERS, SearchRequest
@@ -30,7 +30,7 @@ class EvaluationTarget:
 
     cluster: Cluster
     tenant: str
-    encoder: Encoder
+    encoder: TextEncoder
     settings: Settings
     shards: int
     ignore_identical: bool = False
@@ -97,6 +97,6 @@ class PartialAnswer(BraidError):
     kind = "partial-answer"
 
 
-def query_vectors(queries: Mapping[str, str], encoder: Encoder) -> dict[str, npt.NDArray[np.float32]]:
+def query_vectors(queries: Mapping[str, str], encoder: TextEncoder) -> dict[str, npt.NDArray[np.float32]]:
     """Return the vector of each query."""
     return dict(zip(queries, encoder.encode_queries(list(queries.values())), strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.embedding.token_vectors import TokenVectors, make_codec
 from app.querytext import ENGLISH_STOP_WORDS
 
@@ -49,7 +49,7 @@ class TokenSample:
     shares: Array
 
 
-def sample_tokens(encoder: Encoder, texts: Sequence[str], vocabulary: int, *, seed: int = 0) -> TokenSample:
+def sample_tokens(encoder: TextEncoder, texts: Sequence[str], vocabulary: int, *, seed: int = 0) -> TokenSample:
     """Embed passages and keep a sample of their token vectors. Raises EncoderError.
 
     Args:

@@ -11,11 +11,13 @@ from typing import Any, Literal
 from app import telemetry
 from app.calibration import Calibration
 from app.config import Settings
+from app.deadline import Deadline
 from app.degradation import Reason
+from app.embedding.text_encoder import TextEncoder
 from app.errors import EncoderError, GenerationError
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
 from app.generation.context import Fetch, build_context
-from app.generation.evidence import UNCALIBRATED, Evidence, TextEncoder, is_relevant, weigh
+from app.generation.evidence import UNCALIBRATED, Evidence, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
 from app.passage import Hit
@@ -94,7 +96,8 @@ class Generator:
         evidence, problem = None, None
         until = time.monotonic() + min(_WEIGH_S, timeout_s * _WEIGH_SHARE)
         try:
-            evidence = weigh(question, hits, self._encoder, self._thresholds, until)
+            encoder = self._encoder.within(Deadline(until, int(timeout_s * 1000)))
+            evidence = weigh(question, hits, encoder, self._thresholds, until)
         except EncoderError:
             problem = _problem(Reason.ENCODER_FAILED, "relevance could not be checked")
         return WeighingResult(evidence, problem, time.perf_counter() - started)

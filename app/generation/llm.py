@@ -13,6 +13,7 @@ import openai
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
+from app.addresses import openai_base
 from app.breaker import Breaker, BreakerOpen, Trial
 from app.config.retrieval import LlmSettings
 from app.errors import GenerationError
@@ -47,17 +48,12 @@ class LanguageModel:
 
     def __init__(self, llm: LlmSettings) -> None:
         """Create the client for ``BRAID_LLM_URL`` (with or without ``/v1``); nothing is sent yet."""
-        url = (llm.url or "").rstrip("/")
-        for tail in ("/chat/completions", "/completions"):
-            url = url.removesuffix(tail)
-        if not url.rsplit("/", 1)[-1].startswith("v"):
-            url += "/v1"
         self.name = llm.model
         self._max_tokens = llm.max_tokens
         self._breaker = Breaker("the language model", failures=_FAILURES, rest_s=_REST_S, label="llm")
         # the library requires a key; an endpoint without keys accepts any
         key = llm.api_key.get_secret_value() if llm.api_key else "none"
-        self._client = OpenAI(base_url=url, api_key=key, max_retries=0)
+        self._client = OpenAI(base_url=openai_base(llm.url or ""), api_key=key, max_retries=0)
 
     def stream(self, messages: Sequence[dict[str, str]], *, timeout_s: float, usage: Usage) -> Iterator[str]:
         """Yield pieces of the completion as they arrive; closing the iterator ends the request. Fills `usage`.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import BraidError, InvalidInput
 from app.evaluation.dataset import JudgedSet, measurable, read_queries
 from app.evaluation.findings import Findings, shown
@@ -81,7 +81,7 @@ def _read_vectors(path: Path, dimension: int | None) -> dict[str, Vector]:
 
 
 def complete_vectors(
-    given: QuerySet, subject: Subject, encoder: Callable[[], Encoder]
+    given: QuerySet, subject: Subject, encoder: Callable[[], TextEncoder]
 ) -> tuple[Mapping[str, Vector], list[Finding]]:
     """Return the vectors of the queries, encoded by Braid's model where the file has none, and why some are missing.
 
@@ -112,7 +112,7 @@ def complete_vectors(
     return given.vectors, [skipped(f"Dense search of {len(lacking)} queries", reason, remedy)]
 
 
-def _likeness(model: Encoder, subject: Subject) -> float | None:
+def _likeness(model: TextEncoder, subject: Subject) -> float | None:
     """Return the mean cosine between stored vectors and the model's vectors of the same texts."""
     both = [item for item in subject.sample if item.vector is not None and item.text.strip()][:_COMPARED]
     if not both:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import BraidError, InvalidInput
 from app.evaluation.dataset import sample_queries
 from app.inspection.checks import CHECKS, Check
@@ -35,7 +35,7 @@ class Inspection:
 def inspect(
     subject: Subject,
     given: QuerySet | None,
-    encoder: Callable[[], Encoder],
+    encoder: Callable[[], TextEncoder],
     *,
     checks: Sequence[Check] = CHECKS,
     progress: Progress = lambda name: None,

@@ -15,7 +15,7 @@ from app.cache.codec import digest
 from app.cache.scores import ScoreCache
 from app.cache.vectors import VectorCache
 from app.deadline import Deadline
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.embedding.token_vectors import QueryTokens
 from app.passage import embedding_text
 from app.search.reranking import Reranker, Scores, Scoring, Subject
@@ -32,37 +32,40 @@ def partition_of(scope: Scope) -> str:
 class QueryVectors:
     """Embeds queries, by the reranker if it needs the same inference, else by the embedding model. Thread-safe."""
 
-    def __init__(self, encoder: Encoder, reranker: Reranker | None, cache: VectorCache | None = None) -> None:
+    def __init__(self, encoder: TextEncoder, reranker: Reranker | None, cache: VectorCache | None = None) -> None:
         self._encoder = encoder
         self._reranker = reranker
         self._cache = cache
 
-    def encode(self, text: str, *, reranked: bool, partition: str | None) -> tuple[Vector, object | None]:
+    def encode(
+        self, text: str, *, reranked: bool, partition: str | None, deadline: Deadline
+    ) -> tuple[Vector, object | None]:
         """Return the query's vector and the reranker's part of the same inference.
 
         Args:
             reranked: whether the reranker will run.
             partition: name of the callers who share cached values; None: the cache is not used.
+            deadline: when an encoder elsewhere must have answered.
 
         Raises:
             EncoderError.
         """
         reranker = self._reranker if reranked else None
         if self._cache is None or partition is None:
-            return self._encode(text, reranker)
+            return self._encode(text, reranker, deadline)
         names = [self._encoder.name, reranker.name if reranker is not None else None]
         key = f"braid:embedding:{digest(partition, names, text)}"
         if (found := self._cache.get(key)) is not None:
             return (found[0], QueryTokens(found[1], found[2])) if len(found) == 3 else (found[0], None)
-        vector, encoded = self._encode(text, reranker)
+        vector, encoded = self._encode(text, reranker, deadline)
         self._cache.put(
             key, [vector, encoded.vectors, encoded.weights] if isinstance(encoded, QueryTokens) else [vector]
         )
         return vector, encoded
 
-    def _encode(self, text: str, reranker: Reranker | None) -> tuple[Vector, object | None]:
+    def _encode(self, text: str, reranker: Reranker | None, deadline: Deadline) -> tuple[Vector, object | None]:
         encoded = reranker.encode_query(text) if reranker is not None else None
-        return encoded if encoded is not None else (self._encoder.encode_query(text), None)
+        return encoded if encoded is not None else (self._encoder.within(deadline).encode_query(text), None)
 
 
 class CachedScoring:

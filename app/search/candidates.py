@@ -21,6 +21,9 @@ from app.search.stages import Candidates, NativeFusion, SearchCall
 from app.search.trace import Trace, count_stage
 from app.store.responses import Leg
 
+_ENCODE = 0.5
+"""Share of the remaining time for an encoder elsewhere, so that the lexical leg can still be answered with."""
+
 
 class CandidateStage:
     """Finds the candidates of searches. Thread-safe."""
@@ -113,6 +116,7 @@ class CandidateStage:
                     call.request.query,
                     reranked=is_rerank_wanted(self._rerank, call),
                     partition=call.partition if call.features.embedding_cache else None,
+                    deadline=call.deadline_of("vector").part(_ENCODE),
                 )
                 found: list[float] = vector.tolist()
                 return found, encoded

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import numpy as np
-import orjson
 
-from app.breaker import Breaker, BreakerOpen, Trial
+from app.breaker import Trial
 from app.config.retrieval import RerankerSettings
 from app.deadline import Deadline
 from app.errors import ConfigurationError, DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable
+from app.model_server import ModelServer, ServerBusy, ServerError, ServerSilent, ServerUnreachable
 from app.passage import embedding_text
 from app.search.reranking import Scores, Subject, TextScores
 from reranker.cross_encoder import CrossEncoder
@@ -32,12 +31,6 @@ _WEIGHT = 0.5
 _BLOCK = 5
 _REMOTE_BLOCK = 10
 _CONNECT_S = 0.25
-_REST_S = 2.0
-"""Seconds without calls to a server that was unreachable, or failed `_FAILURES` times in a row."""
-_FAILURES = 3
-_FAIR_S = 0.1
-"""Seconds of silence below which the server is not to blame: the caller had no more time."""
-_UNAVAILABLE = frozenset({502, 503, 504})
 _LARGEST_ANSWER = 4 * 1024 * 1024
 
 
@@ -140,23 +133,25 @@ class LocalCrossEncoder(_CrossEncoderReranker):
 class RemoteCrossEncoder(_CrossEncoderReranker):
     """A server with ``POST /v1/rerank``; Braid's own also reports the measured settings of its model. Thread-safe.
 
-    An unavailable server is not called for `_REST_S`, so that searches do not wait for it one after the other; the
-    first request after that tries again.
+    An unavailable server is not called for a moment, so that searches do not wait for it one after the other.
     """
 
     block = _REMOTE_BLOCK
 
     def __init__(self, reranker: RerankerSettings) -> None:
-        headers = {"Content-Type": "application/json"}
-        if reranker.key is not None:
-            headers["Authorization"] = f"Bearer {reranker.key.get_secret_value()}"
-        self._client = httpx.Client(base_url=(reranker.url or "").rstrip("/"), headers=headers)
+        self._server = ModelServer(
+            reranker.url or "",
+            reranker.key,
+            name="the reranker's server",
+            label="reranker",
+            connect_s=_CONNECT_S,
+            largest_answer=_LARGEST_ANSWER,
+        )
         self._lock = threading.Lock()
-        self._breaker = Breaker("the reranker's server", failures=_FAILURES, rest_s=_REST_S, label="reranker")
         self._info: ModelSettings | None = None
         self._asked = False
-        with contextlib.suppress(RerankerUnavailable, httpx.TimeoutException):  # it may become available later
-            self._learn(httpx.Timeout(_CONNECT_S), Trial())
+        with contextlib.suppress(ServerError):  # it may become available later
+            self._learn(_CONNECT_S, Trial())
 
     @property
     def name(self) -> str:
@@ -169,70 +164,44 @@ class RemoteCrossEncoder(_CrossEncoderReranker):
     def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
         left = deadline.remaining_s("rerank")
         try:
-            with self._breaker.calling() as call:
+            with self._server.calling() as call:
                 return self._score(query, texts, left, call)
-        except BreakerOpen as error:
-            raise RerankerUnavailable(
-                "the reranker's server was unreachable a moment ago: try again in a few seconds"
-            ) from error
-        except httpx.TimeoutException as error:
+        except ServerSilent as error:
             raise DeadlineExceeded(f"timeout_ms={deadline.budget_ms} was spent in the reranker") from error
+        except ServerBusy as error:
+            raise Overloaded("the reranker's queue is full", retry_after_s=error.retry_after_s) from error
+        except ServerUnreachable as error:
+            raise RerankerUnavailable(f"the reranker's server {error}; see BRAID_RERANKER_URL") from error
+        except ServerError as error:
+            raise RerankerError(f"the reranker's server {error}") from error
 
     def _score(self, query: str, texts: Sequence[str], left: float, call: Trial) -> TextScores:
         body: dict[str, Any] = {"query": query, "documents": list(texts), "return_documents": False}
-        timeout = httpx.Timeout(left, connect=min(left, _CONNECT_S))
-        self._learn(timeout, call)
+        self._learn(left, call)
         if self._info is not None:  # our own server drops what would come too late
             body["timeout_ms"] = max(1, int(left * 1000))
-        answer = self._send("POST", "/v1/rerank", timeout, call, orjson.dumps(body))
-        return _read_answer(answer, len(texts))
+        return _read_answer(self._server.send("POST", "/v1/rerank", call, timeout_s=left, body=body), len(texts))
 
     def upper_bound(self, fused: float) -> float:
         return float(self._info.upper_bound(np.array([fused]))[0]) if self._info else 1.0
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._server.close()
 
-    def _send(self, method: str, path: str, timeout: httpx.Timeout, call: Trial, content: bytes | None = None) -> Any:
-        try:
-            response = self._client.request(method, path, content=content, timeout=timeout)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            call.gone()
-            raise RerankerUnavailable("the reranker's server can't be reached: see BRAID_RERANKER_URL") from error
-        except httpx.TimeoutException:
-            if (timeout.read or 0.0) >= _FAIR_S:
-                call.failed()
-            raise
-        except httpx.HTTPError as error:
-            call.failed()
-            raise RerankerUnavailable("the connection to the reranker's server was interrupted") from error
-        if response.status_code in _UNAVAILABLE:
-            call.failed()
-        else:
-            call.ok()
-        if response.status_code == 429:
-            raise Overloaded("the reranker's queue is full", retry_after_s=_retry_after(response))
-        if response.status_code != 200 or len(response.content) > _LARGEST_ANSWER:
-            raise RerankerError(f"the reranker's server answered {response.status_code}")
-        try:
-            return orjson.loads(response.content)
-        except orjson.JSONDecodeError as error:
-            raise RerankerError("the reranker's server returned invalid JSON") from error
-
-    def _learn(self, timeout: httpx.Timeout, call: Trial) -> None:
+    def _learn(self, timeout_s: float, call: Trial) -> None:
         """Read the server's description of its model, once; another maker's server has none that we know."""
         with self._lock:
             if self._asked:
                 return
             self._asked = True
         try:
-            found = self._send("GET", "/info", timeout, call)
+            found = self._server.send("GET", "/info", call, timeout_s=timeout_s)
             self._info = ModelSettings(name=found["model"], weight=found["weight"], bound=found.get("bound"))
-        except (RerankerUnavailable, httpx.TimeoutException):
+        except (ServerUnreachable, ServerSilent):
             self._asked = False
             raise
-        except (RerankerError, Overloaded, KeyError, TypeError, ValueError):
+        except (ServerError, KeyError, TypeError, ValueError):
             return
 
 
@@ -259,10 +228,3 @@ def _read_answer(answer: Any, count: int) -> TextScores:
         raise RerankerError("the reranker's server omitted scores, or returned invalid ones")
     truncated = answer.get("truncated")
     return TextScores(scores, truncated if isinstance(truncated, int) else None)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return max(0.1, float(response.headers.get("Retry-After", "1")))
-    except ValueError:  # a date is allowed, too
-        return 1.0

@@ -8,7 +8,7 @@ from app import telemetry
 from app.calibration import calibration_for
 from app.config import Settings
 from app.degradation import Reason
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.querytext import is_distinctive
 from app.search import fusion
 from app.search.fusion import FusedCandidate
@@ -33,7 +33,7 @@ NATIVE_NORMALIZATIONS: tuple[Normalization, ...] = ("min_max", "l2")
 class FusionStage:
     """Fuses the candidates of searches. Thread-safe."""
 
-    def __init__(self, settings: Settings, encoder: Encoder) -> None:
+    def __init__(self, settings: Settings, encoder: TextEncoder) -> None:
         """Create the stage; only the name of `encoder` is used.
 
         Raises:

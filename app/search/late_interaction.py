@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cachetools import LRUCache
 
 from app.deadline import Deadline
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.embedding.token_vectors import QueryTokens, TokenVectors
 from app.errors import DeadlineExceeded
 from app.passage import embedding_text
@@ -42,7 +42,7 @@ class LateInteraction:
 
     calibrated = False
 
-    def __init__(self, encoder: Encoder, codec: TokenVectors, *, stored: bool) -> None:
+    def __init__(self, encoder: TextEncoder, codec: TokenVectors, *, stored: bool) -> None:
         """Create the reranker; `stored` tells whether the store keeps token vectors."""
         self.name = f"{NAME}/{encoder.name}"
         self.weight = codec.weight

@@ -8,7 +8,7 @@ from dataclasses import replace
 from app.cache.scores import ScoreCache
 from app.config import Settings
 from app.degradation import Reason
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import DeadlineExceeded, StoreError
 from app.search.cached_models import QueryVectors
 from app.search.candidates import CandidateStage
@@ -34,7 +34,7 @@ class Pipeline:
         self,
         settings: Settings,
         cluster: Cluster,
-        encoder: Encoder,
+        encoder: TextEncoder,
         executor: Executor,
         reranker: Reranker | None = None,
         vectors: QueryVectors | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.calibration import calibration_for
 from app.config import Settings
 from app.config.retrieval import RerankerSettings
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.embedding.token_vectors import TokenVectors, token_vectors_for
 from app.errors import ConfigurationError
 from app.search.cross_encoding import LocalCrossEncoder, RemoteCrossEncoder, check_model
@@ -13,7 +13,7 @@ from app.search.late_interaction import LateInteraction
 from app.search.reranking import Reranker
 
 
-def load_reranker(settings: Settings, encoder: Encoder) -> Reranker | None:
+def load_reranker(settings: Settings, encoder: TextEncoder) -> Reranker | None:
     """Return the reranker of `settings`, or None.
 
     Raises:
@@ -44,7 +44,7 @@ def check_reranker(reranker: RerankerSettings) -> None:
         check_model(reranker.model)
 
 
-def _codec(settings: Settings, encoder: Encoder) -> TokenVectors | None:
+def _codec(settings: Settings, encoder: TextEncoder) -> TokenVectors | None:
     if not encoder.gives_tokens:
         return None
     return token_vectors_for(calibration_for(settings.embedding, encoder.name), encoder.dimension)

@@ -13,7 +13,7 @@ from app.cache.scores import ScoreCache
 from app.config import Settings
 from app.deadline import Deadline
 from app.degradation import Degradation, Reason
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import FieldProblem, InvalidInput, StoreUnavailable
 from app.features import ALL_ON, Features
 from app.passage import Hit
@@ -80,7 +80,7 @@ class SearchService:
         self,
         settings: Settings,
         cluster: Cluster,
-        encoder: Encoder,
+        encoder: TextEncoder,
         gate: ReadinessGate,
         executor: Executor,
         reranker: Reranker | None = None,

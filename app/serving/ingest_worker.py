@@ -30,14 +30,15 @@ import orjson
 from app.access import RESTRICTIONS
 from app.config import Settings
 from app.deadline import Deadline
-from app.embedding.encoder import Encoder, load_encoder
-from app.errors import BraidError, DocumentRejected
+from app.embedding.text_encoder import TextEncoder, load_text_encoder
+from app.errors import BraidError, DocumentRejected, StoreReadOnly
 from app.ingest.cutting import file_document
 from app.ingest.formats import ParserPool
 from app.ingest.records import extra_fields, ready_document
 from app.ingest.single import ingest_document
 from app.ingest.sources.files import Defaults, SourceFile
 from app.passage import Document
+from app.serving.reference_check import ReferenceCheck
 from app.serving.tasks import IngestOutcome, IngestTask, RecordFile, UploadedFile
 from app.store.client import Cluster
 
@@ -89,8 +90,8 @@ class Turns:
 class TaskEncoder:
     """The encoder as seen by one task: in small slices, each in its turn, none after the deadline."""
 
-    def __init__(self, encoder: Encoder, turns: Turns, deadline: Deadline, progress: Callable[[int], None]) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: TextEncoder, turns: Turns, deadline: Deadline, progress: Callable[[int], None]) -> None:
+        self._encoder = encoder.within(deadline)
         self._turns = turns
         self._deadline = deadline
         self._progress = progress
@@ -154,13 +155,16 @@ class Ingester:
         self._settings = settings
         threads = settings.ingest.threads or max(1, len(os.sched_getaffinity(0)) // 2)
         self._cluster = Cluster(settings.opensearch)
-        self._encoder = load_encoder(settings.with_values(embedding_threads=threads))
+        self._encoder = load_text_encoder(settings.with_values(embedding_threads=threads), indexing=True)
+        self._reference = ReferenceCheck(self._cluster, self._encoder)
         self._turns = Turns()
         self._lock = threading.Lock()
         self._parsers: dict[bool, ParserPool] = {}
 
     def store(self, task: IngestTask, progress: Callable[[int], None]) -> IngestOutcome:
         """Carry out a task. Raises BraidError."""
+        if (refusal := self._reference.refusal()) is not None:
+            raise StoreReadOnly(refusal)
         document = self._document(task)
         encoder = TaskEncoder(self._encoder, self._turns, task.deadline, progress)
         stored = ingest_document(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.deadline import Deadline
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import FeatureDisabled, FieldProblem, InvalidInput
 from app.gateway.admission import Admission
 from app.search.reranking import Reranker
@@ -89,7 +89,7 @@ class EmbedUseCase:
     """Embeds callers' own texts. `timeout_ms` is the budget of a call. Thread-safe."""
 
     admission: Admission
-    encoder: Encoder
+    encoder: TextEncoder
     timeout_ms: int
 
     def run(
@@ -118,8 +118,10 @@ class EmbedUseCase:
                 f"dimensions {dimensions} is not available: the vectors of {encoder.name} have {encoder.dimension}"
             )
             raise InvalidInput(message, problems=[FieldProblem(("body", "dimensions"), message)])
-        encode = encoder.encode_queries if kind == "query" else encoder.encode_passages
-        with self.admission.enter(Deadline.after(self.timeout_ms)):
+        deadline = Deadline.after(self.timeout_ms)
+        timely = encoder.within(deadline)
+        encode = timely.encode_queries if kind == "query" else timely.encode_passages
+        with self.admission.enter(deadline):
             vectors = encode(texts)
         return EmbeddedTexts(encoder.name, vectors, sum(len(encoder.token_offsets(text)) for text in texts))
 

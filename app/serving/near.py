@@ -23,7 +23,7 @@ from app.search.reranking import Reranker
 from app.serving.reads import ReadCall
 
 _SHARE = 0.2
-"""Share of the remaining budget for the cross-encoder."""
+"""Share of the remaining budget for a model elsewhere."""
 _SURE = 0.5
 """Probability that a cross-encoder must give to either query as a text about the other."""
 
@@ -90,7 +90,8 @@ class NearAnswers:
         partition = partition_of(call.scope) if call.features.embedding_cache else None
         reranked = call.features.rerank and call.request.rerank is not False
         try:
-            return self._vectors.encode(call.query, reranked=reranked, partition=partition)[0]
+            deadline = call.deadline.part(_SHARE)
+            return self._vectors.encode(call.query, reranked=reranked, partition=partition, deadline=deadline)[0]
         except EncoderError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from rich.console import Console
 
@@ -11,9 +12,11 @@ from app.addresses import mask_passwords
 from app.cache.connection import RedisConnection
 from app.cache.generation import IndexGeneration
 from app.config import Settings
-from app.embedding.encoder import Encoder, load_encoder
+from app.embedding.model_folder import TOKENIZER_MODEL
+from app.embedding.text_encoder import TextEncoder, load_text_encoder
 from app.provision.models import ensure_model
 from app.search.readiness_gate import StoreState
+from app.serving.reference_check import ReferenceCheck
 from app.store import templates, tunings
 from app.store.capabilities import Capabilities, default_variant, probe
 from app.store.client import Cluster, connect
@@ -28,7 +31,7 @@ class Store:
     settings: Settings
     cluster: Cluster
     capabilities: Capabilities
-    encoder: Encoder
+    encoder: TextEncoder
 
     @cached_property
     def rendered(self) -> RenderedResources:
@@ -49,7 +52,7 @@ class Store:
             differences,
             live.shards,
             False,
-            read_only=templates.read_only(live, rendered),
+            read_only=templates.read_only(live, rendered) or ReferenceCheck(self.cluster, self.encoder).refusal(),
             other_languages=templates.other_languages(live, rendered),
         )
 
@@ -62,7 +65,13 @@ class Store:
         return changes
 
     def put(self) -> list[templates.Change]:
-        """Apply the templates; cached answers are invalidated if anything changed."""
+        """Apply the templates; cached answers are invalidated if anything changed.
+
+        Raises:
+            StoreNotReady: an encoder elsewhere answers other vectors than the index has. No index was changed then.
+        """
+        reference = ReferenceCheck(self.cluster, self.encoder)
+        reference.settle()
         changes = templates.apply(self.cluster, self.capabilities, self.rendered)
         if any(change.action != "unchanged" for change in changes):
             connection = RedisConnection(self.settings.redis)
@@ -76,11 +85,25 @@ class Store:
         return f"OpenSearch {self.capabilities.version_text} at {urls}, {faiss}"
 
 
-def open_encoder(settings: Settings) -> Encoder:
-    """Load the encoder; Maven fetches its model first if no folder is configured."""
-    if settings.embedding.path is None:
-        ensure_model(settings.embedding.model, settings.embedding.precision, settings.machine)
-    return load_encoder(settings)
+def fetch_model(settings: Settings) -> Path:
+    """Return the folder of the embedding model, or of the tokenizer for an encoder elsewhere; Maven fetches published
+    ones.
+
+    Raises:
+        ProvisioningError: see `ensure_model`.
+    """
+    embedding = settings.embedding
+    if embedding.path is not None:
+        return embedding.path
+    if embedding.url is not None:
+        return ensure_model(TOKENIZER_MODEL, "fp32", settings.machine)
+    return ensure_model(embedding.model, embedding.precision, settings.machine)
+
+
+def open_encoder(settings: Settings) -> TextEncoder:
+    """Load the encoder for a command, which may index; its published model is fetched first."""
+    fetch_model(settings)
+    return load_text_encoder(settings, indexing=True)
 
 
 def open_store(settings: Settings) -> Store:

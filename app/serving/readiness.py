@@ -10,13 +10,14 @@ from typing import Any
 from app.cache.connection import RedisConnection
 from app.calibration import Calibration
 from app.config import Settings
-from app.embedding.encoder import Encoder
+from app.embedding.text_encoder import TextEncoder
 from app.errors import BraidError
 from app.gateway.flags import Flags
 from app.generation.answer import Generator
 from app.search.readiness_gate import ReadinessGate, StoreState, wait_for
 from app.search.reranking import Reranker
 from app.serving.cluster_watch import ClusterWatch
+from app.serving.reference_check import ReferenceCheck
 from app.store import documents, templates, tunings
 from app.store.capabilities import RRF_ACROSS_SHARDS, Capabilities, default_variant, has_feature
 from app.store.client import Cluster
@@ -40,15 +41,16 @@ class StoreCheck:
 
     settings: Settings
     cluster: Cluster
-    dimension: int
-    """Dimensions of the embedding model's vectors."""
+    encoder: TextEncoder
     _expected: RenderedResources | None = None
     _compared: tuple[str, float, StoreState] | None = None
     """The last comparison without a difference: id of the cluster's state, time, result."""
     _watch: ClusterWatch = field(init=False)
+    reference: ReferenceCheck = field(init=False)
 
     def __post_init__(self) -> None:
         self._watch = ClusterWatch(self.cluster)
+        self.reference = ReferenceCheck(self.cluster, self.encoder)
 
     def capabilities(self) -> Capabilities:
         """Return the cluster's capabilities, at most half a minute old. Raises as `store.capabilities.probe`."""
@@ -59,7 +61,9 @@ class StoreCheck:
         capabilities = self.capabilities()
         if self._expected is None or (self._expected.tuning, self._expected.version) != (tuning, capabilities.version):
             variant = self.settings.index.vector_variant or default_variant(capabilities)
-            self._expected = render(self.settings, variant, self.dimension, tuning, version=capabilities.version)
+            self._expected = render(
+                self.settings, variant, self.encoder.dimension, tuning, version=capabilities.version
+            )
         return self._expected
 
     def run(self) -> StoreState:
@@ -73,6 +77,7 @@ class StoreCheck:
         return found
 
     def _compare(self) -> StoreState:
+        refusal = self.reference.refusal()  # first, since the kept vectors tell the dimension
         for attempt in range(_COMPARISONS):
             tuning = tunings.active(self.cluster)
             drifts, live = templates.compare(self.cluster, self.expected(tuning))
@@ -85,7 +90,7 @@ class StoreCheck:
             shards=live.shards,
             native_rrf_across_shards=has_feature(self.capabilities(), RRF_ACROSS_SHARDS),
             tuning=tuning,
-            read_only=templates.read_only(live, self.expected(tuning)),
+            read_only=templates.read_only(live, self.expected(tuning)) or refusal,
             other_languages=templates.other_languages(live, self.expected(tuning)),
             text_fields=templates.text_fields(live, self.expected(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
@@ -105,7 +110,7 @@ class Readiness:
     gate: ReadinessGate
     redis: RedisConnection
     flags: Flags
-    encoder: Encoder
+    encoder: TextEncoder
     calibration: Calibration | None
     """The encoder's."""
     reranker: Reranker | None
@@ -157,6 +162,7 @@ class Readiness:
                 f"near-identical queries are searched anew, and it brings no learned weight and no late interaction. "
                 f"Remedy: `braid calibrate`"
             )
+        warnings += self.check.reference.warnings()
         warnings += self.flags.warnings()
         if not self.redis.configured:
             warnings.append("no Redis is configured (BRAID_REDIS_URL): answers carry no index generation")

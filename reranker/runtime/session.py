@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort  # type: ignore[import-untyped]
 import platformdirs
 import threadpoolctl
-from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
 
 from reranker.errors import ConfigurationError, ModelFolderError
+
+try:
+    import onnxruntime as ort  # type: ignore[import-untyped]
+    from onnxruntime.capi import onnxruntime_pybind11_state as _state  # type: ignore[import-untyped]
+except ImportError as error:
+    raise ImportError(
+        "no ONNX Runtime is installed, or two of them have overwritten each other: pip uninstall -y onnxruntime "
+        "onnxruntime-gpu onnxruntime-openvino, then pip install 'braid-rag[cpu]' (or [gpu], or [openvino])",
+        name="onnxruntime",
+    ) from error
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +55,8 @@ _PACKAGES: dict[Provider, str] = {
     "openvino": "onnxruntime-openvino",
     "cpu": "onnxruntime",
 }
+_BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+"""Packages of ONNX Runtime: one Python module, so that only the one installed last is whole."""
 # TensorRT builds an engine for minutes at its first start, so `auto` never picks it
 _AUTO: tuple[Provider, ...] = ("cuda", "openvino", "cpu")
 
@@ -98,6 +109,8 @@ def first_usable(
     for candidate in candidates:
         if _NAMES[candidate] not in available:
             continue
+        if candidate in ON_GPU:
+            ort.preload_dlls()  # CUDA's libraries may be Python packages, which the loader does not look for
         try:
             session = ort.InferenceSession(model, options, providers=providers(candidate))
         except RUNTIME_ERRORS as error:
@@ -129,6 +142,17 @@ def run_bound(session: Any, feed: Mapping[str, npt.NDArray[Any]], output: str, *
     binding.bind_output(output, "cpu")
     session.run_with_iobinding(binding)
     found: npt.NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return found
+
+
+def installed_builds() -> dict[str, str]:
+    """Return the installed packages of ONNX Runtime and their versions; more than one is a mistake."""
+    found = {}
+    for package in _BUILDS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
     return found
 
 

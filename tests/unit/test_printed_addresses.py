@@ -30,6 +30,7 @@ BAD = [
 ADDRESSES = {
     "opensearch_url": "http",
     "redis_url": "redis",
+    "embedding_url": "http",
     "llm_url": "http",
     "reranker_url": "http",
     "jwt_jwks_url": "http",

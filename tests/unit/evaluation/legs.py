@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,9 @@ class CannedEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return np.eye(len(self._place), dtype=np.float32)[[self._place[text] for text in texts]]
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> npt.NDArray[np.float32]:
         vector: npt.NDArray[np.float32] = self.encode_queries([text])[0]

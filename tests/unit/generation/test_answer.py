@@ -6,11 +6,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Self
 
 import pytest
 
 from app.calibration import calibration_for
 from app.config import load_settings
+from app.deadline import Deadline
 from app.embedding.encoder import Encoder
 from app.errors import StoreUnavailable
 from app.generation.answer import Answer, Generator
@@ -186,6 +188,9 @@ class Counting:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
         self.asked = 0
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> Vectors:
         self.asked += 1

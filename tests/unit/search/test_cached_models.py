@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from app.search.cached_models import CachedScoring, QueryVectors, Vector, add_sc
 from app.search.reranking import Scores, Subject
 from app.store.filters import Scope
 
+LATER = Deadline.after(60_000)
+
 
 class Encoder:
     """Counts what it is asked."""
@@ -25,6 +28,9 @@ class Encoder:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> Vector:
         self.asked.append(text)
@@ -105,14 +111,14 @@ def subject(text: str, title: str = "") -> Subject:
 def test_a_query_is_embedded_once_for_those_who_see_the_same(vectors: VectorCache) -> None:
     encoder = Encoder()
     queries = QueryVectors(encoder, None, vectors)
-    first = queries.encode("pump", reranked=False, partition="a")
-    again = queries.encode("pump", reranked=False, partition="a")
+    first = queries.encode("pump", reranked=False, partition="a", deadline=LATER)
+    again = queries.encode("pump", reranked=False, partition="a", deadline=LATER)
     assert first[0].tolist() == again[0].tolist() == [4, 1]
     assert (first[1], again[1], encoder.asked) == (None, None, ["pump"])
-    queries.encode("pump", reranked=False, partition="b")
-    queries.encode("Pump", reranked=False, partition="a")
-    queries.encode("pump", reranked=False, partition=None)
-    queries.encode("pump", reranked=False, partition=None)
+    queries.encode("pump", reranked=False, partition="b", deadline=LATER)
+    queries.encode("Pump", reranked=False, partition="a", deadline=LATER)
+    queries.encode("pump", reranked=False, partition=None, deadline=LATER)
+    queries.encode("pump", reranked=False, partition=None, deadline=LATER)
     assert encoder.asked == ["pump", "pump", "Pump", "pump", "pump"]
 
 
@@ -120,19 +126,19 @@ def test_the_vectors_of_tokens_are_kept_with_it(vectors: VectorCache) -> None:
     encoder, reranker = Encoder(), TokenReranker()
     queries = QueryVectors(encoder, reranker, vectors)
     for _ in range(2):
-        vector, encoded = queries.encode("pump", reranked=True, partition="a")
+        vector, encoded = queries.encode("pump", reranked=True, partition="a", deadline=LATER)
         assert vector.tolist() == [7, 4]
         assert isinstance(encoded, QueryTokens)
         assert (encoded.vectors.tolist(), encoded.weights.tolist()) == ([[0, 1], [2, 3]], [0.5, 0.5])
     assert (reranker.asked, encoder.asked) == (["pump"], [])
-    assert queries.encode("pump", reranked=False, partition="a")[1] is None
+    assert queries.encode("pump", reranked=False, partition="a", deadline=LATER)[1] is None
     assert encoder.asked == ["pump"]
 
 
 def test_a_cross_encoder_embeds_nothing(vectors: VectorCache) -> None:
     encoder = Encoder()
     queries = QueryVectors(encoder, PairReranker(), vectors)
-    assert queries.encode("pump", reranked=True, partition="a")[1] is None
+    assert queries.encode("pump", reranked=True, partition="a", deadline=LATER)[1] is None
     assert encoder.asked == ["pump"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from app.config import load_settings
+from app.deadline import Deadline
 from app.errors import StoreNotReady, StoreUnavailable
 from app.search.readiness_gate import ReadinessGate, StoreState
 from app.search.request import SearchRequest
@@ -102,6 +103,9 @@ class Store:
 
 class CannedEncoder:
     name = "all-MiniLM-L6-v2"
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> npt.NDArray[np.float32]:
         return np.ones(4, dtype=np.float32)

@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +150,9 @@ class CannedEncoder:
 
     def __init__(self, fails: bool = False) -> None:
         self._fails = fails
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_query(self, text: str) -> npt.NDArray[np.float32]:
         if self._fails:

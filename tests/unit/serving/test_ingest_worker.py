@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.deadline import WriteDeadline
+from app.deadline import Deadline, WriteDeadline
 from app.embedding.encoder import Encoder
 from app.errors import DeadlineExceeded
 from app.serving.ingest_worker import TaskEncoder, Turns
@@ -24,6 +24,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
+
+    def within(self, deadline: Deadline) -> Self:
+        return self
 
     def encode_passages(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         self.seen.append(list(texts))
