@@ -230,7 +230,7 @@ def request_costs(up: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Processor time of single requests of a search, in ms: of the node, and of this process."""
     settings = load_settings(opensearch_url=up["opensearch_url"], embedding_model=MODEL, embedding_precision=PRECISION)
     cluster = connect(settings.opensearch)
-    check = StoreCheck(settings, cluster, load_model()[0].dimension)
+    check = StoreCheck(settings, cluster, load_model()[0])
     path, filters = f"/{READ_ALIAS}/_search", clauses(Scope("default"), PassageFilter())
     found = cluster.request("POST", path, body={"size": 5000, "_source": ["document_id"]})["hits"]["hits"]
     names = {hit["_id"]: Head("default", hit["_source"]["document_id"]) for hit in found}

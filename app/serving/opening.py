@@ -45,6 +45,7 @@ class Store:
 
     def state(self, tuning: Tuning) -> StoreState:
         """Compare the cluster with what this service would apply. Raises StoreError."""
+        refusal = ReferenceCheck(self.cluster, self.encoder).refusal()  # first: the kept vectors tell the dimension
         rendered = self.rendered_for(tuning)
         drifts, live = templates.compare(self.cluster, rendered)
         differences = tuple(str(drift) for drift in drifts)
@@ -52,7 +53,7 @@ class Store:
             differences,
             live.shards,
             False,
-            read_only=templates.read_only(live, rendered) or ReferenceCheck(self.cluster, self.encoder).refusal(),
+            read_only=templates.read_only(live, rendered) or refusal,
             other_languages=templates.other_languages(live, rendered),
         )
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from app.deadline import Deadline
 from app.embedding.remote import SAME_MODEL, RemoteEncoder
 from app.embedding.text_encoder import TextEncoder
 from app.errors import EncoderError, StoreNotReady
 from app.store import reference_vectors
 from app.store.client import Cluster
+
+_PROBE_MS = 1000
+"""Milliseconds that a readiness probe waits for an encoder's server."""
 
 
 class ReferenceCheck:
@@ -45,7 +49,7 @@ class ReferenceCheck:
         if self._encoder is None:
             return []
         try:
-            self._encoder.check()
+            self._encoder.within(Deadline.after(_PROBE_MS)).check()
         except EncoderError as error:
             return [f"searches are lexical only: {error.detail}"]
         return []

@@ -31,6 +31,7 @@ from app.store.documents import read_version, refresh
 from app.store.heads import Head, Version
 from app.store.majors import shipped_file
 from app.store.rendering import FIELDS_TEMPLATE, FIRST_INDEX, RenderedResources, render
+from tests.writers.encoder import WordEncoder
 
 pytestmark = pytest.mark.majors
 
@@ -514,7 +515,9 @@ def test_a_comparison_holds_until_the_state_of_the_cluster_changes(
     asked: list[str] = []
     send = store.request
     monkeypatch.setattr(store, "request", lambda method, path, **more: asked.append(path) or send(method, path, **more))
-    check = StoreCheck(store_settings.with_values(vector_variant=rendered.variant), store, rendered.dimension)
+    check = StoreCheck(
+        store_settings.with_values(vector_variant=rendered.variant), store, WordEncoder(rendered.dimension)
+    )
     assert check.run().differences == ()
     asked.clear()
     assert check.run().differences == ()

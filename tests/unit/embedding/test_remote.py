@@ -24,6 +24,7 @@ from app.search.rerankers import load_reranker
 from tests.unit.embedding.embedding_server import Answer, EmbeddingServer, embedding_server, send, vectors_of
 from tests.writers.encoder import DIMENSION
 
+WORDS = {"embedding_model": "words", "embedding_query_prefix": "none", "embedding_passage_prefix": "none"}
 TEXTS = ["the cooling fan is blocked", "apple cake"]
 Client = Callable[..., RemoteEncoder]
 
@@ -39,7 +40,7 @@ def client(server: EmbeddingServer, model_folder: Path) -> Iterator[Client]:
     opened: list[RemoteEncoder] = []
 
     def make(*, indexing: bool = False, **settings: Any) -> RemoteEncoder:
-        given = {"embedding_url": server.url, "embedding_path": model_folder, "embedding_model": "words", **settings}
+        given = {"embedding_url": server.url, "embedding_path": model_folder, **WORDS, **settings}
         found = load_text_encoder(load_settings(**given), indexing=indexing)
         assert isinstance(found, RemoteEncoder)
         opened.append(found)
@@ -83,15 +84,18 @@ def test_the_address_may_name_the_version_or_the_endpoint(server: EmbeddingServe
 
 
 def test_prefixes_are_the_settings_or_the_models_own(server: EmbeddingServer, client: Client) -> None:
-    e5 = client(embedding_model="e5-small-v2", embedding_passage_prefix="p: ")
+    e5 = client(embedding_model="e5-small-v2", embedding_query_prefix=None, embedding_passage_prefix="p: ")
     e5.encode_query("fan")
     e5.encode_passages(["fan"])
     assert server.texts == ["query: fan", "p: fan"]
     server.asked.clear()
-    told = client(embedding_model="e5-small-v2", embedding_send_input_type=True)
+    unset = {"embedding_query_prefix": None, "embedding_passage_prefix": None}
+    told = client(embedding_model="e5-small-v2", embedding_send_input_type=True, **unset)
     told.encode_query("fan")
     told.encode_passages(["fan"])
     assert [(body["input"], body["input_type"]) for body in server.asked] == [(["fan"], "query"), (["fan"], "passage")]
+    with pytest.raises(ConfigurationError, match=r"'words' was trained with: set BRAID_EMBEDDING_QUERY_PREFIX and"):
+        client(embedding_path=None, **unset)
 
 
 def test_texts_are_cut_to_what_the_model_reads(server: EmbeddingServer, client: Client) -> None:
@@ -242,9 +246,7 @@ def test_without_time_nothing_is_sent(server: EmbeddingServer, client: Client) -
 def test_indexing_waits_for_a_server_that_is_away_or_busy(model_folder: Path) -> None:
     with ReservedPorts(1) as reserved:
         port = reserved.numbers[0]
-    settings = load_settings(
-        embedding_url=f"http://127.0.0.1:{port}", embedding_path=model_folder, embedding_model="words"
-    )
+    settings = load_settings(embedding_url=f"http://127.0.0.1:{port}", embedding_path=model_folder, **WORDS)
     with pytest.raises(EncoderUnavailable, match="BRAID_EMBEDDING_URL"):
         load_text_encoder(settings).encode_query("fan")
     encoder = load_text_encoder(settings, indexing=True)
