@@ -36,7 +36,7 @@ DATA ?= /tmp/braid-models
 
 COMPILE_ONE := pip compile --quiet --universal --no-deps --generate-hashes --no-header --python-version 3.11 -
 
-.PHONY: help llm gpu openvino train test-train up test graphs other-major check protocol bench models lock lint types unit node live clean prerequisites
+.PHONY: help llm gpu openvino train test-train up test graphs sweeps other-major check protocol bench models lock lint types unit node live clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -119,12 +119,16 @@ test: prerequisites $(VENV)/.dev
 	@bash tests/install-nginx.sh
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m tests.protocol
-	$(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m "not graphs" tests/live tests/browser $(ARGS)
+	$(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m "not graphs and not sweep" tests/live tests/browser $(ARGS)
 	@$(MAKE) --no-print-directory other-major
 
 # fills every vector variant on both releases, those of FAISS where ../shared/native is; some minutes
 graphs: $(VENV)/.dev
 	$(BIN)/pytest -m graphs tests/live $(ARGS)
+
+# further cases of tests that `make test` runs once
+sweeps: $(VENV)/.dev
+	$(BIN)/pytest -m sweep tests/live $(ARGS)
 
 # the tests that are marked `majors`, on the release that is not the default
 other-major: $(VENV)/.dev

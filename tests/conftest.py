@@ -62,7 +62,7 @@ def addresses() -> TestAddresses:
 @pytest.fixture(scope="session")
 def embedded_settings() -> Settings:
     """Settings of this machine (cache folder, Java), for the parts that a test starts."""
-    return load_settings()
+    return load_settings(java_options=JAVA_OPTIONS)
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +130,12 @@ def model_folder(embedded_settings: Settings) -> Path:
     return ensure_model("all-MiniLM-L6-v2", "fp32", embedded_settings.machine)
 
 
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
+"""Java's second compiler costs a node of a test more than it saves: half the processor time of its start."""
+SLOW_MACHINE = {"BRAID_WRITE_TIMEOUT_S": "120"}
+"""Time for what a test does not want to see end as 504 where several of them share a processor."""
+
+
 @contextlib.contextmanager
 def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
     """`braid up` as a user starts it, on free ports, with a data folder of its own; yields its line of addresses.
@@ -146,7 +152,10 @@ def running_braid(*arguments: str, env: dict[str, str] | None = None) -> Iterato
         errors = Path(folder) / "up.err"
         with errors.open("wb") as log:
             process = subprocess.Popen(
-                [*command, *arguments], stdout=subprocess.PIPE, stderr=log, env={**inherited, **(env or {})}
+                [*command, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**inherited, **SLOW_MACHINE, "BRAID_JAVA_OPTIONS": JAVA_OPTIONS, **(env or {})},
             )
         assert process.stdout is not None
         try:

@@ -107,8 +107,14 @@ def running_service(module: str = "app.cli", **settings: str) -> Iterator[Servic
         port = reserved.numbers[0]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
         inherited["TMPDIR"] = folder
-        ours = {"opensearch_url": NO_STORE, "query_log": "off", "audit_log": "off", "port": str(port), **settings}
-        env = inherited | {f"BRAID_{name.upper()}": value for name, value in ours.items()}
+        ours = {
+            "opensearch_url": NO_STORE,
+            "query_log": "off",
+            "audit_log": "off",
+            "port": str(port),
+            "write_timeout_s": "120",
+        }
+        env = inherited | {f"BRAID_{name.upper()}": value for name, value in (ours | settings).items()}
         log = Path(folder) / "service.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,6 +39,11 @@ Operational = Annotated[T, _AFFECTS_NO_ANSWER]
 is included unless its field says otherwise."""
 
 
+def _shell_words(value: str) -> str:
+    shlex.split(value)  # raises ValueError
+    return value
+
+
 def _http_address(value: str) -> str:
     if not is_address(value, _HTTP):
         raise ValueError(f"it is not an address such as http://127.0.0.1:8000; {_QUOTED}")
@@ -67,6 +73,8 @@ def _languages(value: str) -> str:
 
 Languages = Annotated[str, AfterValidator(_languages)]
 """Codes of languages separated by commas, each once."""
+ShellWords = Annotated[str, AfterValidator(_shell_words)]
+"""Words separated by blanks, with the quotes of a shell."""
 HttpUrl = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_http_address)]
 HttpUrls = Annotated[str, AfterValidator(_http_addresses)]
 RedisUrl = Annotated[str, AfterValidator(_redis_address)]

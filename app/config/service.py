@@ -10,7 +10,7 @@ import platformdirs
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from app.config.section import HttpUrl, OpenSearchRelease, Operational, Section, Tenant
+from app.config.section import HttpUrl, OpenSearchRelease, Operational, Section, ShellWords, Tenant
 
 JWT_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
@@ -206,6 +206,9 @@ class MachineSettings(Section):
     """An unpacked official distribution to run in place of the assembled one."""
     java_home: Operational[Path | None] = Field(None, validation_alias=AliasChoices("BRAID_JAVA_HOME", "JAVA_HOME"))
     """A JDK 17 to 21 for OpenSearch 2.19, 21 to 25 for 3.x; `JAVA_HOME` is read, too. None: searched for."""
+    java_options: Operational[ShellWords] = ""
+    """Further options of the Java that runs OpenSearch,
+    such as `-XX:+HeapDumpOnOutOfMemoryError`; quoted as in a shell."""
     knn_lib: Operational[Path | None] = None
     """A folder with the native FAISS libraries of the node's version, for the assembled node."""
     cache_dir: Operational[Path] = Field(default_factory=lambda: _folder("cache"))

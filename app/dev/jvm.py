@@ -58,8 +58,14 @@ class ClassArchive:
         return folder / "tmp" / "classes.jsa"
 
 
-def java_command(java: Java, home: Home, folder: Path, heap_mb: int, archive_options: list[str]) -> list[str]:
-    """Return the command that runs a node of `home` in the foreground, with `folder` for config, tmp and logs."""
+def java_command(
+    java: Java, home: Home, folder: Path, heap_mb: int, archive_options: list[str], further: list[str]
+) -> list[str]:
+    """Return the command that runs a node of `home` in the foreground, with `folder` for config, tmp and logs.
+
+    Args:
+        further: options of the operator, which come last.
+    """
     # a single collector thread takes less memory and starts faster, and its pauses on a small heap are short
     collector = "-XX:+UseSerialGC" if heap_mb < _SERIAL_BELOW_MB else "-XX:+UseG1GC"
     return [
@@ -95,6 +101,7 @@ def java_command(java: Java, home: Home, folder: Path, heap_mb: int, archive_opt
         f"-Dopensearch.path.conf={folder / 'config'}",
         "-Dopensearch.distribution.type=tar",
         "-Dopensearch.bundled_jdk=false",
+        *further,
         "-cp",
         ":".join([f"{home.path / 'lib'}/*", *_word_breaks(java, home)]),
         MAIN_CLASS,

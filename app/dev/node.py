@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -173,9 +174,8 @@ def start_cluster(
                 folder = private_folder(account, data_dir / f"node-{index + 1}")
                 config = _settings_of(index, folder, snapshots, http_ports, transport_ports, home, fresh)
                 _configure(account, folder, config, secret)
-                command = java_command(
-                    java, home, folder, heap, archive.options(folder, record=index == 0 and home.major == 2)
-                )
+                recorded = archive.options(folder, record=index == 0 and home.major == 2)
+                command = java_command(java, home, folder, heap, recorded, shlex.split(machine.java_options))
                 process = _start(account, home, folder, command, lock)
                 undo.callback(process.stop)
                 processes.append(process)

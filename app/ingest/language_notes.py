@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from app.config import Settings
 from app.config.embedding_models import BUILT_IN
+from app.languages import ANALYZERS
 from app.store.languages import text_fields
 
 UNKNOWN = "unknown"
@@ -25,9 +26,10 @@ def language_notes(counts: Mapping[str, int], settings: Settings) -> Iterator[st
     known = {code: number for code, number in counts.items() if code != UNKNOWN}
     many = {code: number for code, number in known.items() if number >= max(_FEWEST, _SHARE * total) or total < _FEWEST}
     main = settings.index.language
-    fields = text_fields(settings.index) or {"en" if main == "english" else "": ""}
-    if others := {code: number for code, number in many.items() if code not in fields}:
-        codes = ",".join(dict.fromkeys((*settings.index.language_codes, *(c for c in many if c not in fields))))
+    there = {*text_fields(settings.index), *(code for code, analyzer in ANALYZERS.items() if analyzer == main)}
+    if others := {code: number for code, number in many.items() if code in ANALYZERS and code not in there}:
+        named = settings.index.language_codes or [code for code in many if code in there]
+        codes = ",".join(dict.fromkeys((*named, *others)))
         yield (
             f"{_counted(others)}: analysed as {main} only. Set BRAID_LANGUAGES={codes}, then run `braid templates "
             "apply` and `braid reindex` (docs/languages.md)"

@@ -33,9 +33,10 @@ them are candidates does not depend on the copy of the shard."""
 
 Body = dict[str, Any]
 
-_FOLDED_BOOST = 0.3
-"""Weight of the words with their endings and without accents, beside those of the language
-(benchmarks/languages.md)."""
+_FOLDED_BOOST = 0.23
+"""Weight of the words with their endings and without accents (benchmarks/languages.md)."""
+_OWN_BOOST = 1 - _FOLDED_BOOST
+"""Weight of the language's own field: in all, scores are on the scale of one field, which the weight model knows."""
 _SLOP = 3
 """Additional distance at which two adjacent query words still count as a phrase."""
 _FUZZY_BOOST = 0.6
@@ -270,12 +271,13 @@ def _text(query: QueryText) -> list[Body]:
     """
     ways = _ways(query)
     fields = [way for way in ways if way != FOLDED]
-    matches: list[Body] = [{"match": {field: {"query": query.text}}} for field in fields]
+    if FOLDED not in ways:
+        return [{"match": {ways[0]: {"query": query.text}}}]
+    matches: list[Body] = [{"match": {field: {"query": query.text, "boost": _OWN_BOOST}}} for field in fields]
     found: list[Body] = matches if len(matches) == 1 else [{"dis_max": {"queries": matches}}]
-    if FOLDED in ways:
-        found.append({"match": {FOLDED: {"query": query.text, "boost": _FOLDED_BOOST}}})
+    found.append({"match": {FOLDED: {"query": query.text, "boost": _FOLDED_BOOST}}})
     if BIGRAMS in fields and (others := EAST_ASIAN.sub(" ", query.text)).strip():
-        found.append({"match": {CONTENT: {"query": others}}})
+        found.append({"match": {CONTENT: {"query": others, "boost": _OWN_BOOST}}})
     return found
 
 

@@ -150,7 +150,9 @@ def test_listens_on_loopback_only_and_not_as_root(node_settings: Settings, serve
         start_cluster(node_settings.machine, data_dir=server_folder, nodes=3)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.sweep)]
+)
 def test_nothing_is_left_when_the_starter_ends(
     node_settings: Settings, server_folder: Path, ending: signal.Signals
 ) -> None:

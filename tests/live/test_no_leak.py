@@ -1,6 +1,6 @@
 """Nobody learns of what it may not see, by any way: random people, documents and requests against the real service.
 
-`BRAID_TEST_LEAK_CASES` requests (300), from `BRAID_TEST_LEAK_SEED` (0), the same each time; ``benchmarks/leaks.py``
+`BRAID_TEST_LEAK_CASES` requests (150), from `BRAID_TEST_LEAK_SEED` (0), the same each time; ``benchmarks/leaks.py``
 asks 10,000. A failure is made small by hypothesis, and told with the steps that lead to it.
 """
 

@@ -35,7 +35,7 @@ ASKED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["legs", "native"])
+@pytest.fixture(scope="module", params=["legs", pytest.param("native", marks=pytest.mark.sweep)])
 def own_world(request: pytest.FixtureRequest, opensearch_url: str, valkey_url: str) -> Iterator[World]:
     """A service that reranks without haste, so that no answer depends on what else the machine does."""
     with open_world(opensearch_url, valkey_url, hybrid_way=request.param, rerank_budget_ms=60_000) as found:

@@ -9,7 +9,7 @@ from app.errors import ConfigurationError
 
 NO_ANSWER_DEPENDS_ON = """
     host port workers threads concurrency queue worker_max_requests cors_origins audit_log url redis_url
-    max_body_bytes data_dir cache_dir java_home opensearch_home opensearch_version knn_lib opensearch_url
+    max_body_bytes data_dir cache_dir java_home java_options opensearch_home opensearch_version knn_lib opensearch_url
     opensearch_user
     opensearch_password opensearch_ca_file opensearch_timeout_s api_key keys_secret rate_limit_key rate_limit_tenant
     jwt_jwks_url jwt_issuer jwt_audience jwt_algorithms jwt_tenant_claim jwt_groups_claim jwt_roles_claim

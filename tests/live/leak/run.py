@@ -21,7 +21,7 @@ class LeakRun(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BRAID_")
 
-    leak_cases: int = 300
+    leak_cases: int = 150
     leak_seed: int = 0
 
 

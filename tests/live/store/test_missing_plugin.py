@@ -16,8 +16,6 @@ from app.store.capabilities import probe
 from app.store.client import Cluster
 from app.store.rendering import render
 
-pytestmark = pytest.mark.majors
-
 
 def test_a_node_without_neural_search_is_named_and_nothing_is_written(
     node_settings: Settings, server_folder: Path, monkeypatch: pytest.MonkeyPatch

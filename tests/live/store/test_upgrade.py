@@ -165,6 +165,7 @@ def test_an_upgrade_is_noticed_and_mended(
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.sweep
 def test_legacy_bm25_is_no_difference_and_gives_the_old_scale(node_settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

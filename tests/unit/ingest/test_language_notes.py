@@ -75,7 +75,7 @@ def test_english_alone_needs_no_note() -> None:
 def test_languages_that_do_not_fit_are_named_with_the_remedy() -> None:
     analysis, encoder = notes({"en": 100, "de": 40, "zh": 3, "fr": 2})
     assert analysis.startswith("40 passages in de, 3 passages in zh: analysed as english only. Set BRAID_LANGUAGES=")
-    assert "BRAID_LANGUAGES=de,zh, then" in analysis
+    assert "BRAID_LANGUAGES=en,de,zh, then" in analysis
     assert encoder.startswith("40 passages in de, 3 passages in zh: all-MiniLM-L6-v2 reads English only")
     (encoder,) = notes({"en": 100, "de": 40}, languages="en,de")
     assert "reads English only" in encoder

@@ -70,8 +70,8 @@ def test_a_query_asks_its_own_field_and_the_folded_one() -> None:
     assert must("die Pumpe", *GERMAN) == {
         "bool": {
             "should": [
-                {"match": {"content_in.de": {"query": "die Pumpe"}}},
-                {"match": {"content.folded": {"query": "die Pumpe", "boost": queries._FOLDED_BOOST}}},
+                {"match": {"content_in.de": {"query": "die Pumpe", "boost": 0.77}}},
+                {"match": {"content.folded": {"query": "die Pumpe", "boost": 0.23}}},
             ],
             "minimum_should_match": 1,
         }
@@ -81,13 +81,15 @@ def test_a_query_asks_its_own_field_and_the_folded_one() -> None:
 def test_an_uncertain_query_asks_several_and_the_main_one() -> None:
     first = must("Berlin", *GERMAN, "content_in.fr")["bool"]["should"][0]
     fields = ("content_in.de", "content_in.fr", "content")
-    assert first == {"dis_max": {"queries": [{"match": {field: {"query": "Berlin"}}} for field in fields]}}
+    assert first == {
+        "dis_max": {"queries": [{"match": {field: {"query": "Berlin", "boost": 0.77}}} for field in fields]}
+    }
 
 
 def test_chinese_is_pairs_and_its_latin_words_are_words() -> None:
     clauses = must("GIL 是什么", "content.bigrams")["bool"]["should"]
-    assert clauses[0] == {"match": {"content.bigrams": {"query": "GIL 是什么"}}}
-    assert clauses[2] == {"match": {"content": {"query": "GIL  "}}}
+    assert clauses[0] == {"match": {"content.bigrams": {"query": "GIL 是什么", "boost": 0.77}}}
+    assert clauses[2] == {"match": {"content": {"query": "GIL  ", "boost": 0.77}}}
     assert len(must("是什么", "content.bigrams")["bool"]["should"]) == 2
 
 
