@@ -165,7 +165,7 @@ def collections(sides: Mapping[str, Side], tokenizer: Tokenizer) -> list[Collect
         asked = name in CRITERION
         found.append(
             Collection(
-                name=f"{name}, a part" if len(side.part.rows) == models_data.PASSAGES else name,
+                name=f"{name}, a part",
                 licence=models_data.SETS[name],
                 passages=[row["text"] for row in sample],
                 tokens=padded(side.tokens, tokenizer.get_vocab_size()),
@@ -234,18 +234,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help=f"ids of models in the cache; one of them {BASELINE}")
     parser.add_argument("--data", type=Path, required=True, help="a folder for legs and vectors")
+    parser.add_argument("--passages", type=int, default=models_data.PASSAGES, help="at most so many of each set")
+    parser.add_argument("--foreign", type=int, default=models_data.FOREIGN, help="questions of other sets for each")
     parser.add_argument("--encode-only", action="store_true", help="collect legs, encode, and measure nothing")
     parser.add_argument("--write", nargs="*", default=[], metavar="MODEL", help="write their calibrations")
     parser.add_argument("--xquad", action="store_true", help="the dense leg on XQuAD, too")
     arguments = parser.parse_args()
     lexical, all_parts = models_data.lexical_sides(arguments.data), models_data.parts()
+    for name in models_data.SETS:
+        narrow = models_data.narrowed(all_parts[name], lexical[name], arguments.passages, arguments.foreign)
+        all_parts[name], lexical[name] = narrow
     figures: dict[str, Any] = {}
     rankings: dict[str, Any] = {}
     for model in arguments.models:
         loaded: list[Encoder] = []
         sides = {}
         for name, part in all_parts.items():
-            foreign = models_data.foreign_questions(name, all_parts)
+            foreign = {key: legs.query.text for key, legs in lexical[name].foreign.items()}
             vectors = models_data.encoded(model, part, foreign, arguments.data, loaded)
             sides[name] = Side.of(part, lexical[name], vectors)
         if arguments.encode_only:

@@ -116,6 +116,42 @@ def parts() -> dict[str, Part]:
     return {name: part_of(name) for name in SETS}
 
 
+def narrowed(part: Part, side: LexicalSide, passages: int, foreign: int) -> tuple[Part, LexicalSide]:
+    """A smaller part: queries as long as their judged passages fit, others at random; scores of the lexical leg stay
+    those of the larger one.
+    """
+    if passages >= len(part.rows):
+        return part, side
+    queries, needed = [], set()
+    for query in random.Random(6).sample(list(part.queries), len(part.queries)):
+        if len(needed | set(part.qrels[query])) <= 0.8 * passages:
+            queries.append(query)
+            needed |= set(part.qrels[query])
+    others = [row["_id"] for row in part.rows if row["_id"] not in needed]
+    there = needed.union(random.Random(6).sample(others, max(0, passages - len(needed))))
+    kept = {query: part.queries[query] for query in part.queries if query in set(queries)}
+
+    def cut(legs: Mapping[str, QueryLegs], keys: Sequence[str]) -> dict[str, QueryLegs]:
+        return {
+            key: replace(
+                legs[key],
+                lexical=tuple(item for item in legs[key].lexical if item.id in there),
+                bonus={name: value for name, value in legs[key].bonus.items() if name in there},
+            )
+            for key in keys
+            if key in legs
+        }
+
+    return (
+        Part(part.name, [row for row in part.rows if row["_id"] in there], kept, {q: part.qrels[q] for q in kept}),
+        LexicalSide(
+            cut(side.own, list(kept)),
+            cut(side.shorter, list(kept)),
+            cut(side.foreign, random.Random(6).sample(list(side.foreign), min(foreign, len(side.foreign)))),
+        ),
+    )
+
+
 def foreign_questions(name: str, all_parts: Mapping[str, Part]) -> dict[str, str]:
     """Questions of other sets; those of SQuAD and COVID-QA for each other, and Cranfield's (benchmarks/answers.md)."""
     others = [other for other in ("squad2dev", "covidqa", "cranfield") if other != name][:2]

@@ -27,19 +27,21 @@ from app.sentences import sentence_spans
 
 Vectors = npt.NDArray[np.float32]
 
-UNRELATED, RELATED = 0.040, 0.395
-"""Medians of all-MiniLM-L6-v2 in fp32 on five collections: sentences of different documents, neighbouring sentences.
+UNRELATED, RELATED = 0.125, 0.442
+"""Medians of all-MiniLM-L6-v2 in fp32, mean of five collections: sentences of different documents, neighbouring ones.
 They are the ends of the common scale (benchmarks/models.md)."""
 MIN_COVERAGE = 0.67
-_GRID = tuple(round(0.05 * step, 2) for step in range(4, 13))
-"""Least cosines on MiniLM's scale that are tried: 0.20 to 0.60."""
+_GRID = tuple(round(0.05 * step, 2) for step in range(4, 11))
+"""Least cosines on MiniLM's scale that are tried: 0.20 to 0.50, as MiniLM's were."""
+_FEWEST_QUESTIONS = 100
+"""Questions of a set without which nothing above `_DEFAULT` is chosen: of few, none may happen to be hard."""
 _DEFAULT = 0.40
 """The choice without questions to check it on: MiniLM's."""
 MOST_WRONG_SILENCE = 0.01
 """Share of a collection's own questions on which an answer may be withheld; the rule that gave MiniLM's 0.40."""
 _NEAR_GRID = tuple(round(0.95 - 0.05 * step, 2) for step in range(10))
 _NEAR_PAIRS = Path(__file__).with_name("near_pairs.jsonl")
-_SENTENCES = 400
+_SENTENCES = 200
 _LEAST_WORDS = 4
 
 
@@ -133,7 +135,7 @@ def choose_thresholds(
     """Return the thresholds, and the figures that they were chosen by.
 
     The highest least cosine is chosen that withholds at most `MOST_WRONG_SILENCE` of each collection's own questions:
-    of foreign questions it then refuses most. Without questions it is where MiniLM's is.
+    of foreign questions it then refuses most. Without questions it is where MiniLM's is, and with few not above.
 
     Args:
         own: collection -> evidence of questions that it answers.
@@ -145,7 +147,8 @@ def choose_thresholds(
         tried = thresholds_at(scale, cosine)
         shares = {name: abstention(items, tried) for name, items in own.items()}
         refused = {name: abstention(items, tried) for name, items in foreign.items()}
-        if own and max(shares.values()) <= MOST_WRONG_SILENCE:
+        enough = cosine <= _DEFAULT or min(map(len, own.values()), default=0) >= _FEWEST_QUESTIONS
+        if own and enough and max(shares.values()) <= MOST_WRONG_SILENCE:
             chosen = tried
         rows.append({"on MiniLM's scale": cosine, "min_cosine": tried.min_cosine, **_percent(shares, refused)})
     if own and max(abstention(items, chosen) for items in own.values()) > MOST_WRONG_SILENCE:

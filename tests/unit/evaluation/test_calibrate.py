@@ -68,12 +68,14 @@ def test_thresholds_follow_the_scale_of_the_model() -> None:
 
 def test_the_highest_threshold_that_withholds_no_more_than_one_percent_of_own_questions_is_chosen() -> None:
     scale = CosineScale(UNRELATED, RELATED)
-    own = {"a": [evidence(0.46)] * 99 + [evidence(0.1)], "b": [evidence(0.9)] * 50}
+    own = {"a": [evidence(0.46)] * 99 + [evidence(0.1)], "b": [evidence(0.9)] * 100}
     foreign = {"a": [evidence(0.3), evidence(0.44), evidence(0.5)]}
     found, figures = choose_thresholds(scale, own, foreign)
     assert found.min_cosine == 0.45
     assert abstention(foreign["a"], found) == pytest.approx(2 / 3)
     assert [row["min_cosine"] for row in figures["withheld, %"]][:2] == [0.2, 0.25]
+    few, _ = choose_thresholds(scale, {"a": [evidence(0.9)] * 99}, {})
+    assert few.min_cosine == 0.4
     least, _ = choose_thresholds(scale, {"a": [evidence(0.1)] * 10}, {})
     assert least.min_cosine == 0.2  # never more silent than the lowest, where all are too many
     unknown, _ = choose_thresholds(scale, {}, {})
