@@ -70,15 +70,20 @@ def pairs_of(encoder: Encoder, rows: Sequence[tuple[str, str, bool, str]]) -> li
 
 
 def own_sets(encoder: Encoder) -> dict[str, list[Pair]]:
+    return {name: pairs_of(encoder, rows) for name, rows in own_rows().items()}
+
+
+def own_rows() -> dict[str, list[tuple[str, str, bool, str]]]:
+    """The pairs by set: both queries, whether they have the same answer, category."""
     found = {}
     for part in ("dev", "held-out"):
         same = [(r["a"], r["b"], True, "paraphrase") for r in read("paraphrases.jsonl") if r["part"] == part]
         other = [(r["a"], r["b"], False, r["category"]) for r in read("adversarial.jsonl") if r["part"] == part]
-        found[f"own, {part}"] = pairs_of(encoder, [*same, *other])
+        found[f"own, {part}"] = [*same, *other]
     rows = read("fow_cache_pairs.jsonl")
     for name, odd in (("fow-cache, half that was looked at", 1), ("fow-cache, other half", 0)):
         half = [r for r in rows if int("".join(filter(str.isdigit, r["id"]))) % 2 == odd]
-        found[name] = pairs_of(encoder, [(r["a"], r["b"], r["same_answer"], r["category"]) for r in half])
+        found[name] = [(r["a"], r["b"], r["same_answer"], r["category"]) for r in half]
     return found
 
 
