@@ -38,6 +38,8 @@ from app.search.weighting import Weight, learned_weight
 from app.tuning import SHIPPED, WeightModel
 
 WEIGHT, DEPTH, CONTEXT = 0.4, 50, 5
+OWN, FOREIGN = 100, 60
+"""Questions of each set that are weighed."""
 CRITERION = ("squad2dev", "covidqa")
 """The sets that MiniLM's thresholds were chosen on."""
 BASELINE = "all-MiniLM-L6-v2"
@@ -172,8 +174,8 @@ def collections(sides: Mapping[str, Side], tokenizer: Tokenizer) -> list[Collect
                 qrels=side.part.qrels,
                 legs=side.own,
                 shorter=side.shorter,
-                own=searches(side, side.own) if asked else (),
-                foreign=searches(side, side.foreign) if asked else (),
+                own=searches(side, side.own)[:OWN] if asked else (),
+                foreign=searches(side, side.foreign)[:FOREIGN] if asked else (),
             )
         )
     return found
@@ -183,8 +185,8 @@ def refusals(sides: Mapping[str, Side], encoder: Encoder, thresholds: AnswerThre
     """Share of questions, in percent, on which an answer is withheld."""
     return {
         name: {
-            kind: round(100 * abstention(weigh_all(searches(sides[name], legs), encoder), thresholds), 1)
-            for kind, legs in (("own", sides[name].own), ("foreign", sides[name].foreign))
+            kind: round(100 * abstention(weigh_all(searches(sides[name], legs)[:most], encoder), thresholds), 1)
+            for kind, legs, most in (("own", sides[name].own, OWN), ("foreign", sides[name].foreign, FOREIGN))
         }
         for name in CRITERION
     }

@@ -190,7 +190,7 @@ def card_of(file: CalibrationFile) -> str:
         used = ", ".join(f"{value} {name}" for name, value in item.items() if name not in ("set", "licence"))
         lines.append(f"| {item['set']} | {item['licence']} | {used} |")
     rows_withheld = about.get("answers", {}).get("withheld, %", ())
-    if rows_withheld:
+    if rows_withheld and rows_withheld[0]["own"]:
         lines += ["", "Questions on which an answer is withheld, in percent:", ""]
         names = [(kind, name) for kind in ("own", "foreign") for name in rows_withheld[0][kind]]
         lines += [

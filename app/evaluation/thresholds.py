@@ -32,13 +32,12 @@ UNRELATED, RELATED = 0.125, 0.442
 They are the ends of the common scale (benchmarks/models.md)."""
 MIN_COVERAGE = 0.67
 _GRID = tuple(round(0.05 * step, 2) for step in range(4, 11))
-"""Least cosines on MiniLM's scale that are tried: 0.20 to 0.50, as MiniLM's were."""
-_FEWEST_QUESTIONS = 100
-"""Questions of a set without which nothing above `_DEFAULT` is chosen: of few, none may happen to be hard."""
-_DEFAULT = 0.40
-"""The choice without questions to check it on: MiniLM's."""
-MOST_WRONG_SILENCE = 0.01
-"""Share of a collection's own questions on which an answer may be withheld; the rule that gave MiniLM's 0.40."""
+"""Least cosines on MiniLM's scale that are shown: 0.20 to 0.50, as MiniLM's were."""
+_MOST = 0.40
+"""MiniLM's own, which is never exceeded: a wrong silence is the worse error."""
+MOST_WRONG_SILENCE, _SURE = 0.01, 0.95
+"""Share of own questions on which an answer may be withheld, as by MiniLM's 0.40; a sample may show as many as this
+share brings about with that probability."""
 _NEAR_GRID = tuple(round(0.95 - 0.05 * step, 2) for step in range(10))
 _NEAR_PAIRS = Path(__file__).with_name("near_pairs.jsonl")
 _SENTENCES = 200
@@ -134,25 +133,26 @@ def choose_thresholds(
 ) -> tuple[AnswerThresholds, dict[str, Any]]:
     """Return the thresholds, and the figures that they were chosen by.
 
-    The highest least cosine is chosen that withholds at most `MOST_WRONG_SILENCE` of each collection's own questions:
-    of foreign questions it then refuses most. Without questions it is where MiniLM's is, and with few not above.
+    The least cosine is where MiniLM's is on the common scale; lower, if that withholds an answer on more own questions,
+    all collections together, than chance makes of `MOST_WRONG_SILENCE`.
 
     Args:
         own: collection -> evidence of questions that it answers.
         foreign: collection -> evidence of questions of other collections.
     """
+    from scipy.stats import binom
+
+    asked = [item for items in own.values() for item in items]
+    allowed = int(binom.ppf(_SURE, len(asked), MOST_WRONG_SILENCE)) if asked else 0
     rows = []
-    chosen = thresholds_at(scale, _DEFAULT)
+    chosen = thresholds_at(scale, _GRID[0] if asked else _MOST)
     for cosine in _GRID:
         tried = thresholds_at(scale, cosine)
         shares = {name: abstention(items, tried) for name, items in own.items()}
         refused = {name: abstention(items, tried) for name, items in foreign.items()}
-        enough = cosine <= _DEFAULT or min(map(len, own.values()), default=0) >= _FEWEST_QUESTIONS
-        if own and enough and max(shares.values()) <= MOST_WRONG_SILENCE:
+        if asked and cosine <= _MOST and round(abstention(asked, tried) * len(asked)) <= allowed:
             chosen = tried
         rows.append({"on MiniLM's scale": cosine, "min_cosine": tried.min_cosine, **_percent(shares, refused)})
-    if own and max(abstention(items, chosen) for items in own.values()) > MOST_WRONG_SILENCE:
-        chosen = thresholds_at(scale, _GRID[0])  # even the lowest withholds too many
     return chosen, {
         "medians of cosines": {
             "unrelated sentences": round(scale.unrelated, 3),

@@ -66,20 +66,19 @@ def test_thresholds_follow_the_scale_of_the_model() -> None:
     assert 0.5 < found.min_covered_cosine < found.min_cosine < 0.7 + 0.05
 
 
-def test_the_highest_threshold_that_withholds_no_more_than_one_percent_of_own_questions_is_chosen() -> None:
+def test_minilm_s_threshold_is_lowered_until_own_questions_are_answered() -> None:
     scale = CosineScale(UNRELATED, RELATED)
-    own = {"a": [evidence(0.46)] * 99 + [evidence(0.1)], "b": [evidence(0.9)] * 100}
-    foreign = {"a": [evidence(0.3), evidence(0.44), evidence(0.5)]}
-    found, figures = choose_thresholds(scale, own, foreign)
-    assert found.min_cosine == 0.45
-    assert abstention(foreign["a"], found) == pytest.approx(2 / 3)
+    foreign = {"a": [evidence(0.3), evidence(0.38), evidence(0.5)]}
+    hard = {"a": [evidence(0.36)] * 20 + [evidence(0.9)] * 80, "b": [evidence(0.9)] * 100}
+    found, figures = choose_thresholds(scale, hard, foreign)
+    assert found.min_cosine == 0.35
+    assert abstention(foreign["a"], found) == pytest.approx(1 / 3)
     assert [row["min_cosine"] for row in figures["withheld, %"]][:2] == [0.2, 0.25]
-    few, _ = choose_thresholds(scale, {"a": [evidence(0.9)] * 99}, {})
-    assert few.min_cosine == 0.4
-    least, _ = choose_thresholds(scale, {"a": [evidence(0.1)] * 10}, {})
-    assert least.min_cosine == 0.2  # never more silent than the lowest, where all are too many
-    unknown, _ = choose_thresholds(scale, {}, {})
-    assert unknown.min_cosine == 0.4
+    by_chance = {"a": [evidence(0.1)] * 5 + [evidence(0.9)] * 195}
+    assert choose_thresholds(scale, by_chance, {})[0].min_cosine == 0.4
+    assert choose_thresholds(scale, {"a": [evidence(0.9)] * 500}, {})[0].min_cosine == 0.4  # never above MiniLM's
+    assert choose_thresholds(scale, {"a": [evidence(0.1)] * 10}, {})[0].min_cosine == 0.2
+    assert choose_thresholds(scale, {}, {})[0].min_cosine == 0.4
 
 
 class Told:
