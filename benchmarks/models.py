@@ -291,7 +291,7 @@ def measured_thresholds(model: str, sides: Mapping[str, Side], tokenizer: Tokeni
     encoder, row = models_data.load_model(model), {}
     if write:
         folder, (name, precision) = CALIBRATIONS / split_name(model)[0], split_name(model)
-        base = read_calibration(folder, name, "int8" if precision == "fp32" else "fp32")
+        base = read_calibration(folder, name, "int8") if precision == "fp32" else None
         made = make_calibration(collections(sides, tokenizer), encoder, model, tokenizer, base)
         row["medians of cosines"] = made.file.about["answers"]["medians of cosines"]
         row["withheld, %"] = next(
