@@ -1,4 +1,4 @@
-"""Every way of a model on a GPU, in under eight minutes; says "not run" of what this machine lacks. See gpu.md."""
+"""Every way of a model on a GPU, made to take less than eight minutes; says "not run" of what this machine lacks. See gpu.md."""
 
 from __future__ import annotations
 
