@@ -1,4 +1,4 @@
-"""Every way of a model on a GPU, in less than eight minutes if it can; says "not run" where there is none. See gpu.md."""
+"""Every way of a model on a GPU, in less than eight minutes; says "not run" where there is none. See gpu.md."""
 
 from __future__ import annotations
 
