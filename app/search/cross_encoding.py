@@ -22,7 +22,7 @@ from reranker.cross_encoder import CrossEncoder
 from reranker.errors import ConfigurationError as BadModel
 from reranker.errors import DeadlinePassed, InferenceError
 from reranker.errors import Overloaded as QueueFull
-from reranker.model_folder import ModelSettings, load_settings
+from reranker.model_folder import ModelSettings, load_settings, model_file
 from reranker.scheduler import MicroBatcher
 
 DEPTH = 20
@@ -208,7 +208,7 @@ class RemoteCrossEncoder(_CrossEncoderReranker):
 def check_model(folder: Path) -> None:
     """Check the folder's files without loading the weights. Raises ConfigurationError."""
     try:
-        load_settings(folder)
+        model_file(folder, load_settings(folder))
     except BadModel as error:
         raise ConfigurationError(f"BRAID_RERANKER_MODEL: {error.detail}") from error
 
