@@ -38,8 +38,8 @@ RECEIVE_S, SEND_S = 10, 20
 _LARGE_BODY = 64 * 1024
 """Bytes of an unread body; gunicorn reads no more of it."""
 _DRAIN = 64 * 1024 * 1024
-"""Bytes that are discarded at the end of a connection, within two seconds: as many as nginx lets through. A proxy that is
-still sending would lose the answer otherwise."""
+"""Bytes that are discarded at the end of a connection, within two seconds: as many as nginx lets through. Otherwise a
+proxy that is still sending would lose the answer."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of a machine that has no room for another connection now."""
