@@ -253,11 +253,11 @@ class Askers:
     def more(self, count: int) -> None:
         """Wait until so many more were answered."""
         wanted = len(self.answers) + count
-        eventually(lambda: len(self.answers) >= wanted, 240)
+        eventually(lambda: len(self.answers) >= wanted, 400)
 
     def _ask(self) -> None:
-        body = {"query": "why does a turbine vibrate", "cache": False, "timeout_ms": 90_000}
-        with httpx2.Client(base_url=self._url, timeout=120, trust_env=False) as client:
+        body = {"query": "why does a turbine vibrate", "cache": False, "timeout_ms": 200_000}
+        with httpx2.Client(base_url=self._url, timeout=240, trust_env=False) as client:
             while not self._stop.is_set():
                 answer = client.post("/v1/search", json=body)
                 found = answer.json()
@@ -267,7 +267,9 @@ class Askers:
                 self.answers.append((answer.status_code, stages, len(found.get("results", ()))))
 
 
-def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Settings) -> None:
+# a realtime look-up waits for a primary on a frozen node until the cluster has dropped that: minutes on a busy machine
+@pytest.mark.parametrize("hanging", [False, pytest.param(True, marks=pytest.mark.sweep)], ids=["dies", "hangs"])
+def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Settings, hanging: bool) -> None:
     # a busy machine takes its time to start three nodes
     env = {"BRAID_OPENSEARCH_TIMEOUT_S": "60"}
     with running_braid("--nodes", "3", env=env) as up, httpx2.Client(timeout=60, trust_env=False) as client:
@@ -287,7 +289,7 @@ def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Setting
         first = manager(addresses[0])
         with Askers(up["url"]) as askers:
             askers.more(20)
-            for number in (first % 3 + 1, first):  # another one, then the cluster manager
+            for number in (first % 3 + 1, first) if hanging else ():  # another one, then the cluster manager
                 os.kill(pids[number], signal.SIGSTOP)
                 askers.more(60)
                 os.kill(pids[number], signal.SIGCONT)
