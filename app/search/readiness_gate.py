@@ -28,15 +28,25 @@ class StoreState:
     identity: str = ""
     """Identity of the indexes behind the alias; changes when an index is replaced."""
     read_only: str | None = None
-    """Reason and remedy if an index of an older Braid is only searched; None: writes are accepted."""
+    """Reason and remedy if an index of an older Braid is only searched, without heads."""
     other_languages: str | None = None
     """Reason and remedy if an index has text fields of other languages than the settings, and so is not written."""
+    other_vectors: str | None = None
+    """Reason and remedy if the encoder's vectors may not be those of the indexes, which are then not written."""
     text_fields: Mapping[str, str] = field(default_factory=dict)
     """Language -> field that queries in it ask, in all indexes; empty: all ask the main field alone."""
     warnings: tuple[str, ...] = ()
     """Reasons of worse answers that do not stop them, with the remedy."""
     lexical_factor: float = 1.0
     """Brings lexical scores to the scale with k1 + 1, as OpenSearch 2 has it (`store.score_check`)."""
+
+    @property
+    def closed(self) -> str | None:
+        """Return why nothing is written, and the remedy; None: writes are accepted.
+
+        Only an index of an older Braid (`read_only`) has no heads to check.
+        """
+        return self.read_only or self.other_vectors or self.other_languages
 
 
 class ReadinessGate:
@@ -124,6 +134,6 @@ def require_ready(state: StoreState) -> StoreState:
 def require_writable(state: StoreState) -> StoreState:
     """Raise StoreReadOnly if an index is only searched; StoreNotReady as `require_ready`."""
     require_ready(state)
-    if reason := state.read_only or state.other_languages:
-        raise StoreReadOnly(reason)
+    if state.closed is not None:
+        raise StoreReadOnly(state.closed)
     return state

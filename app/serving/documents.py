@@ -145,5 +145,4 @@ class DocumentService:
         left = min(CHECK_TIMEOUT_S, deadline.remaining_s("readiness"))
         check = self.gate.begin()
         state = self.gate.state(check, left)
-        closed = state.read_only or state.other_languages
-        require_writable(state if closed is None else wait_for(check, left))
+        require_writable(state if state.closed is None else wait_for(check, left))

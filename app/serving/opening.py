@@ -53,7 +53,8 @@ class Store:
             differences,
             live.shards,
             False,
-            read_only=templates.read_only(live, rendered) or refusal,
+            read_only=templates.read_only(live, rendered),
+            other_vectors=refusal,
             other_languages=templates.other_languages(live, rendered),
         )
 

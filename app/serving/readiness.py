@@ -90,7 +90,8 @@ class StoreCheck:
             shards=live.shards,
             native_rrf_across_shards=has_feature(self.capabilities(), RRF_ACROSS_SHARDS),
             tuning=tuning,
-            read_only=templates.read_only(live, self.expected(tuning)) or refusal,
+            read_only=templates.read_only(live, self.expected(tuning)),
+            other_vectors=refusal,
             other_languages=templates.other_languages(live, self.expected(tuning)),
             text_fields=templates.text_fields(live, self.expected(tuning)),
             identity=",".join(sorted(str(item["settings"]["index.uuid"]) for item in live.indexes.values())),
@@ -139,7 +140,7 @@ class Readiness:
         try:
             state = wait_for(self.gate.begin(), CHECK_TIMEOUT_S)
             problems += state.differences
-            warnings += [f"read-only: {state.read_only}"] if state.read_only is not None else []
+            warnings += [f"read-only: {reason}" for reason in (state.read_only, state.other_vectors) if reason]
             warnings += [f"languages: {state.other_languages}"] if state.other_languages is not None else []
             warnings += state.warnings
             capabilities = self.check.capabilities()

@@ -166,6 +166,14 @@ def test_an_index_of_an_older_braid_is_shown_as_it_is(case: Case) -> None:
     assert (case.shown(), case.store.count("_mget"), case.search().checked) == (["none/v1/0"], 0, False)
 
 
+@pytest.mark.parametrize("closed", ["other_vectors", "other_languages"])
+def test_an_index_that_is_not_written_for_another_reason_is_checked(case: Case, closed: str) -> None:
+    case.store.ranked = ["none/v1/0", "good/v1/0"]
+    case.store.head("good", "v1")
+    case.state = StoreState((), 1, False, **{closed: "it is not written"})
+    assert (case.shown(), case.search().checked) == (["good/v1/0"], True)
+
+
 @pytest.mark.parametrize("shaping", [{}, {"highlight": True}, {"max_per_document": 3}, {"fold_duplicates": True}])
 def test_gaps_are_filled_from_the_next_candidates(case: Case, shaping: dict[str, Any]) -> None:
     documents = [f"d{n:02}" for n in range(40)]
