@@ -16,7 +16,7 @@ from typing import Any
 import harness
 
 LANGUAGES = ("en", "de", "es", "zh", "ru", "ar")
-WAYS = ("BM25", "dense", "linear 0.4", "linear 0.6", "learned", "linear 0.4 + rerank", "learned + rerank")
+WAYS = ("BM25", "dense", "linear 0.4", "linear 0.6", "learned", "learned + rerank")
 
 
 def make_set(folder: Path, asked: str, held: str) -> Path:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import InferenceError, ModelFolderError
-from reranker.model_folder import MODEL_FILE, load_settings, model_file
+from reranker.model_folder import load_settings, model_file
 from reranker.runtime.batching import plan_batches
+from reranker.runtime.model_files import MODEL_FILE
 from reranker.runtime.session import ON_GPU, RUNTIME_ERRORS, WantedProvider, first_line, open_session, run
 from reranker.runtime.tokenizing import Pair, PairTokenizer, TokenizedPairs
 

@@ -24,15 +24,14 @@ from pydantic.dataclasses import dataclass
 
 from reranker.calibration import Bound, Calibration, Floats, sigmoid
 from reranker.errors import ModelFolderError
+from reranker.runtime.model_files import MODEL_FILE, find_model_file, onnx_files
 
-MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 TOKENIZER_SETTINGS_FILE = "tokenizer_config.json"
 SETTINGS_FILE = "reranker.json"
 MODEL_CARD_FILE = "MODEL_CARD.md"
 DEFAULT_MAX_TOKENS = 256
-_PLACES = (MODEL_FILE, f"onnx/{MODEL_FILE}")
 
 Precision = Literal["fp32", "int8", "fp16"]
 
@@ -136,14 +135,10 @@ def model_file(folder: Path, settings: ModelSettings) -> Path:
     Raises:
         ModelFolderError: there is none; the message names those that are there.
     """
-    for name in _PLACES if settings.file is None else (settings.file,):
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(
-        path.relative_to(folder).as_posix() for part in ("*.onnx", "onnx/*.onnx") for path in folder.glob(part)
-    )
+    if name := find_model_file(folder, settings.file):
+        return folder / name
     remedy = "`braid-reranker export` makes one"
-    if found:
+    if found := onnx_files(folder):
         remedy = f'say which of {", ".join(found)} it is in {SETTINGS_FILE}, as {{"name": ..., "file": "{found[0]}"}}'
     raise ModelFolderError(f"no {settings.file or MODEL_FILE} in {folder}: {remedy}")
 

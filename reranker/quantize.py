@@ -13,7 +13,6 @@ saturate (255 * 127 * 2 > 32767) and then corrupts scores silently. Two ways aro
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 import shutil
 import tempfile
@@ -23,7 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reranker.errors import ConfigurationError, ModelFolderError
-from reranker.model_folder import MODEL_FILE, SETTINGS_FILE, Precision, load_settings, model_file, write_settings
+from reranker.model_folder import SETTINGS_FILE, Precision, load_settings, model_file, write_settings
+from reranker.runtime.model_files import MODEL_FILE
+from reranker.runtime.quantizing import quantize_dynamic
 
 Weights = Literal["reduced", "u8"]
 
@@ -55,34 +56,18 @@ def quantize_int8(
         ConfigurationError: the extra is not installed, or `target` exists.
         ModelFolderError: `source` is not an fp32 model, or its layers can't be identified.
     """
-    try:
-        from onnxruntime.quantization import (  # type: ignore[import-untyped,unused-ignore]
-            QuantType,
-            quantize_dynamic,
-        )
-    except ImportError as error:
-        raise _missing_extra() from error
     with _twin(source, target, "int8") as (model, fresh):
         # not every exporter names its nodes, and the nodes to quantise are listed by name
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"node_{number}"
         chosen = _nodes(model, source, embeddings, keep_last_layers)
-        root = logging.getLogger()
-        level = root.level
-        # it logs the advice to optimise first through the root logger; a session does that anyway
-        root.setLevel(logging.ERROR)
-        try:
-            quantize_dynamic(
-                model,
-                fresh / MODEL_FILE,
-                op_types_to_quantize=["MatMul", "Gather"],
-                per_channel=True,
-                reduce_range=weights == "reduced",
-                weight_type=QuantType.QInt8 if weights == "reduced" else QuantType.QUInt8,
-                nodes_to_quantize=chosen,
-            )
-        finally:
-            root.setLevel(level)
+        quantize_dynamic(
+            model,
+            fresh / MODEL_FILE,
+            reduced=weights == "reduced",
+            op_types_to_quantize=["MatMul", "Gather"],
+            nodes_to_quantize=chosen,
+        )
 
 
 def convert_fp16(source: Path, target: Path) -> None:

@@ -113,8 +113,9 @@ def running_service(module: str = "app.cli", **settings: str) -> Iterator[Servic
             "audit_log": "off",
             "port": str(port),
             "write_timeout_s": "120",
+            **settings,
         }
-        env = inherited | {f"BRAID_{name.upper()}": value for name, value in (ours | settings).items()}
+        env = inherited | {f"BRAID_{name.upper()}": value for name, value in ours.items()}
         log = Path(folder) / "service.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(

@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from app.config import load_settings
-from app.embedding.model_folder import MODEL_FILE, model_file, model_folder
+from app.embedding.model_folder import model_file, model_folder
 from app.errors import BraidError, ConfigurationError
+from reranker.runtime.model_files import MODEL_FILE
 
 
 def convert_to_fp16(source: Path, target: Path, *, file: str = MODEL_FILE) -> None:

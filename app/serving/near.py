@@ -65,7 +65,7 @@ class NearAnswers:
             return None
         found = (
             differs(call.query, earlier) is None
-            and self._is_similar(call, vector)
+            and self._is_similar(call, vector, self._threshold)
             and self._is_confirmed(call, earlier)
         )
         telemetry.CACHE_REQUESTS.labels("near", "hit" if found else "refused").inc()
@@ -79,11 +79,9 @@ class NearAnswers:
         if place is not None and vector is not None:
             self._entries.put(place, {"query": call.query, "key": key, "vector": _packed(vector)})
 
-    def _is_similar(self, call: ReadCall[SearchRequest], other: Vector) -> bool:
+    def _is_similar(self, call: ReadCall[SearchRequest], other: Vector, threshold: float) -> bool:
         vector = self._vector(call)
-        if vector is None or self._threshold is None or vector.shape != other.shape:
-            return False
-        return float(vector @ other) >= self._threshold
+        return vector is not None and vector.shape == other.shape and float(vector @ other) >= threshold
 
     def _vector(self, call: ReadCall[SearchRequest]) -> Vector | None:
         """Return the query's vector, from the inference for its search; None if the encoder fails."""

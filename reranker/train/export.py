@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped,unused-ignore]
 
 from reranker.errors import ConfigurationError, ModelFolderError
-from reranker.model_folder import CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, ModelSettings, load_settings, write_settings
+from reranker.model_folder import CONFIG_FILE, TOKENIZER_FILE, ModelSettings, load_settings, write_settings
+from reranker.runtime.model_files import MODEL_FILE
 from reranker.runtime.tokenizing import PairTokenizer
 from reranker.train.scoring import pad_pairs, takes_types
 from reranker.train.students import load_classifier
