@@ -9,7 +9,7 @@ _PLACES = (MODEL_FILE, f"onnx/{MODEL_FILE}")
 
 
 def find_model_file(folder: Path, wanted: str | None) -> str | None:
-    """Return the path in `folder` of `wanted`, or else of ``model.onnx`` there or in ``onnx``; None if it is missing."""
+    """Return the path in `folder` of `wanted`, or else of ``model.onnx`` there or in ``onnx``; None if missing."""
     return next((name for name in ((wanted,) if wanted else _PLACES) if (folder / name).is_file()), None)
 
 

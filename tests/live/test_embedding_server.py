@@ -70,7 +70,7 @@ def search(client: httpx2.Client) -> tuple[list[str], list[str]]:
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == 200, answer.text
     found = answer.json()
-    assert "heads_ms" in found["timings"], "an index that is not written is shown without its heads"
+    assert not found["results"] or "heads_ms" in found["timings"], "shown without heads"
     return [item["document_id"] for item in found["results"]], [item["reason"] for item in found["degraded"]]
 
 
