@@ -141,9 +141,9 @@ models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py --data $(DATA) --xquad --write $(MODELS) -- all-MiniLM-L6-v2 $(MODELS)
 
 lock: $(VENV)/.dev
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra mcp --extra evaluation -o requirements.lock
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra mcp --extra evaluation --extra dev --extra test -o requirements-dev.lock
-	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra mcp --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation -o requirements.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation --extra dev --extra test -o requirements-dev.lock
+	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
 	for build in gpu openvino; do echo "onnxruntime-$$build" | $(BIN)/uv $(COMPILE_ONE) -o requirements-$$build.lock; done
 
 clean:
