@@ -20,7 +20,13 @@ _CREATED = 1767225600
 
 @blueprint.declare(
     Endpoint(
-        "POST", "/v1/embeddings", schemas.EmbeddingsRequest, schemas.EmbeddingsResponse, role=Role.SEARCH, audit="embed"
+        "POST",
+        "/v1/embeddings",
+        schemas.EmbeddingsRequest,
+        schemas.EmbeddingsResponse,
+        role=Role.SEARCH,
+        audit="embed",
+        imitates="openai",
     )
 )
 def embeddings() -> Response:
@@ -41,7 +47,9 @@ def embeddings() -> Response:
     return write_json(schemas.EmbeddingsResponse(data=items, model=found.model, usage=usage))
 
 
-@blueprint.declare(Endpoint("GET", "/v1/models", answer=schemas.ModelList, role=Role.SEARCH, audit=None))
+@blueprint.declare(
+    Endpoint("GET", "/v1/models", answer=schemas.ModelList, role=Role.SEARCH, audit=None, imitates="openai")
+)
 def models() -> Response:
     """List the served models."""
     found = [services().encoder.name]

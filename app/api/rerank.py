@@ -15,7 +15,13 @@ blueprint = ApiBlueprint("rerank", "models")
 
 @blueprint.declare(
     Endpoint(
-        "POST", "/v1/rerank", schemas.RerankDocumentsRequest, schemas.RerankResponse, role=Role.SEARCH, audit="rerank"
+        "POST",
+        "/v1/rerank",
+        schemas.RerankDocumentsRequest,
+        schemas.RerankResponse,
+        role=Role.SEARCH,
+        audit="rerank",
+        imitates="cohere",
     )
 )
 def rerank() -> Response:

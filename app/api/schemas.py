@@ -341,8 +341,17 @@ class ProblemItem(_Answer):
     msg: str
 
 
+class OpenAIError(_Answer):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
 class Problem(_Answer):
-    """RFC 9457 problem document."""
+    """RFC 9457 problem document. `error` and `message`: the fields that clients of OpenAI and Cohere read, of the calls
+    that imitate these APIs, and of unknown paths.
+    """
 
     type: str
     title: str
@@ -352,3 +361,5 @@ class Problem(_Answer):
     reason: str | None = None
     """Reason of a rejected document: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []
+    error: OpenAIError | None = None
+    message: str | None = None
