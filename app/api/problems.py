@@ -69,7 +69,7 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
         loc = tuple(
             part
             for part in item["loc"]
-            if part not in {"bool", "RerankRequest", "MmrRequest", "RerankText", "constrained-str"}
+            if part not in {"bool", "RerankRequest", "MmrRequest", "dict[str,any]", "constrained-str"}
         )
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
