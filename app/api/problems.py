@@ -86,6 +86,9 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
 
 def shorten(value: object) -> str:
     """Return the truncated repr of a value for an error message."""
+    # the repr of a large list would itself be large
+    if isinstance(value, list | dict) and len(value) > 20:
+        return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
@@ -118,7 +121,8 @@ def install(app: Flask, endpoints: Iterable[Endpoint] = ()) -> None:
         status = error.code or 500
         title = error.name
         details = {
-            404: "unknown path: see /docs for the existing ones",
+            404: "unknown path: see /docs for the existing ones; the address for OpenAI's clients ends in /v1, that for "
+            "Cohere's in neither /v1 nor /v2",
             405: "this path does not support that method: see /docs",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_MAX_BODY_BYTES)",
         }

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cohere
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from reranker import scheduler
 from reranker.calibration import Platt
@@ -74,6 +77,28 @@ def test_both_versions_of_the_address_and_no_documents_unless_asked(client: Flas
         "the field 'odd' is ignored",
         "top_n 5 is more than the 3 documents: all are returned",
     ]
+
+
+@pytest.mark.parametrize("kind", [cohere.Client, cohere.ClientV2])
+def test_coheres_own_clients(start: Start, kind: Any) -> None:
+    server = make_server("127.0.0.1", 0, start(key="secret").application, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = kind("secret", base_url=address).rerank(model="any", query=QUERY, documents=DOCUMENTS, top_n=2)
+        assert [item.index for item in found.results] == [1, 2]
+        assert found.meta.api_version.version == ("2" if kind is cohere.ClientV2 else "1")
+        with pytest.raises(cohere.UnprocessableEntityError) as refused:
+            kind("secret", base_url=address).rerank(model="any", query=QUERY, documents=[])
+        assert refused.value.body["message"].startswith("documents: List should have at least 1 item")
+        with pytest.raises(cohere.UnauthorizedError) as refused:
+            kind("wrong", base_url=address).rerank(model="any", query=QUERY, documents=DOCUMENTS)
+        assert "send the reranker's key" in refused.value.body["message"]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.mark.parametrize("address", ["/v1/rerank", "/v2/rerank"])
