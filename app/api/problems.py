@@ -121,8 +121,8 @@ def install(app: Flask, endpoints: Iterable[Endpoint] = ()) -> None:
         status = error.code or 500
         title = error.name
         details = {
-            404: "unknown path: see /docs for the existing ones; the address for OpenAI's clients ends in /v1, that for "
-            "Cohere's in neither /v1 nor /v2",
+            404: "unknown path: see /docs for the existing ones; OpenAI's clients need an address that ends in /v1, "
+            "Cohere's one without /v1 and /v2",
             405: "this path does not support that method: see /docs",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_MAX_BODY_BYTES)",
         }
