@@ -29,6 +29,7 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.errors import ConfigurationError, MalformedRequest, RequestTooSlow
+from app.imitation import EVERY_API, error_fields
 
 HEAD_LIMIT = 64 * 1024
 """Maximum bytes of a request's headers."""
@@ -95,7 +96,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             self.log.exception("error while handling a request")
         kind = title.lower().replace(" ", "-")
-        body = json.dumps({"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": title})
+        problem = {"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": title}
+        body = json.dumps(problem | error_fields(EVERY_API, status, kind, title))
         head = f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
         try:
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())

@@ -14,6 +14,7 @@ from reranker.errors import DeadlinePassed, InferenceError, Overloaded, Reranker
 
 _log = logging.getLogger("reranker.http")
 _SHOWN = 120
+_BRANCHES = frozenset({"str", "dict[str,any]"})
 
 
 class InvalidInput(RerankerError):
@@ -51,10 +52,10 @@ def from_validation(error: ValidationError) -> RerankerError:
     if first["type"] == "json_invalid":
         return MalformedRequest(f"the body is not valid JSON: {first['msg']}")
     # the names of a union's branches are internal
-    where = ".".join(str(part) for part in first["loc"] if part not in {"str", "Document"})
+    where = ".".join(str(part) for part in first["loc"] if part not in _BRANCHES)
     message = first["msg"].removeprefix("Value error, ")
-    if first["loc"] and first["loc"][-1] in {"str", "Document"}:
-        message = 'expected a string, or {"text": a string}'
+    if first["loc"] and first["loc"][-1] in _BRANCHES:
+        message = 'expected a string, or an object such as {"text": a string}'
     if first["type"] != "missing":
         message += f" (got {shorten(first['input'])})"
     more = len({item["loc"] for item in found}) - 1
@@ -72,7 +73,14 @@ def shorten(value: object) -> str:
 
 def respond(status: int, kind: str, title: str, detail: str) -> Response:
     """Return a problem document as a response."""
-    body = {"type": f"urn:braid:problem:{kind}", "title": title, "status": status, "detail": detail}
+    # `message` is where Cohere's clients look
+    body = {
+        "type": f"urn:braid:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "message": detail,
+    }
     response = Response(json.dumps(body, ensure_ascii=False), status=status, content_type="application/problem+json")
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="braid-reranker"'
@@ -98,7 +106,7 @@ def install(app: Flask) -> None:
     def _http(error: HTTPException) -> Response:
         status = error.code or 500
         details = {
-            404: "unknown path: use POST /v1/rerank or /rerank; GET /healthz, /readyz, /metrics, /info",
+            404: "unknown path: use POST /v1/rerank, /v2/rerank or /rerank; GET /healthz, /readyz, /metrics, /info",
             405: "this path does not support that method",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_RERANKER_MAX_BODY_BYTES): "
             f"send fewer or shorter documents",

@@ -6,16 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from reranker.documents import Document
+
 Strict = ConfigDict(strict=True, extra="allow")
 Query = Annotated[str, StringConstraints(min_length=1)]
-
-
-class Document(BaseModel):
-    """A document as an object; fields other than `text` are ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    text: str
 
 
 class _Request(BaseModel):
@@ -39,13 +33,18 @@ class _Request(BaseModel):
 
 
 class RerankRequest(_Request):
-    """Body of Cohere's and Jina's ``POST /v1/rerank``."""
+    """Body of Cohere's ``POST /v1/rerank`` and ``/v2/rerank``, and of Jina's."""
 
     model: str | None = None
-    documents: Annotated[list[str | Document], Field(min_length=1)]
+    documents: Annotated[list[Document], Field(min_length=1)]
     top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: bool = False
+    rank_fields: list[str] | None = None
+    return_documents: bool | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
+    """An upper limit: the beginning of a document is scored, as one chunk."""
+    priority: Annotated[int, Field(ge=0)] | None = None
+    """Taken and not used: requests are answered in order of arrival."""
 
 
 class TeiRequest(_Request):

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ValidationError
 from reranker import problems, telemetry
 from reranker.config import ServerSettings
 from reranker.cross_encoder import CrossEncoder, ScoringResult
+from reranker.documents import UnrankableDocument, as_object, ranked_texts
 from reranker.problems import InvalidInput, NotAuthenticated, UnsupportedMedia
 from reranker.runtime.loopback import is_loopback
 from reranker.scheduler import MicroBatcher
-from reranker.schemas import Document, RerankRequest, TeiRequest
+from reranker.schemas import RerankRequest, TeiRequest
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _OPEN = frozenset({"healthz", "readyz"})
@@ -84,7 +85,10 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
                 f"top_n: {body.top_n} is more than the limit of {settings.max_documents} documents per request: "
                 f"omit it to get all"
             )
-        texts = [item.text if isinstance(item, Document) else item for item in body.documents]
+        try:
+            texts = ranked_texts(body.documents, body.rank_fields)
+        except UnrankableDocument as error:
+            raise InvalidInput(f"documents.{'.'.join(map(str, error.place))}: {error.detail}") from error
         scored = score(body.query, texts, body.timeout_ms, max_document_tokens=body.max_tokens_per_doc)
         warnings = [f"the field {name!r} is ignored" for name in body.unused]
         if body.top_n is not None and body.top_n > len(texts):
@@ -94,7 +98,7 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
         for index in _best_first(scored, body.top_n):
             result: dict[str, Any] = {"index": index, "relevance_score": float(probabilities[index])}
             if body.return_documents:
-                result["document"] = {"text": texts[index]}
+                result["document"] = as_object(body.documents[index])
             results.append(result)
         return _json(
             {
@@ -102,7 +106,11 @@ def _add_rerank(app: Flask, settings: ServerSettings, model: CrossEncoder, batch
                 "model": model.name,
                 "results": results,
                 "usage": {"total_tokens": scored.tokens},
-                "meta": {"tokens": {"input_tokens": scored.tokens}, "warnings": warnings},
+                "meta": {
+                    "api_version": {"version": request.path[2:3]},
+                    "tokens": {"input_tokens": scored.tokens},
+                    "warnings": warnings,
+                },
                 "truncated": scored.truncated,
                 "query_truncated": scored.query_truncated,
             }

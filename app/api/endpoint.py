@@ -13,6 +13,7 @@ from flask import Blueprint, Response
 from pydantic import BaseModel
 
 from app.gateway.roles import Role
+from app.imitation import Api
 
 Json = dict[str, Any]
 View = TypeVar("View", bound=Callable[..., Response])
@@ -42,6 +43,8 @@ class Endpoint:
     """Problem statuses beyond those that follow from role, body and path."""
     accepted: type[BaseModel] | None = None
     """Answer with status 202, if a job continues the work."""
+    imitates: Api | None = None
+    """API of another provider that the endpoint imitates: its errors have that API's fields, too."""
     form: Json | None = None
     """JSON Schema of a multipart form that is accepted in addition to JSON."""
     events: str | None = None

@@ -65,7 +65,7 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False  # "a//b" and "a/b" are two documents
     app.extensions["braid"] = services
     app.extensions["braid_endpoints"] = ENDPOINTS
-    problems.install(app)
+    problems.install(app, ENDPOINTS)
     install_bodies(app)
 
     @app.before_request

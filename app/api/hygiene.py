@@ -22,6 +22,6 @@ def install_hygiene(app: Flask) -> None:
 
     @app.after_request
     def _uncached(response: Response) -> Response:
-        if request.path.startswith("/v1/"):
+        if request.path.startswith(("/v1/", "/v2/")):
             response.headers["Cache-Control"] = "no-store"
         return response

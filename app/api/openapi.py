@@ -47,6 +47,7 @@ UPLOAD_FORM: Json = {
 }
 _PATH_PARAMETERS: dict[str, Json] = {
     "document_id": {"type": "string", "minLength": 1, "maxLength": 512},
+    "model_id": {"type": "string", "minLength": 1, "maxLength": 512},
     "job_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
 _PREFER: Json = {

@@ -1,17 +1,23 @@
-"""Error responses: every error becomes an RFC 9457 problem document, in one place."""
+"""Error responses: every error becomes an RFC 9457 problem document, in one place.
+
+Errors of endpoints that imitate another API have its fields, too (`app.imitation`).
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g
+from flask import Flask, Response, current_app, g, has_request_context, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from app.api.endpoint import Endpoint
 from app.errors import BraidError, DocumentRejected, FieldProblem, InvalidInput, MalformedRequest, Overloaded
+from app.imitation import EVERY_API, Api, error_fields
 
 _log = logging.getLogger("braid.api")
 _SHOWN = 120
@@ -28,7 +34,18 @@ def problem(status: int, kind: str, title: str, detail: str, problems: tuple[Fie
     }
     if problems:
         body["errors"] = [{"loc": list(item.loc), "msg": item.msg} for item in problems]
-    return body
+    return body | error_fields(_imitated(), status, kind, detail, problems[0].loc if problems else ())
+
+
+def _imitated() -> tuple[Api, ...]:
+    """Return the APIs whose fields an error of the current request has."""
+    if not has_request_context():
+        return ()
+    if request.endpoint is None:  # an unknown path, or a wrong method
+        return EVERY_API
+    found: dict[str, Api | None] = current_app.extensions["braid_imitated"]
+    api = found.get(request.endpoint)
+    return () if api is None else (api,)
 
 
 def from_error(error: BraidError) -> dict[str, Any]:
@@ -52,7 +69,7 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
         loc = tuple(
             part
             for part in item["loc"]
-            if part not in {"bool", "RerankRequest", "MmrRequest", "RerankText", "constrained-str"}
+            if part not in {"bool", "RerankRequest", "MmrRequest", "dict[str,any]", "constrained-str"}
         )
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
@@ -69,6 +86,9 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
 
 def shorten(value: object) -> str:
     """Return the truncated repr of a value for an error message."""
+    # the repr of a large list would itself be large
+    if isinstance(value, list | dict) and len(value) > 20:
+        return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
@@ -83,8 +103,9 @@ def respond(body: dict[str, Any]) -> Response:
     return response
 
 
-def install(app: Flask) -> None:
-    """Register the handlers."""
+def install(app: Flask, endpoints: Iterable[Endpoint] = ()) -> None:
+    """Register the handlers; `endpoints` say which APIs they imitate."""
+    app.extensions["braid_imitated"] = {endpoint.name: endpoint.imitates for endpoint in endpoints}
 
     @app.errorhandler(BraidError)
     def _braid(error: BraidError) -> Response:
@@ -100,7 +121,8 @@ def install(app: Flask) -> None:
         status = error.code or 500
         title = error.name
         details = {
-            404: "unknown path: see /docs for the existing ones",
+            404: "unknown path: see /docs for the existing ones; OpenAI's clients need an address that ends in /v1, "
+            "Cohere's one without /v1 and /v2",
             405: "this path does not support that method: see /docs",
             413: f"the body is larger than {app.config['MAX_CONTENT_LENGTH']} bytes (BRAID_MAX_BODY_BYTES)",
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from app.access import ACCESS_FIELDS, RESTRICTIONS, AccessChange
 from app.feedback.ids import PATTERN as QUERY_ID
@@ -236,6 +236,28 @@ class FeedbackResponse(_Answer):
     warnings: list[str] = []
 
 
+_Embedded = Annotated[str, Field(min_length=1, max_length=32_768)]
+
+
+def _as_texts(value: object) -> object:
+    """Return a text as a list of one. Raises ValueError for token ids, in which a wrong vocabulary can't be seen."""
+    if isinstance(value, list) and value and isinstance(value[0], int | list):
+        raise ValueError(
+            "token ids are not taken, since ids of another model's tokenizer (tiktoken's) would give wrong vectors "
+            "without an error: send texts (LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False))"
+        )
+    return [value] if isinstance(value, str) else value
+
+
+def _of_bearable_size(texts: list[str]) -> list[str]:
+    total = sum(map(len, texts))
+    if total > MAX_DOCUMENT_CHARACTERS:
+        raise ValueError(
+            f"{total} characters together are more than {MAX_DOCUMENT_CHARACTERS}: send fewer texts at once"
+        )
+    return texts
+
+
 class EmbeddingsRequest(BaseModel):
     """Request compatible with OpenAI; `input` is a text or a list of texts. `input_type` selects the prefix of models
     such as e5.
@@ -243,10 +265,15 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    input: (
-        Annotated[str, Field(min_length=1, max_length=32_768)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=32_768)]], Field(min_length=1, max_length=256)]
-    )
+    input: Annotated[
+        list[_Embedded],
+        Field(min_length=1, max_length=2048),
+        AfterValidator(_of_bearable_size),
+        BeforeValidator(_as_texts),
+        WithJsonSchema(
+            TypeAdapter(_Embedded | Annotated[list[_Embedded], Field(min_length=1, max_length=2048)]).json_schema()
+        ),
+    ]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Integer | None = None
@@ -254,24 +281,25 @@ class EmbeddingsRequest(BaseModel):
     input_type: Literal["query", "passage"] = "passage"
 
 
-class RerankText(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    text: Annotated[str, Field(max_length=MAX_DOCUMENT_CHARACTERS)]
-
-
 class RerankDocumentsRequest(BaseModel):
-    """Request compatible with Cohere and Jina; `documents` are texts, or objects with a `text`."""
+    """Request compatible with Cohere and Jina; `documents` are texts, or objects of which `rank_fields` are ranked
+    (default: `text`). `max_chunks_per_doc` is an upper limit: the beginning of a document is read, as one chunk.
+    `priority` is taken and not used.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     query: Query
     documents: Annotated[
-        list[Annotated[str, Field(max_length=MAX_DOCUMENT_CHARACTERS)] | RerankText],
+        list[Annotated[str, Field(max_length=MAX_DOCUMENT_CHARACTERS)] | dict[str, Any]],
         Field(min_length=1, max_length=MAX_RERANKED_DOCUMENTS),
     ]
     top_n: Annotated[Integer, Field(ge=1)] | None = None
-    return_documents: bool = False
+    rank_fields: Annotated[list[str], Field(max_length=100)] | None = None
+    return_documents: bool | None = None
+    max_tokens_per_doc: Annotated[Integer, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[Integer, Field(ge=1)] | None = None
+    priority: Annotated[Integer, Field(ge=0)] | None = None
     model: str | None = None
     timeout_ms: Annotated[Integer, Field(ge=1, le=600_000)] | None = None
 
@@ -279,12 +307,24 @@ class RerankDocumentsRequest(BaseModel):
 class RerankedDocument(_Answer):
     index: int
     relevance_score: float
-    document: RerankText | None = None
+    document: dict[str, Any] | None = None
+    """The document as it was sent; a text as ``{"text": ...}``."""
+
+
+class ApiVersion(_Answer):
+    version: Literal["1", "2"]
+
+
+class RerankMeta(_Answer):
+    api_version: ApiVersion
+    warnings: list[str]
 
 
 class RerankResponse(_Answer):
     """Ranked documents. `truncated`: number of documents that the model read only in part; null if unknown."""
 
+    id: str
+    meta: RerankMeta
     model: str
     results: list[RerankedDocument]
     truncated: int | None
@@ -341,8 +381,17 @@ class ProblemItem(_Answer):
     msg: str
 
 
+class OpenAIError(_Answer):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
 class Problem(_Answer):
-    """RFC 9457 problem document."""
+    """RFC 9457 problem document. `error` and `message`: the fields that clients of OpenAI and Cohere read, of the calls
+    that imitate these APIs, and of unknown paths.
+    """
 
     type: str
     title: str
@@ -352,3 +401,5 @@ class Problem(_Answer):
     reason: str | None = None
     """Reason of a rejected document: a stable code of docs/formats.md."""
     errors: list[ProblemItem] = []
+    error: OpenAIError | None = None
+    message: str | None = None

@@ -69,9 +69,37 @@ class ServerSettings(Section):
     worker_max_requests: Operational[int] = Field(0, ge=0)
     """A worker is replaced after about so many requests (docs/limits.md). 0: never."""
     cors_origins: Operational[str | None] = None
-    """Origins whose pages may call `/v1/`, separated by commas."""
+    """Origins whose pages may call `/v1/` and `/v2/`, separated by commas."""
+    model_aliases: Operational[str] = ""
+    """Names that clients have wired in, for names of `GET /v1/models`: `text-embedding-3-small=all-MiniLM-L6-v2`,
+    several separated by commas (docs/http.md)."""
     audit_log: Operational[str] = "stderr"
     """`off`, `stderr`, or a file that lines of JSON are appended to; `braid up`: `audit.jsonl` in its data folder."""
+
+    @model_validator(mode="after")
+    def _aliases_are_pairs(self) -> ServerSettings:
+        names = [name.strip() for name, _, _ in _pairs(self.model_aliases)]
+        odd = [name for name, sign, target in _pairs(self.model_aliases) if not (name.strip() and target.strip())]
+        twice = [name for name in names if names.count(name) > 1]
+        if odd or twice:
+            raise ValueError(
+                f"BRAID_MODEL_ALIASES={self.model_aliases!r}: {(odd or twice)[0]!r} "
+                f"{'is no pair: write name=model' if odd else 'is there twice'}, several separated by commas"
+            )
+        return self
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Other name of a model -> its name."""
+        return {name.strip(): target.strip() for name, _, target in _pairs(self.model_aliases)}
+
+    def model_named(self, name: str | None) -> str | None:
+        """Return the model that a client's `name` stands for: the name itself, unless it is an alias."""
+        return None if name is None else self.aliases.get(name, name)
+
+
+def _pairs(text: str) -> list[tuple[str, str, str]]:
+    return [part.partition("=") for part in text.split(",") if part.strip()]
 
 
 class LimitSettings(Section):

@@ -17,6 +17,7 @@ import orjson
 from app import telemetry
 from app.config.service import ServerSettings
 from app.errors import ConfigurationError, Overloaded
+from app.imitation import EVERY_API, error_fields
 from reranker.runtime.loopback import is_loopback
 
 ARRIVED = "braid.arrived"
@@ -116,9 +117,8 @@ class Arrivals:
 def _refuse(start_response: Callable[..., Any]) -> list[bytes]:
     telemetry.ADMISSION_REFUSED.labels("search", "backlog").inc()
     error = Overloaded("the service is busy: retry in 1 s", retry_after_s=1)
-    body = orjson.dumps(
-        {"type": f"urn:braid:problem:{error.kind}", "title": error.title, "status": 429, "detail": error.detail}
-    )
+    problem = {"type": f"urn:braid:problem:{error.kind}", "title": error.title, "status": 429, "detail": error.detail}
+    body = orjson.dumps(problem | error_fields(EVERY_API, 429, error.kind, error.detail))
     headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), ("Retry-After", "1")]
     start_response("429 Too Many Requests", [*headers, ("Cache-Control", "no-store")])
     return [body]

@@ -9,9 +9,10 @@ from flask_cors import CORS
 
 from app.config.service import ServerSettings
 from app.errors import ConfigurationError
+from app.gateway.rate_limits import LIMIT_HEADERS
 
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
-_ANSWERS = ("X-Request-ID", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+_ANSWERS = ("X-Request-ID", "Retry-After", *LIMIT_HEADERS)
 
 
 def allowed_origins(server: ServerSettings) -> frozenset[str]:
@@ -35,7 +36,7 @@ def allowed_origins(server: ServerSettings) -> frozenset[str]:
 
 
 def install_cors(app: Flask, server: ServerSettings) -> None:
-    """Send the CORS headers to browsers of the listed origins, under ``/v1/`` only.
+    """Send the CORS headers to browsers of the listed origins, under ``/v1/`` and ``/v2/`` only.
 
     Cookies are not used (callers send ``Authorization``), so credentials mode stays off.
 
@@ -49,7 +50,7 @@ def install_cors(app: Flask, server: ServerSettings) -> None:
         app,
         # complete and escaped: the library takes some texts for regular expressions, and matches prefixes
         origins=[re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in sorted(origins)],
-        resources=r"/v1/.*",
+        resources=r"/v[12]/.*",
         methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
         expose_headers=list(_ANSWERS),

@@ -40,6 +40,11 @@ LONGEST_WINDOW_S = 10 * 366 * 24 * 3600
 _NO_WINDOW = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 """A window of zero, which the library takes for a window of one."""
 _CALLER, _TENANT = "caller", "tenant"
+LIMIT_HEADERS = (
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+    *("X-RateLimit-Limit-Requests", "X-RateLimit-Remaining-Requests", "X-RateLimit-Reset-Requests"),
+)
+"""Headers of an answer: the amount, what is left of it, and when there is more; again in OpenAI's form."""
 
 
 def parse_rate(text: str) -> tuple[RateLimitItem, ...]:
@@ -136,9 +141,9 @@ def install_limits(app: Flask, settings: Settings, uncounted: frozenset[str] = f
             left = shown.remaining
         except redis.RedisError:  # unavailable since the request was counted: the next request notices
             return response
-        response.headers["RateLimit-Limit"] = str(shown.limit.amount)
-        response.headers["RateLimit-Remaining"] = str(max(0, left))
-        response.headers["RateLimit-Reset"] = str(_seconds(shown))
+        amount, more, seconds = str(shown.limit.amount), str(max(0, left)), _seconds(shown)
+        values = (amount, more, str(seconds), amount, more, duration(seconds))
+        response.headers.update(dict(zip(LIMIT_HEADERS, values, strict=True)))
         return response
 
 
@@ -211,6 +216,13 @@ def _limiter(settings: Settings, uncounted: frozenset[str]) -> Limiter:
         raise ConfigurationError(
             f"BRAID_REDIS_URL: {mask_passwords(str(error))}; write redis://host:port/number"
         ) from error
+
+
+def duration(seconds: int) -> str:
+    """Return whole seconds as OpenAI writes a time: ``59s``, ``6m0s``, ``1h0m5s``."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"
 
 
 def _seconds(limit: RequestLimit | None) -> int:

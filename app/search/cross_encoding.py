@@ -78,8 +78,10 @@ class _CrossEncoderReranker(ABC):
         return _Scoring(self, query)
 
     @abstractmethod
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
-        """Return the probability that each text is relevant.
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
+        """Return the probability that each text is relevant; at most `max_tokens` of it are read.
 
         Raises:
             DeadlineExceeded, Overloaded, RerankerError, RerankerUnavailable.
@@ -111,9 +113,12 @@ class LocalCrossEncoder(_CrossEncoderReranker):
         self.weight = model.settings.weight
         self._batcher = MicroBatcher(model)
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
         try:
-            scored = self._batcher.score(query, texts, timeout_s=deadline.remaining_s("rerank"))
+            left = deadline.remaining_s("rerank")
+            scored = self._batcher.score(query, texts, timeout_s=left, max_document_tokens=max_tokens)
         except DeadlinePassed as error:
             raise DeadlineExceeded(f"timeout_ms={deadline.budget_ms} was spent in the reranker") from error
         except QueueFull as error:
@@ -161,11 +166,13 @@ class RemoteCrossEncoder(_CrossEncoderReranker):
     def weight(self) -> float:
         return self._info.weight if self._info else _WEIGHT
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
         left = deadline.remaining_s("rerank")
         try:
             with self._server.calling() as call:
-                return self._score(query, texts, left, call)
+                return self._score(query, texts, left, call, max_tokens)
         except ServerSilent as error:
             raise DeadlineExceeded(f"timeout_ms={deadline.budget_ms} was spent in the reranker") from error
         except ServerBusy as error:
@@ -175,8 +182,10 @@ class RemoteCrossEncoder(_CrossEncoderReranker):
         except ServerError as error:
             raise RerankerError(f"the reranker's server {error}") from error
 
-    def _score(self, query: str, texts: Sequence[str], left: float, call: Trial) -> TextScores:
+    def _score(self, query: str, texts: Sequence[str], left: float, call: Trial, max_tokens: int | None) -> TextScores:
         body: dict[str, Any] = {"query": query, "documents": list(texts), "return_documents": False}
+        if max_tokens is not None:
+            body["max_tokens_per_doc"] = max_tokens
         self._learn(left, call)
         if self._info is not None:  # our own server drops what would come too late
             body["timeout_ms"] = max(1, int(left * 1000))

@@ -49,6 +49,7 @@ class LateInteraction:
         self.depth = codec.depth
         self.reads_tokens = stored
         self._encoder = encoder
+        self._room = encoder.max_tokens - _SPECIAL
         self._codec = codec
         self._lock = threading.Lock()
         self._made: LRUCache[str, bytes] = LRUCache(_CACHE_BYTES, getsizeof=len)
@@ -63,21 +64,24 @@ class LateInteraction:
         """Prepare a query that `encode_query` may have seen. Raises EncoderError."""
         return _Scoring(self, encoded if isinstance(encoded, QueryTokens) else self.encode_query(query)[1])
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
-        """Return MaxSim of each text; the texts are not in the store.
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
+        """Return MaxSim of each text, of which at most `max_tokens` are read; the texts are not in the store.
 
         Raises:
             DeadlineExceeded: at the measured speed they can't be done in time.
             EncoderError.
         """
         tokens = self.encode_query(query)[1]
+        room = min(max_tokens or self._room, self._room)
         truncated = 0
         packed: list[bytes] = []
         for start in range(0, len(texts), _BLOCK):
             part = texts[start : start + _BLOCK]
-            read = [text[:_CHARACTERS] for text in part]
+            read = [self._cut(text[:_CHARACTERS], room) for text in part]
             packed += self._encode(read, deadline, waiting=len(texts) - start)
-            truncated += sum(map(self._too_long, read))
+            truncated += sum(text != whole for text, whole in zip(read, part, strict=True))
         return TextScores(self._codec.score(tokens, packed).astype(np.float64), truncated)
 
     def reads(self, tokens: bytes | None) -> bool:
@@ -108,8 +112,9 @@ class LateInteraction:
                 packed[place] = item
         return self._codec.score(query, packed).astype(np.float64)
 
-    def _too_long(self, text: str) -> bool:
-        return len(self._encoder.token_offsets(text)) > self._encoder.max_tokens - _SPECIAL
+    def _cut(self, text: str, tokens: int) -> str:
+        offsets = self._encoder.token_offsets(text)
+        return text if len(offsets) <= tokens else text[: offsets[tokens - 1][1]]
 
     def _encode(self, texts: Sequence[str], deadline: Deadline, *, waiting: int) -> list[bytes]:
         needed = self._seconds * waiting

@@ -120,8 +120,14 @@ class Reranker(Protocol):
         """Prepare a query. Raises EncoderError, RerankerError."""
         ...
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
-        """Return scores in the order of the texts. Raises DeadlineExceeded, EncoderError, RerankerError, Overloaded."""
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
+        """Return scores in the order of the texts, of which at most `max_tokens` are read (None: what the model can).
+
+        Raises:
+            DeadlineExceeded, EncoderError, RerankerError, Overloaded.
+        """
         ...
 
     def close(self) -> None: ...

@@ -15,6 +15,9 @@ from app.errors import FeatureDisabled, FieldProblem, InvalidInput
 from app.gateway.admission import Admission
 from app.search.reranking import Reranker
 
+BATCH = 32
+"""Texts that are embedded in one turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class RankedTexts:
@@ -53,6 +56,7 @@ class RerankUseCase:
         *,
         model: str | None = None,
         top_n: int | None = None,
+        max_tokens: int | None = None,
         timeout_ms: int | None = None,
     ) -> RankedTexts:
         """Rank `texts` by relevance to `query`.
@@ -60,6 +64,7 @@ class RerankUseCase:
         Args:
             model: model that the caller expects; None: any.
             top_n: number of texts to return; None: all.
+            max_tokens: tokens of each text that are read; None: what the model can read.
 
         Raises:
             FeatureDisabled: the service has no reranker.
@@ -78,7 +83,7 @@ class RerankUseCase:
         if top_n is not None and top_n > len(texts):
             warnings.append(f"top_n {top_n} is more than the {len(texts)} documents: all are returned")
         with self.admission.enter(deadline):
-            rated = reranker.score_texts(query, texts, deadline)
+            rated = reranker.score_texts(query, texts, deadline, max_tokens=max_tokens)
         order = np.argsort(-rated.scores, kind="stable")[:top_n].tolist()
         ranking = tuple((place, float(rated.scores[place])) for place in order)
         return RankedTexts(reranker.name, ranking, rated.truncated, tuple(warnings))
@@ -86,7 +91,10 @@ class RerankUseCase:
 
 @dataclass(frozen=True, slots=True)
 class EmbedUseCase:
-    """Embeds callers' own texts. `timeout_ms` is the budget of a call. Thread-safe."""
+    """Embeds callers' own texts. `timeout_ms` is the budget of a batch of `BATCH` texts. Thread-safe.
+
+    Each batch waits for its turn, so that searches go between the batches of a long list.
+    """
 
     admission: Admission
     encoder: TextEncoder
@@ -100,7 +108,7 @@ class EmbedUseCase:
         model: str | None = None,
         dimensions: int | None = None,
     ) -> EmbeddedTexts:
-        """Embed `texts`.
+        """Embed `texts`, one at least.
 
         Args:
             kind: selects the prefix of models such as e5.
@@ -118,16 +126,22 @@ class EmbedUseCase:
                 f"dimensions {dimensions} is not available: the vectors of {encoder.name} have {encoder.dimension}"
             )
             raise InvalidInput(message, problems=[FieldProblem(("body", "dimensions"), message)])
-        deadline = Deadline.after(self.timeout_ms)
-        timely = encoder.within(deadline)
-        encode = timely.encode_queries if kind == "query" else timely.encode_passages
-        with self.admission.enter(deadline):
-            vectors = encode(texts)
-        return EmbeddedTexts(encoder.name, vectors, sum(len(encoder.token_offsets(text)) for text in texts))
+        vectors, tokens = [], 0
+        for start in range(0, len(texts), BATCH):
+            batch, deadline = texts[start : start + BATCH], Deadline.after(self.timeout_ms)
+            timely = encoder.within(deadline)
+            encode = timely.encode_queries if kind == "query" else timely.encode_passages
+            with self.admission.enter(deadline):
+                vectors.append(encode(batch))
+                tokens += sum(len(encoder.token_offsets(text)) for text in batch)
+        return EmbeddedTexts(encoder.name, np.concatenate(vectors), tokens)
 
 
 def _require_model(expected: str | None, served: str) -> None:
     """Raise InvalidInput if the caller expects another model than the served one."""
     if expected is not None and expected != served:
-        message = f"model {expected!r} is not served: this service has {served!r}"
+        message = (
+            f"model {expected!r} is not served: this service has {served!r} "
+            "(BRAID_MODEL_ALIASES gives it the names that clients have wired in)"
+        )
         raise InvalidInput(message, problems=[FieldProblem(("body", "model"), message)])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from app.api.factory import ENDPOINTS
@@ -74,7 +75,7 @@ def test_a_search_that_waited_too_long_is_told_to_come_back(path: str, ago: floa
 
     started: list[str] = []
     began = time.monotonic()
-    Arrivals(application, PROXIES, SHED, lambda: busy)(
+    body = Arrivals(application, PROXIES, SHED, lambda: busy)(
         {
             "REQUEST_METHOD": "POST",
             "PATH_INFO": path,
@@ -84,6 +85,9 @@ def test_a_search_that_waited_too_long_is_told_to_come_back(path: str, ago: floa
         lambda said, _headers: started.append(said),
     )
     assert started == [status]
+    if status != "200 OK":
+        (problem,) = map(orjson.loads, body)
+        assert problem["detail"] == problem["message"] == problem["error"]["message"]
     if status == "200 OK":
         assert seen[ARRIVED] == pytest.approx(began - ago, abs=0.1)
 

@@ -8,7 +8,7 @@ from app.config import SETTINGS, Settings, load_settings
 from app.errors import ConfigurationError
 
 NO_ANSWER_DEPENDS_ON = """
-    host port workers threads concurrency queue worker_max_requests cors_origins audit_log url redis_url
+    host port workers threads concurrency queue worker_max_requests cors_origins audit_log url redis_url model_aliases
     max_body_bytes data_dir cache_dir java_home java_options opensearch_home opensearch_version knn_lib opensearch_url
     opensearch_user
     opensearch_password opensearch_ca_file opensearch_timeout_s api_key keys_secret rate_limit_key rate_limit_tenant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -107,3 +108,16 @@ def test_a_setting_that_a_worker_cannot_use_is_no_traceback(capfd: pytest.Captur
     said = capfd.readouterr().err
     assert "Configuration error" in said
     assert "Traceback" not in said
+
+
+def test_what_never_reached_the_application_is_told_to_any_client() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker.__new__(Worker)
+        worker.log = WorkerLog(Config())
+        worker.handle_error(None, ours, None, LimitRequestHeaders("limit request headers size"))
+        head, _, body = theirs.recv(65536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    problem = json.loads(body)
+    assert problem["detail"] == problem["message"] == problem["error"]["message"]
+    assert problem["error"]["code"] == "request-header-fields-too-large"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cohere
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from reranker import scheduler
 from reranker.calibration import Platt
@@ -55,7 +58,8 @@ def test_the_form_of_cohere_and_jina(client: FlaskClient) -> None:
     assert answer.status_code == 200
     body = answer.json
     assert [item["index"] for item in body["results"]] == [1, 2]
-    assert body["results"][0]["document"] == {"text": DOCUMENTS[1]}
+    assert body["results"][0]["document"] == {"text": DOCUMENTS[1], "id": 5}
+    assert body["meta"]["api_version"] == {"version": "1"}
     assert 1 > body["results"][0]["relevance_score"] > body["results"][1]["relevance_score"] > 0
     assert body["model"] == "tiny-cross-encoder"
     assert body["id"]
@@ -67,12 +71,50 @@ def test_the_form_of_cohere_and_jina(client: FlaskClient) -> None:
 
 
 def test_both_versions_of_the_address_and_no_documents_unless_asked(client: FlaskClient) -> None:
-    answer = client.post("/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS, "top_n": 5, "rank_fields": ["x"]})
+    answer = client.post("/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS, "top_n": 5, "odd": ["x"]})
     assert [set(item) for item in answer.json["results"]] == [{"index", "relevance_score"}] * 3
     assert answer.json["meta"]["warnings"] == [
-        "the field 'rank_fields' is ignored",
+        "the field 'odd' is ignored",
         "top_n 5 is more than the 3 documents: all are returned",
     ]
+
+
+@pytest.mark.parametrize("kind", [cohere.Client, cohere.ClientV2])
+def test_coheres_own_clients(start: Start, kind: Any) -> None:
+    server = make_server("127.0.0.1", 0, start(key="secret").application, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = kind("secret", base_url=address).rerank(model="any", query=QUERY, documents=DOCUMENTS, top_n=2)
+        assert [item.index for item in found.results] == [1, 2]
+        assert found.meta.api_version.version == ("2" if kind is cohere.ClientV2 else "1")
+        with pytest.raises(cohere.UnprocessableEntityError) as refused:
+            kind("secret", base_url=address).rerank(model="any", query=QUERY, documents=[])
+        assert refused.value.body["message"].startswith("documents: List should have at least 1 item")
+        with pytest.raises(cohere.UnauthorizedError) as refused:
+            kind("wrong", base_url=address).rerank(model="any", query=QUERY, documents=DOCUMENTS)
+        assert "send the reranker's key" in refused.value.body["message"]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("address", ["/v1/rerank", "/v2/rerank"])
+def test_fields_of_objects_are_ranked(client: FlaskClient, address: str) -> None:
+    documents = [{"title": "a flat plate", "body": "boundary layer"}, {"body": "fish"}, "boundary layer"]
+    body = {"query": QUERY, "documents": documents, "rank_fields": ["title", "body"], "return_documents": True}
+    answer = client.post(address, json={**body, "max_chunks_per_doc": 3, "priority": 0})
+    assert [item["document"] for item in answer.json["results"]] == [documents[0], {"text": documents[2]}, documents[1]]
+    assert answer.json["meta"]["warnings"] == []
+    for fields, said in ((None, "documents.0: has none of the fields to rank ('text')"), (["title"], "documents.1: ")):
+        refused = client.post(address, json={**body, "rank_fields": fields})
+        assert refused.status_code == 422
+        assert refused.json["message"] == refused.json["detail"]
+        assert refused.json["detail"].startswith(said)
+    refused = client.post(address, json={"query": QUERY, "documents": [{"text": 5}]})
+    assert refused.json["detail"] == "documents.0.text: Input should be a valid string (got int)"
 
 
 def test_the_form_of_text_embeddings_inference(client: FlaskClient, tiny: CrossEncoder) -> None:

@@ -91,6 +91,8 @@ def test_the_server_gives_what_the_model_in_process_gives(server: str, local: Lo
     there, here = remote.score_texts(QUERY, TEXTS, long()), local.score_texts(QUERY, TEXTS, long())
     assert there.scores == pytest.approx(here.scores, abs=1e-5)
     assert there.truncated == here.truncated == 0
+    for reranker in (remote, local):
+        assert reranker.score_texts(QUERY, TEXTS, long(), max_tokens=1).truncated == len(TEXTS)
     assert (remote.name, remote.weight) == ("cross-encoder/tiny-cross-encoder", 0.7)
     assert remote.upper_bound(0.5) == pytest.approx(0.55)
     remote.close()

@@ -131,3 +131,10 @@ def test_which_reranker_a_service_has(minilm: Encoder) -> None:
 def test_settings_that_do_not_fit_together_are_refused(fields: dict[str, object], names: str) -> None:
     with pytest.raises(ConfigurationError, match=names):
         load_settings(**fields)
+
+
+def test_no_more_tokens_are_read_than_allowed(reranker: LateInteraction) -> None:
+    late = f"Apple cake with cinnamon and sugar. {TEXTS[2]}"
+    whole, cut = (reranker.score_texts(QUERY, [late], LONG, max_tokens=most) for most in (None, 7))
+    assert (whole.truncated, cut.truncated) == (0, 1)
+    assert cut.scores[0] < whole.scores[0] - 0.1

@@ -57,7 +57,9 @@ class CrossEncoder:
     def begin(self, query: str, encoded: object | None) -> None:
         raise AssertionError("not asked here")
 
-    def score_texts(self, query: str, texts: Sequence[str], deadline: Deadline) -> TextScores:
+    def score_texts(
+        self, query: str, texts: Sequence[str], deadline: Deadline, *, max_tokens: int | None = None
+    ) -> TextScores:
         if not self.probabilities:
             raise RerankerUnavailable("away")
         return TextScores(np.array([self.probabilities.pop(0)]), 0)
