@@ -75,7 +75,8 @@ def test_what_nginx_refuses_itself_is_a_problem_document(chain: Service, data: b
     problem = json.loads(body)
     assert problem["status"] == status
     assert problem["type"].startswith("urn:braid:problem:")
-    assert set(problem) == {"type", "title", "status", "detail"}
+    assert set(problem) == {"type", "title", "status", "detail", "message", "error"}
+    assert problem["error"]["message"] == problem["message"] == problem["detail"]
     assert b"application/problem+json" in head
 
 
