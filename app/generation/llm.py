@@ -251,16 +251,18 @@ class _LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._running: set[asyncio.Task[Any] | None] = set()
+        """Strong references: the loop itself has weak ones, and a request in its clean-up has no other."""
 
     def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         """Start `work` in the loop; cancelling the result cancels the work."""
         with self._lock:
             if self._loop is None:
                 begun: Future[asyncio.AbstractEventLoop] = Future()
-                self._thread = threading.Thread(target=self._run, args=(begun,), name="braid-llm", daemon=True)
+                self._thread = threading.Thread(target=self._serve, args=(begun,), name="braid-llm", daemon=True)
                 self._thread.start()
                 self._loop = begun.result()
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            return asyncio.run_coroutine_threadsafe(self._run(work), self._loop)
 
     def close(self) -> None:
         """Cancel all work and end the thread."""
@@ -270,7 +272,15 @@ class _LoopThread:
             loop.call_soon_threadsafe(self._ends.set)
             self._thread.join()
 
-    def _run(self, begun: Future[asyncio.AbstractEventLoop]) -> None:
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.current_task()
+        self._running.add(task)
+        try:
+            await work
+        finally:
+            self._running.discard(task)
+
+    def _serve(self, begun: Future[asyncio.AbstractEventLoop]) -> None:
         async def wait() -> None:
             self._ends = asyncio.Event()
             begun.set_result(asyncio.get_running_loop())
