@@ -82,12 +82,13 @@ def first_token(client: httpx2.Client, path: str, body: dict[str, Any], begins: 
     started, waiting = time.perf_counter(), begins is not None
     with client.stream("POST", path, json=body) as found:
         assert found.status_code == 200, found.read()
-        for line in found.iter_lines():
+        lines = found.iter_lines()
+        for line in lines:
             if waiting and begins is not None and line.startswith(begins):
                 started, waiting = time.perf_counter(), False
             elif not waiting and token in line:
                 took = (time.perf_counter() - started) * 1000
-                for _ in found.iter_lines():
+                for _ in lines:
                     pass
                 return took
     raise SystemExit(f"no {token!r} came from {path}")
@@ -97,12 +98,10 @@ def measure_first_token(service: httpx2.Client, model: httpx2.Client, texts: Seq
     """The service and the bare model in turn."""
     times: dict[str, list[float]] = {"service": [], "model": []}
     asked = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "passage " * 2000}]}
-    answered = 0
     for text in itertools.islice(itertools.cycle(texts), each):
         body = {"query": text, "stream": True, "cache": False}
         try:
             times["service"].append(first_token(service, "/v1/answer", body, "data: ", '"text":"The guide says so'))
-            answered += 1
         except SystemExit:  # abstained: no model was asked
             continue
         times["model"].append(first_token(model, "/v1/chat/completions", asked, None, "content"))
@@ -118,11 +117,15 @@ def idle_streams(url: str, count: int, texts: Sequence[str]) -> Iterator[None]:
             httpx2.Client(base_url=url, timeout=600, trust_env=False, limits=httpx2.Limits(max_connections=None))
         )
 
+        kept: list[Iterator[str]] = []
+
         def open_one(text: str) -> None:
             body = {"query": f"{text} {SILENT}", "stream": True, "cache": False}
             found = stack.enter_context(client.stream("POST", "/v1/answer", json=body))
             assert found.status_code == 200, found.read()
-            assert next(found.iter_lines()) == "event: retrieval"
+            lines = found.iter_lines()
+            assert next(lines) == "event: retrieval"
+            kept.append(lines)  # its end would end the stream
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(open_one, itertools.islice(itertools.cycle(texts), count)))

@@ -1,4 +1,4 @@
-"""Whether the caller of a request is still there, and still admitted, while its answer is written."""
+"""Looks after the caller of a request while its answer is written: still connected, still admitted."""
 
 from __future__ import annotations
 
