@@ -21,6 +21,7 @@ import httpx2
 import psutil
 from search_overhead import corpus_of
 
+CLIENTS = 4
 DELAY_S = 0.2
 """Seconds from a request to the scripted model to its first token."""
 SILENT = "silent-model-please"
@@ -127,7 +128,7 @@ def idle_streams(url: str, count: int, texts: Sequence[str]) -> Iterator[None]:
             assert next(lines) == "event: retrieval"
             kept.append(lines)  # its end would end the stream
 
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(open_one, itertools.islice(itertools.cycle(texts), count)))
         yield
 
@@ -147,6 +148,11 @@ def searches(service: httpx2.Client, texts: Sequence[str]) -> list[float]:
         assert answer.status_code == 200, answer.text
         found.append((time.perf_counter() - started) * 1000)
     return found
+
+
+def ask(service: httpx2.Client, text: str) -> None:
+    """Have an answer written."""
+    assert service.post("/v1/answer", json={"query": text, "cache": False}).status_code == 200
 
 
 def memory_mib(process: psutil.Process) -> dict[str, float]:
@@ -209,7 +215,9 @@ def main() -> None:
             httpx2.Client(base_url=up["url"], timeout=120, trust_env=False) as service,
             httpx2.Client(base_url=model_url, timeout=120, trust_env=False) as model,
         ):
-            searches(service, texts[:50])  # warm
+            searches(service, texts[:50])
+            with ThreadPoolExecutor(CLIENTS) as pool:  # as warm as what opens the idle streams makes it
+                list(pool.map(lambda text: ask(service, text), texts[: arguments.answers]))
             figures = {
                 "first_token": measure_first_token(service, model, texts, arguments.answers),
                 "idle": measure_idle(

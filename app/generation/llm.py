@@ -129,6 +129,8 @@ class LanguageModel:
                     yield None
                     continue
                 if piece is None:
+                    if reading.cancelled():
+                        raise GenerationError("the service stops", reason="broken-off")
                     reading.result()
                     return
                 call.ok()

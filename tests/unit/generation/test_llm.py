@@ -194,6 +194,9 @@ def test_closing_ends_the_request_at_once_while_the_model_is_silent(parts: tuple
 def test_closing_the_client_ends_what_it_waits_for() -> None:
     with endpoint(hangs(EVENTS), raw=True) as served:
         language_model = model(served.url)
-        assert next(language_model.stream(MESSAGES, timeout_s=60, usage=Usage())) is None
+        pieces = language_model.stream(MESSAGES, timeout_s=60, usage=Usage())
+        assert next(pieces) is None
         language_model.close()
+        with pytest.raises(GenerationError, match="the service stops"):
+            list(pieces)
         assert served.hung_up.wait(5)
