@@ -73,6 +73,11 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "store-unavailable", "OpenSearch can't be reached", "check BRAID_OPENSEARCH_URL"
     SWITCHED_OFF = "switched-off", "a feature flag is off", "switch the flag on (docs/flags.md)", True
     TIMEOUT = "timeout", "OpenSearch, or the language model, did not finish in time", "ask with a larger `timeout_ms`"
+    TOO_LONG = (
+        "too-long",
+        "the language model wrote far more than it was asked for",
+        "check BRAID_LLM_MODEL and its server",
+    )
     UNAVAILABLE = "unavailable", "the language model was away a moment ago", "ask again in a few seconds"
     UNCALIBRATED = (
         "uncalibrated",

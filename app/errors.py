@@ -25,6 +25,7 @@
     ├── IngestInterrupted         the process that stored a document ended      503
     ├── RerankerError             the reranker failed                           503
     │   └── RerankerUnavailable   its server can't be reached                   503
+    ├── CallerLeft                the caller closed its connection              499
     ├── Overloaded                a bounded queue is full: retry later          429
     │   └── RateLimited           the caller or tenant exceeded its rate        429
     ├── GenerationError           the language model failed or is unavailable   502
@@ -261,6 +262,12 @@ class RateLimited(Overloaded):
     """The limit of the caller or the tenant is exhausted for now."""
 
     kind = "rate-limited"
+
+
+class CallerLeft(BraidError):
+    status = 499  # nginx's own; nobody receives it, the logs show it
+    title = "The caller left"
+    kind = "caller-left"
 
 
 class GenerationError(BraidError):

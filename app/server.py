@@ -41,7 +41,9 @@ def drain_s(settings: Settings) -> int:
 
 
 def server_threads(settings: Settings) -> int:
-    """Return the threads of a worker: one for each waiting request, each write, and probes."""
+    """Return the threads of a worker, without those that wait for the language model (`request_threads`): one for each
+    waiting request, each write, and probes.
+    """
     return max(
         settings.server.threads,
         concurrency_of(settings.limits) + settings.limits.queue + settings.limits.writes + _SPARE_THREADS,

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker with four changes, and its validation of requests.
+"""gunicorn's threaded worker with five changes, and its validation of requests.
 
 nginx handles clients that send or read slowly (`docker/nginx/nginx.conf`). Without nginx only a silent client is
 disconnected, by the timeouts of `limit_silence`.
@@ -30,6 +30,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.errors import ConfigurationError, MalformedRequest, RequestTooSlow
 from app.imitation import EVERY_API, error_fields
+from app.request_threads import RequestThreads
 
 HEAD_LIMIT = 64 * 1024
 """Maximum bytes of a request's headers."""
@@ -57,6 +58,11 @@ _STATUS: dict[type[ParseException], tuple[int, str]] = {
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker; docs/decisions.md says why each of these methods is needed."""
+
+    def get_thread_pool(self) -> RequestThreads:
+        """Return threads for requests, and beside them threads for those that wait for the language model."""
+        llm = self.app.settings.llm
+        return RequestThreads(self.cfg.threads, llm.concurrency if llm.url is not None else 0)
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, or leave it in the backlog while the machine has no room for it.

@@ -8,12 +8,13 @@ from contextlib import closing
 from typing import Any
 
 import orjson
-from flask import Response, g, request, stream_with_context
+from flask import Response, g, stream_with_context
 
 from app.api import problems, schemas
 from app.api.bodies import note_read, read_call, services, write_body
 from app.api.endpoint import ApiBlueprint, Endpoint
-from app.errors import BraidError
+from app.api.presence import caller_has_left, is_admitted
+from app.errors import BraidError, CallerLeft
 from app.gateway.roles import Role
 from app.search.request import AnswerRequest
 from app.serving.answer import AnswerStream
@@ -39,14 +40,10 @@ def answer() -> Response:
     """Answer a question with citations."""
     call = read_call(AnswerRequest)
     if call.request.stream:
-        return _respond(services().answer.stream(call, _is_admitted))
-    body = services().answer.run(call)
+        return _respond(services().answer.stream(call, is_admitted, caller_has_left()))
+    body = services().answer.run(call, caller_has_left())
     note_read(body)
     return write_body(body)
-
-
-def _is_admitted() -> bool:
-    return services().identity.still_admitted(request.headers.get("Authorization"))
 
 
 def _respond(stream: AnswerStream) -> Response:
@@ -65,6 +62,8 @@ def _encode(stream: AnswerStream) -> Iterator[bytes]:
                 if event.name == "retrieval":
                     note_read(event.data)
                 yield _event(event.name, event.data)
+        except CallerLeft:
+            return
         except BraidError as error:
             _log.warning("request %s: %s: %s", g.request_id, error.kind, error.detail)
             yield _event("error", problems.from_error(error))

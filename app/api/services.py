@@ -20,6 +20,7 @@ from app.feedback.log import QueryLog
 from app.gateway.admission import Admission
 from app.gateway.flags import Flags
 from app.gateway.identity import Identity
+from app.gateway.shares import Shares
 from app.generation.answer import Generator
 from app.ingest.change import StoredDocument
 from app.ingest.sweep import BackgroundSweep
@@ -95,14 +96,16 @@ class Services:
         )
         self.answer_cache = self._answer_cache(codec, vectors)
         log, render = ReadLog(settings.query_log, self.query_log), BodyRenderer(settings.search.rrf_rank_constant)
-        reading = self.answer_cache, self.admission, self.search_service
-        self.search = SearchUseCase(*reading, log, render.search)
+        self.search = SearchUseCase(self.answer_cache, self.admission, self.search_service, log, render.search)
         self.answer = AnswerUseCase(
             settings.search.context_size,
             settings.llm.timeout_s,
             cluster,
             self.heads,
-            *reading,
+            self.answer_cache,
+            self.admission,
+            Shares(settings.llm.concurrency, work="llm", what="answers (BRAID_LLM_CONCURRENCY)"),
+            self.search_service,
             self.generator,
             log,
             render,

@@ -212,7 +212,10 @@ class LlmSettings(Section):
     api_key: Operational[SecretStr | None] = None
     """Sent as `Authorization: Bearer <key>`."""
     timeout_s: float = Field(60.0, gt=0)
-    """Seconds for a whole answer, unless the request says `timeout_ms`."""
+    """Seconds for a whole answer; a request's `timeout_ms` can shorten them, not extend them."""
+    concurrency: Operational[int] = Field(400, ge=2, le=2048)
+    """Answers that the model writes at once, for each worker; one caller may have as many as it leaves free. Others are
+    quoted (docs/limits.md)."""
     max_tokens: int = Field(512, ge=16)
     """Tokens of an answer."""
     context_tokens: int = Field(3000, ge=256)

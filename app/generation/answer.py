@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Steps
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from app.config import Settings
 from app.deadline import Deadline
 from app.degradation import Reason
 from app.embedding.text_encoder import TextEncoder
-from app.errors import EncoderError, GenerationError
+from app.errors import EncoderError, GenerationError, Overloaded
 from app.generation.citations import Citation, MarkFilter, best_quote, cite
 from app.generation.context import Fetch, build_context
 from app.generation.evidence import UNCALIBRATED, Evidence, is_relevant, weigh
@@ -26,8 +27,9 @@ EXTRACTIVE = "extractive"
 _MOST_SENTENCES = 3
 _WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
 """Share of the answer's time, and maximum seconds, for weighing sentences: usually 30 ms, more under load."""
-_WAIT_SHARE = 0.1
-"""Share of the answer's time to wait for other answers, before it is quoted instead."""
+
+TakePlace = Callable[[], Callable[[], None]]
+"""Function that takes a place among the answers that the model writes, and returns its release; raises Overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,12 @@ class WeighingResult:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One step of a streamed answer; only the field named by `kind` is set."""
+    """One step of a streamed answer; only the field named by `kind` is set.
 
-    kind: Literal["token", "citation", "done"]
+    ``waiting`` is none: the model is silent, and the consumer may look after its caller.
+    """
+
+    kind: Literal["token", "citation", "done", "waiting"]
     text: str = ""
     citation: Citation | None = None
     answer: Answer | None = None
@@ -78,8 +83,6 @@ class Generator:
         self._calibrated = calibration is not None
         self._thresholds = calibration.answers if calibration is not None else UNCALIBRATED
         self._model = LanguageModel(settings.llm) if settings.llm.url else None
-        # each one holds a server thread for as long as the model writes
-        self._writing = threading.BoundedSemaphore(max(2, settings.server.threads // 2))
 
     @property
     def model(self) -> str:
@@ -115,7 +118,8 @@ class Generator:
         nearby: Fetch | None = None,
         generate: bool = True,
         weighed: WeighingResult | None = None,
-    ) -> Iterator[Event]:
+        take_place: TakePlace = lambda: lambda: None,
+    ) -> Steps[Event, None, None]:
         """Yield the answer piece by piece, last a ``done`` with all of it. Closing the iterator ends the upstream
         request. If the language model fails, the answer is quoted, and `degraded` has the reason.
 
@@ -124,6 +128,7 @@ class Generator:
             nearby: reads neighbours of the passages for the language model's context; None: only `hits` are used.
             generate: False if the flag `generation` is off: the answer is quoted even with a model.
             weighed: result of `weigh`, computed before `timeout_s` began; None: it is computed now.
+            take_place: called before the model is asked; if it raises Overloaded, the answer is quoted.
         """
         started = time.perf_counter()
         if weighed is None:
@@ -144,14 +149,16 @@ class Generator:
                 degraded.append(_problem(Reason.SWITCHED_OFF, "the flag generation is off, the answer is quoted"))
             yield from self._quote(evidence, hits, started, degraded)
             return
-        if not self._writing.acquire(timeout=max(0.0, timeout_s) * _WAIT_SHARE):
+        try:
+            release = take_place()
+        except Overloaded:
             degraded.append(_problem(Reason.OVERLOADED, "too many answers are being written, this one is quoted"))
             yield from self._quote(evidence, hits, started, degraded)
             return
         try:
             yield from self._ask(self._model, question, hits, evidence, nearby, started, timeout_s, degraded)
         finally:
-            self._writing.release()
+            release()
 
     def close(self) -> None:
         if self._model is not None:
@@ -181,15 +188,14 @@ class Generator:
         marks, usage, shown = MarkFilter(len(context.results)), Usage(), []
         outcome = "error"
         try:
-            pieces = model.stream(
-                build_prompt(question, context),
-                timeout_s=max(0.1, timeout_s - (time.perf_counter() - started)),
-                usage=usage,
-            )
-            for piece in pieces:
-                if text := marks.feed(piece):
-                    shown.append(text)
-                    yield Event("token", text=text)
+            left = max(0.1, timeout_s - (time.perf_counter() - started))
+            with closing(model.stream(build_prompt(question, context), timeout_s=left, usage=usage)) as pieces:
+                for piece in pieces:
+                    if piece is None:
+                        yield Event("waiting")
+                    elif text := marks.feed(piece):
+                        shown.append(text)
+                        yield Event("token", text=text)
             outcome = "ok"
         except GenerationError as error:
             if not shown:

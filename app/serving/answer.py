@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from app import telemetry
 from app.cache.codec import Json
-from app.errors import NotAuthenticated
+from app.errors import CallerLeft, NotAuthenticated
 from app.gateway.admission import Admission
+from app.gateway.shares import Shares
 from app.generation.answer import Answer, Event, WeighingResult, whole_answer
 from app.generation.answer import Generator as AnswerGenerator
 from app.generation.citations import Citation
 from app.generation.context import Fetch
 from app.passage import Hit
+from app.request_threads import step_aside
 from app.search.plan import ANSWER_SEARCH
 from app.search.request import AnswerRequest, SearchRequest
 from app.search.service import SearchResult, SearchService
 from app.serving.answer_cache import AnswerCache, CacheLookup
 from app.serving.reads import ReadCall, ReadLog, log_fields
+from app.serving.writes import owner
 from app.store.client import Cluster
 from app.store.filters import Scope, clauses
 from app.store.head_check import HeadCheck
@@ -28,8 +32,10 @@ from app.store.neighbours import passages_at, shown_at
 
 _NEIGHBOURS_TIMEOUT_S = 1.0
 """Maximum seconds to read neighbours: they are worth milliseconds, not a wait."""
-_ADMITTED_S = 1.0
-"""Seconds between checks during a stream that its caller is still admitted."""
+_LOOK_S = 0.3
+"""Seconds between two looks at the caller while the model writes. A revoked key is known a second later at most."""
+
+Check = Callable[[], bool]
 
 
 class AnswerRenderer(Protocol):
@@ -81,20 +87,26 @@ class AnswerUseCase:
     context_size: int
     """Passages that an answer is made from, where the request names no number."""
     generation_timeout_s: float
-    """For the language model, where the request names no time."""
+    """For the language model, whatever time the request names."""
     cluster: Cluster
     heads: HeadCheck
     cache: AnswerCache
     admission: Admission
+    places: Shares
+    """Places among the answers that the language model writes."""
     search: SearchService
     generator: AnswerGenerator
     log: ReadLog
     render: AnswerRenderer
 
-    def run(self, call: ReadCall[AnswerRequest]) -> Json:
+    def run(self, call: ReadCall[AnswerRequest], has_left: Check | None = None) -> Json:
         """Return the body of the complete answer.
 
+        Args:
+            has_left: returns whether the caller closed its connection; called repeatedly while the model writes.
+
         Raises:
+            CallerLeft: it did.
             Overloaded: no turn is free in time.
             BraidError: as `SearchService.search`.
         """
@@ -102,17 +114,18 @@ class AnswerUseCase:
             record, timings = lookup.record, call.timings
             if record is None:
                 found, weighed = self._find(call, lookup)
-                made = whole_answer(self._steps(call, lookup, found, weighed))
+                made = whole_answer(self._steps(call, lookup, found, weighed, None, has_left))
                 record, timings = self._keep(call, lookup, found, made), _timings(found, made)
         body: Json = record["answer"] | lookup.fields | call.fields(timings)
         self.log.record(call, "answer", body, record["log"])
         return body
 
-    def stream(self, call: ReadCall[AnswerRequest], is_admitted: Callable[[], bool]) -> AnswerStream:
+    def stream(self, call: ReadCall[AnswerRequest], is_admitted: Check, has_left: Check | None = None) -> AnswerStream:
         """Return the answer as events; the search runs before the return, so that its errors are raised here.
 
         Args:
             is_admitted: returns whether the caller still has access; called repeatedly during the stream.
+            has_left: as that of `run`; the stream then raises CallerLeft.
 
         Raises:
             BraidError: as `run`.
@@ -125,7 +138,7 @@ class AnswerUseCase:
         except BaseException:
             lookup.finish(None)
             raise
-        return AnswerStream(self._events(call, lookup, found, weighed, is_admitted), lookup)
+        return AnswerStream(self._events(call, lookup, found, weighed, is_admitted, has_left), lookup)
 
     def _find(self, call: ReadCall[AnswerRequest], lookup: CacheLookup) -> tuple[SearchResult, WeighingResult]:
         """Return the passages for the answer, and their relevance.
@@ -141,22 +154,48 @@ class AnswerUseCase:
         return found.hits[: call.request.context_size or self.context_size]
 
     def _generation_s(self, call: ReadCall[AnswerRequest]) -> float:
-        """Return the seconds for the language model: the rest of the request's budget, or else the setting."""
-        return self.generation_timeout_s if call.request.timeout_ms is None else max(0.1, _left_s(call))
+        """Return the seconds for the language model: those of the setting, or fewer by the request's own budget."""
+        if call.request.timeout_ms is None:
+            return self.generation_timeout_s
+        return min(self.generation_timeout_s, max(0.1, _left_s(call)))
 
     def _steps(
-        self, call: ReadCall[AnswerRequest], lookup: CacheLookup, found: SearchResult, weighed: WeighingResult
+        self,
+        call: ReadCall[AnswerRequest],
+        lookup: CacheLookup,
+        found: SearchResult,
+        weighed: WeighingResult,
+        is_admitted: Check | None,
+        has_left: Check | None,
     ) -> Iterator[Event]:
-        """Yield the steps of the answer."""
+        """Yield the steps of the answer. Raises NotAuthenticated or CallerLeft if nobody may or will read more."""
         left = self._generation_s(call)
-        return self.generator.stream(
+        steps = self.generator.stream(
             call.query,
             self._context(call, found),
             timeout_s=left,
             nearby=self._nearby(call, lookup, found, left),
             generate=call.features.generation,
             weighed=weighed,
+            take_place=lambda: self._take_place(call),
         )
+        looked = time.monotonic()
+        with closing(steps):
+            for step in steps:
+                if time.monotonic() - looked >= _LOOK_S:
+                    looked = time.monotonic()
+                    if is_admitted is not None and not is_admitted():
+                        raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
+                    if has_left is not None and has_left():
+                        raise CallerLeft("the caller closed its connection while the answer was written")
+                if step.kind != "waiting":
+                    yield step
+
+    def _take_place(self, call: ReadCall[AnswerRequest]) -> Callable[[], None]:
+        """Take a place at the language model; from here on the request waits, so others get its thread's turn."""
+        hold = self.places.take(owner(call.scope))
+        step_aside()
+        return hold.release
 
     def _nearby(self, call: ReadCall[AnswerRequest], lookup: CacheLookup, found: SearchResult, left_s: float) -> Fetch:
         """Return a function that reads neighbours of results, with the filter and the check of the search."""
@@ -183,19 +222,15 @@ class AnswerUseCase:
         lookup: CacheLookup,
         found: SearchResult,
         weighed: WeighingResult,
-        is_admitted: Callable[[], bool],
+        is_admitted: Check,
+        has_left: Check | None,
     ) -> Events:
         own = lookup.fields | call.fields(found.timings)
         searched = self.render.search(call.request, call.scope, found) | own
         done = False
         try:
             yield AnswerEvent("retrieval", searched)
-            checked = time.monotonic()
-            for step in self._steps(call, lookup, found, weighed):
-                if time.monotonic() - checked >= _ADMITTED_S:
-                    checked = time.monotonic()
-                    if not is_admitted():
-                        raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
+            for step in self._steps(call, lookup, found, weighed, is_admitted, has_left):
                 if step.kind == "token":
                     yield AnswerEvent("token", {"text": step.text})
                 elif step.citation is not None:

@@ -90,7 +90,7 @@ ADMISSION_REFUSED = Counter(
 )
 WRITE_BOUNDS_HELD = Gauge(
     "write_bounds_held",
-    "Parts of their limits that writes hold: places, body bytes in memory, jobs, spool bytes on disk.",
+    "Parts of limits that are held: writes, body bytes in memory, jobs, spool bytes on disk, answers of the model.",
     ["of"],
     multiprocess_mode="livesum",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,39 +37,61 @@ def complete(*pieces: str) -> list[bytes]:
 class Endpoint:
     """`requests` holds the bodies that came in; `hung_up` is set when a caller closed its connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, behaviour: Behaviour) -> None:
         self.url = url
+        self.behaviour = behaviour
+        """May be replaced between requests."""
         self.requests: list[dict[str, Any]] = []
         self.hung_up = threading.Event()
         self.closing = threading.Event()
 
 
 @contextmanager
-def endpoint(behaviour: Behaviour, *, status: int = 200, kind: str = "text/event-stream") -> Iterator[Endpoint]:
-    """Serve `behaviour` (given a writer, and an event that is set at the end) for every request."""
+def endpoint(
+    behaviour: Behaviour, *, status: int = 200, kind: str = "text/event-stream", raw: bool = False
+) -> Iterator[Endpoint]:
+    """Serve `behaviour` (given a writer, and an event that is set at the end) for every request.
+
+    Args:
+        raw: the behaviour writes status line and headers, too.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             found.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.end_headers()
+            if not raw:
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.end_headers()
+            ended = threading.Event()
+            threading.Thread(target=self.watch, args=(ended,), daemon=True).start()
 
             def write(data: bytes) -> None:
                 self.wfile.write(data)
                 self.wfile.flush()
 
             try:
-                behaviour(write, found.closing)
+                found.behaviour(write, found.closing)
             except OSError:
                 found.hung_up.set()
+            finally:
+                ended.set()
+
+        def watch(self, ended: threading.Event) -> None:
+            """See the caller hang up while nothing is written to it."""
+            poll = select.poll()
+            poll.register(self.connection, select.POLLRDHUP)
+            while not (ended.is_set() or found.closing.is_set()):
+                if poll.poll(20):
+                    found.hung_up.set()
+                    return
 
         def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    found = Endpoint(f"http://127.0.0.1:{server.server_address[1]}")
+    found = Endpoint(f"http://127.0.0.1:{server.server_address[1]}", behaviour)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

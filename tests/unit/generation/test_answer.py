@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Self
@@ -15,7 +15,8 @@ from app.config import load_settings
 from app.deadline import Deadline
 from app.embedding.encoder import Encoder
 from app.errors import StoreUnavailable
-from app.generation.answer import Answer, Generator
+from app.gateway.shares import Shares
+from app.generation.answer import Answer, Event, Generator, whole_answer
 from app.generation.citations import Citation
 from app.generation.evidence import MAX_SENTENCES, Vectors, _candidates, weigh
 from app.generation.prompt import UNKNOWN
@@ -168,15 +169,23 @@ def test_more_answers_than_may_be_written_at_once_are_quoted(minilm: Encoder) ->
         closing.wait(60)
 
     with endpoint(behave) as served:
-        generator = Generator(load_settings(llm_url=served.url, llm_model="small", threads=1), minilm, MINILM)
-        written = [generator.stream(QUESTION, HITS, timeout_s=60) for _ in range(2)]
-        assert [next(stream).text for stream in written] == ["Once ", "Once "]
-        found = generator.answer(QUESTION, HITS, timeout_s=1)
+        generator = Generator(load_settings(llm_url=served.url, llm_model="small"), minilm, MINILM)
+        places = Shares(6, work="llm", what="answers")
+
+        def stream(caller: str) -> Iterator[Event]:
+            return generator.stream(QUESTION, HITS, timeout_s=60, take_place=lambda: places.take(caller).release)
+
+        written = [stream("slow") for _ in range(3)]
+        assert [next(stream).text for stream in written] == ["Once ", "Once ", "Once "]
+        found = whole_answer(stream("slow"))
         assert dict(found.degraded)["generation"].startswith("overloaded")
         assert found.model == "extractive"
-        for stream in written:
-            stream.close()  # type: ignore[attr-defined]
-        again = generator.stream(QUESTION, HITS, timeout_s=60)
+        other = stream("other")
+        assert next(other).text == "Once ", "one caller held all places"
+        for begun in (*written, other):
+            begun.close()  # type: ignore[attr-defined]
+        assert places.used == 0
+        again = stream("slow")
         assert next(again).text == "Once "
         again.close()  # type: ignore[attr-defined]
         generator.close()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from app.config import load_settings
 from app.errors import GenerationError
 from app.generation.llm import LanguageModel, Usage
 from tests.unit.generation.endpoint import Write, chunk, complete, endpoint, says
+from tests.unit.generation.misbehaviour import EVENTS, MISBEHAVIOURS, Misbehaviour, hangs, head
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
 
@@ -18,13 +20,19 @@ def model(url: str) -> LanguageModel:
     return LanguageModel(load_settings(llm_url=url, llm_model="small").llm)
 
 
+def peak_kib() -> int:
+    """The most memory that this process had."""
+    (line,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
+
+
 def reason(url: str, timeout_s: float = 5.0) -> tuple[str, list[str]]:
     """Why the completion failed, and what had come by then."""
     language_model = model(url)
     found: list[str] = []
     pieces = language_model.stream(MESSAGES, timeout_s=timeout_s, usage=Usage())
     with pytest.raises(GenerationError) as caught:
-        found.extend(pieces)
+        found.extend(filter(None, pieces))
     language_model.close()
     return caught.value.reason, found
 
@@ -137,3 +145,58 @@ def test_a_caller_with_little_time_says_nothing_about_the_model() -> None:
                 list(language_model.stream(MESSAGES, timeout_s=0.2, usage=Usage()))
             assert caught.value.reason == "timeout"
         language_model.close()
+
+
+@pytest.mark.parametrize("bad", MISBEHAVIOURS, ids=lambda bad: bad.name)
+def test_a_model_that_misbehaves_costs_bounded_time_and_memory_and_is_told_by_its_reason(bad: Misbehaviour) -> None:
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak begins here
+    before = peak_kib()
+    started = time.monotonic()
+    with endpoint(bad.behave, raw=True) as served:
+        language_model, usage, found, why = model(served.url), Usage(), [], None
+        try:
+            found.extend(
+                filter(None, language_model.stream(MESSAGES, timeout_s=0.6 if bad.endless else 30, usage=usage))
+            )
+        except GenerationError as error:
+            why = error.reason
+        assert served.hung_up.wait(20) or not bad.endless, "the request was left running"
+        language_model.close()
+    assert (why, "".join(found)) == (bad.reason, bad.text)
+    assert usage.as_dict() in (None, {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10})
+    assert time.monotonic() - started < 25
+    assert peak_kib() - before < 64 * 1024
+    "".join(found).encode()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_since_the_prompt_would_go_with_it(status: int) -> None:
+    with endpoint(says(*complete("stolen"))) as thief:
+        moved = says(head(f"{status} Moved", f"location: {thief.url}/v1/chat/completions"))
+        with endpoint(moved, raw=True) as served:
+            assert reason(served.url) == ("refused", [])
+        assert thief.requests == []
+
+
+@pytest.mark.parametrize("parts", [(), (EVENTS,), (EVENTS, chunk("Half"))], ids=["connected", "begun", "in mid-stream"])
+def test_closing_ends_the_request_at_once_while_the_model_is_silent(parts: tuple[bytes, ...]) -> None:
+    with endpoint(hangs(*parts), raw=True) as served:
+        language_model = model(served.url)
+        pieces = language_model.stream(MESSAGES, timeout_s=60, usage=Usage())
+        while next(pieces) is not None:
+            pass
+        assert served.requests
+        pieces.close()
+        assert served.hung_up.wait(5), "the request was left running"
+        language_model.close()
+
+
+def test_closing_the_client_ends_what_it_waits_for() -> None:
+    with endpoint(hangs(EVENTS), raw=True) as served:
+        language_model = model(served.url)
+        pieces = language_model.stream(MESSAGES, timeout_s=60, usage=Usage())
+        assert next(pieces) is None
+        language_model.close()
+        with pytest.raises(GenerationError, match="the service stops"):
+            list(pieces)
+        assert served.hung_up.wait(5)
