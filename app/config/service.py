@@ -70,6 +70,8 @@ class ServerSettings(Section):
     """A worker is replaced after about so many requests (docs/limits.md). 0: never."""
     cors_origins: Operational[str | None] = None
     """Origins whose pages may call `/v1/`, separated by commas."""
+    mcp: Operational[bool] = True
+    """Whether `/mcp` offers tools to agents (docs/agents.md): searching and reading, under each caller's own key."""
     audit_log: Operational[str] = "stderr"
     """`off`, `stderr`, or a file that lines of JSON are appended to; `braid up`: `audit.jsonl` in its data folder."""
 
