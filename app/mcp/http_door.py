@@ -19,7 +19,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from app import __version__
-from app.mcp.tools import INSTRUCTIONS, TOOLS, Tool
+from app.mcp.fence import INSTRUCTIONS
+from app.mcp.tools import TOOLS, Tool
 
 Message = MutableMapping[str, Any]
 
@@ -126,7 +127,7 @@ _LISTED = [
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=tool.arguments.model_json_schema(),
+        input_schema=tool.schema,
         annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
     for tool in TOOLS.values()
