@@ -286,7 +286,7 @@ def _document(item: ListedDocument) -> Json:
         tags=list(first.topic_tags),
         language=first.language,
         date=first.timestamp,
-        pages=item.last_page,
+        last_page=item.last_page,
         passages=item.passages,
     )
 

@@ -27,7 +27,7 @@ _LAST = "\U0010ffff"
 class ListedDocument:
     """A document in a list: its first passage that matches, without text, and the number of those that match.
 
-    `last_page` is the highest page that one of them is on; None without pages.
+    `last_page` is the highest page that one of them begins on; None without pages.
     """
 
     first: Hit
@@ -127,7 +127,7 @@ def _versions(count: int, place: dict[str, Any] | None) -> dict[str, Any]:
     if place is not None:
         composite["after"] = place
     first = {"top_hits": {"size": 1, "sort": [{"position": "asc"}], "_source": _LISTED_FIELDS}}
-    return {"composite": composite, "aggs": {"first": first, "last_page": {"max": {"field": "pages"}}}}
+    return {"composite": composite, "aggs": {"first": first, "last_page": {"max": {"field": "page"}}}}
 
 
 def _listed(bucket: dict[str, Any]) -> ListedDocument:

@@ -10,7 +10,6 @@ from tests.live.leak.oracle import Caller, Oracle
 from tests.live.leak.world import Reply, World
 
 HEADERS = {"Accept": "application/json, text/event-stream"}
-TOOLS = ("search", "find_in_document", "open_page", "open_page", "list_documents", "answer")
 
 
 def call(world: World, caller: Caller | None, tool: str, arguments: Body) -> Reply:

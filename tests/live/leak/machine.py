@@ -242,11 +242,20 @@ class LeakMachine(RuleBasedStateMachine):
         caller = self._caller(data, "search")
         self._read(caller, Asked("/v1/answer", answer_body(data.draw, self.world.oracle, caller)))
 
+    @rule(data=st.data(), tool=st.sampled_from(["find_in_document", "search", "answer"]))
+    def agent_searches(self, data: st.DataObject, tool: str) -> None:
+        self._call_tool(data, tool)
+
     @rule(data=st.data())
-    def agent(self, data: st.DataObject) -> None:
-        """A tool of the agents' door."""
+    def agent_opens(self, data: st.DataObject) -> None:
+        self._call_tool(data, "open_page")
+
+    @rule(data=st.data())
+    def agent_lists(self, data: st.DataObject) -> None:
+        self._call_tool(data, "list_documents")
+
+    def _call_tool(self, data: st.DataObject, tool: str) -> None:
         caller = self._caller(data, "search")
-        tool = pick(data.draw, agents.TOOLS)
         given = agents.arguments(data.draw, self.world.oracle, caller, tool)
         reply = agents.call(self.world, caller, tool, given)
         if not self._let_in(caller, "search"):
