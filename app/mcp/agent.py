@@ -1,4 +1,4 @@
-"""What tools may call: the use cases, as one caller and within one time budget."""
+"""Use cases that tools may call, as one caller and within one time budget."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class BrowseUseCase:
         around = self._find(heads, scope, [version, _positions(begin, end + 1)], end - begin + 2, deadline, wanted)
         shown = tuple(hit for hit in around if hit.position <= end)
         if not shown:  # replaced between the two requests
-            raise NotFound(f"document {first.document_id!r} has just changed: open it again")
+            raise NotFound("the document has just changed: search again")
         return OpenedPassages(shown, frozenset(hit.id for hit in found), len(around) > len(shown))
 
 
