@@ -25,6 +25,7 @@ from werkzeug.serving import make_server
 from tests.live.leak.agents import items_of
 from tests.live.leak.oracle import Caller
 from tests.live.leak.world import World, document_path
+from tests.service import running_service
 from tests.unit.ingest.formats.build import body as paragraph
 from tests.unit.ingest.formats.build import flow_pdf, heading
 
@@ -244,6 +245,22 @@ def test_without_a_key_the_door_is_closed(door: Door) -> None:
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     headers = {"Authorization": f"Bearer {door.crew.token}", "Origin": "https://evil.example"}
     assert httpx2.post(f"{door.url}/mcp", json={}, headers=headers, trust_env=False).status_code == 403
+
+
+def test_threads_of_gunicorn_serve_the_door_side_by_side() -> None:
+    async def look(url: str) -> str:
+        async with Client(f"{url}/mcp") as client:
+            made = await client.call_tool("search", {"query": "crane"})
+            assert made.is_error
+            return made.content[0].text  # type: ignore[union-attr]
+
+    async def all_at_once(url: str) -> list[str]:
+        return await asyncio.gather(*(look(url) for _ in range(8)))
+
+    with running_service(timeout_ms="20000") as service:
+        for text in asyncio.run(all_at_once(service.url)):
+            assert text.startswith("OpenSearch is unavailable"), text
+        assert "Traceback" not in service.said
 
 
 def test_a_desktop_agent_starts_the_command(door: Door) -> None:
