@@ -31,7 +31,7 @@ def mcp() -> Response:
     """Answer one message of the Model Context Protocol."""
     _require_open()
     body = read_body(_MAX_BODY_BYTES, "of one message to /mcp")
-    from app.mcp import http_door  # takes the better part of a second, and memory
+    from app.mcp import http_door  # takes half a second and 18 MB
 
     agent = _agent()
 
