@@ -88,6 +88,12 @@ train: $(VENV)/.train
 test-train: $(VENV)/.dev $(VENV)/.train
 	$(BIN)/pytest tests/train $(ARGS)
 
+# clients that need older packages than ours: LangChain's MCP adapters want the SDK's first major
+$(VENV)/clients/.installed: tests/clients.lock | prerequisites
+	@test -x $(VENV)/clients/bin/python || $(PYTHON) -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 up: $(VENV)/.runtime $(if $(findstring --llm local,$(ARGS)),$(VENV)/.llm)
 	@exec $(BIN)/braid up --port $(PORT) $(if $(DOCS),"$(DOCS)") $(ARGS)
 
@@ -105,7 +111,7 @@ unit: $(VENV)/.dev
 node: prerequisites $(VENV)/.dev
 	@exec $(BIN)/python -m app.dev --env-file $(NODE_ENV)
 
-live: $(VENV)/.dev
+live: $(VENV)/.dev $(VENV)/clients/.installed
 	@set -a; if [ -e $(NODE_ENV) ]; then . ./$(NODE_ENV); fi; exec $(BIN)/pytest $(T) $(ARGS)
 
 protocol: $(VENV)/.dev
@@ -114,7 +120,7 @@ protocol: $(VENV)/.dev
 check: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint types unit
 
-test: prerequisites $(VENV)/.dev
+test: prerequisites $(VENV)/.dev $(VENV)/clients/.installed
 	@bash tests/browser/install-chromium.sh
 	@bash tests/install-nginx.sh
 	@$(MAKE) --no-print-directory check
@@ -144,6 +150,7 @@ lock: $(VENV)/.dev
 	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation -o requirements.lock
 	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation --extra dev --extra test -o requirements-dev.lock
 	$(BIN)/uv $(COMPILE) --extra cpu --extra local --extra convert --extra formats --extra mcp --extra evaluation --extra train --constraint requirements-dev.lock -o requirements-train.lock
+	echo langchain-mcp-adapters | $(BIN)/uv $(COMPILE_ONE:--no-deps=) -o tests/clients.lock
 	for build in gpu openvino; do echo "onnxruntime-$$build" | $(BIN)/uv $(COMPILE_ONE) -o requirements-$$build.lock; done
 
 clean:

@@ -23,6 +23,7 @@ COMMANDS = {
     "ingest": "Read files and folders into the store.",
     "inspect": "Examine any hybrid index on OpenSearch 2.19 or newer, read-only: scores, fusion, recall, shards.",
     "keys": "API keys of callers: docs/access.md.",
+    "mcp": "Tools of a running service for a desktop agent: the Model Context Protocol on standard input and output.",
     "models": "The embedding model's files.",
     "reindex": "Copy an index into a new one that takes its place: after an upgrade, or for other vectors or fields.",
     "search": "Search a running service.",

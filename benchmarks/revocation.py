@@ -31,11 +31,16 @@ SETTLE_S = 2.5
 
 Ask = Callable[[httpx2.Client], httpx2.Response]
 BODY = {"query": f"{WORD} of salaries"}
+TOOL = {"name": "open_page", "arguments": {"document_id": DOCUMENT}}
+AGENT = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": TOOL}
 KINDS: dict[str, Ask] = {
     "search, cached": lambda client: client.post("/v1/search", json=BODY),
     "search, not cached": lambda client: client.post("/v1/search", json={**BODY, "cache": False}),
     "answer, cached": lambda client: client.post("/v1/answer", json=BODY),
     "GET": lambda client: client.get(f"/v1/documents/{DOCUMENT}"),
+    "an agent's open_page": lambda client: client.post(
+        "/mcp", json=AGENT, headers={"Accept": "application/json, text/event-stream"}
+    ),
 }
 
 

@@ -126,10 +126,14 @@ def read_json(model: type[Model]) -> Model:
 def read_call(model: type[Query]) -> ReadCall[Query]:
     """Read the search or question of this request. Raises as `read_json`."""
     query = read_json(model)
+    return ReadCall(query, scope(), services().flags.features(scope()), deadline(query.timeout_ms))
+
+
+def deadline(timeout_ms: int | None = None) -> Deadline:
+    """Return the deadline of this request; None: the default budget."""
     # if a proxy reports the arrival, the time until a thread took the request counts
     arrived = request.environ.get(ARRIVED)
-    deadline = Deadline.after(query.timeout_ms or services().settings.search.timeout_ms, arrived)
-    return ReadCall(query, scope(), services().flags.features(scope()), deadline)
+    return Deadline.after(timeout_ms or services().settings.search.timeout_ms, arrived)
 
 
 def note_read(body: dict[str, Any]) -> None:
@@ -168,8 +172,8 @@ def read_body(limit: int | None = None, setting: str = "BRAID_MAX_BODY_BYTES") -
     return body
 
 
-def parse(model: type[Model], body: bytes) -> Model:
-    """Parse a body as a `model`.
+def parse(model: type[Model], body: bytes, where: str = "body") -> Model:
+    """Parse a body, or the part of a request that `where` names, as a `model`.
 
     Raises:
         MalformedRequest: the body is not JSON.
@@ -178,7 +182,7 @@ def parse(model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise from_validation(error) from error
+        raise from_validation(error, where) from error
 
 
 def spooled(stream: object) -> SpooledFile:

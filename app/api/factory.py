@@ -10,7 +10,7 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app import telemetry
-from app.api import answers, documents, feedback, jobs, models, openapi, ops, problems, rerank, search, web_page
+from app.api import agents, answers, documents, feedback, jobs, models, openapi, ops, problems, rerank, search, web_page
 from app.api.bodies import install_bodies
 from app.api.endpoint import ApiBlueprint
 from app.api.hygiene import install_hygiene
@@ -41,6 +41,7 @@ _BLUEPRINTS: tuple[ApiBlueprint, ...] = (
     feedback.blueprint,
     rerank.blueprint,
     models.blueprint,
+    agents.blueprint,
     ops.blueprint,
     openapi.blueprint,
     web_page.blueprint,

@@ -31,6 +31,7 @@ from app.search.reranking import Reranker
 from app.search.service import SearchService
 from app.serving.answer import AnswerUseCase
 from app.serving.answer_cache import AnswerCache
+from app.serving.browsing import BrowseUseCase
 from app.serving.documents import DocumentService
 from app.serving.freshness import Freshness
 from app.serving.models import EmbedUseCase, RerankUseCase
@@ -110,6 +111,7 @@ class Services:
             log,
             render,
         )
+        self.browse = BrowseUseCase(cluster, self.heads, self.gate, self.admission)
         self.rerank = RerankUseCase(self.admission, reranker, settings.search.timeout_ms)
         self.embed = EmbedUseCase(self.admission, encoder, settings.search.timeout_ms)
 

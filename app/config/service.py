@@ -73,6 +73,8 @@ class ServerSettings(Section):
     model_aliases: Operational[str] = ""
     """Names that clients have wired in, for names of `GET /v1/models`: `text-embedding-3-small=all-MiniLM-L6-v2`,
     several separated by commas (docs/http.md)."""
+    mcp: Operational[bool] = True
+    """Whether `/mcp` offers tools to agents (docs/agents.md): searching and reading, under each caller's own key."""
     audit_log: Operational[str] = "stderr"
     """`off`, `stderr`, or a file that lines of JSON are appended to; `braid up`: `audit.jsonl` in its data folder."""
 

@@ -98,6 +98,10 @@ class Identity:
             return True
         return True
 
+    def is_known_origin(self, origin: str | None, host_header: str) -> bool:
+        """Return whether a request comes from no browser, from the service's own page, or from a listed origin."""
+        return origin is None or origin.lower() in self._origins or _origin_host(origin) == host_header
+
     def close(self) -> None:
         """Close the connection to the identity provider."""
         if self._tokens is not None:
@@ -108,8 +112,7 @@ class Identity:
             raise NotAuthenticated(
                 f"host {host_header!r} is not a loopback name; without BRAID_API_KEY only this machine has access"
             )
-        listed = origin is not None and origin.lower() in self._origins
-        if origin is not None and not listed and _origin_host(origin) != host_header:
+        if not self.is_known_origin(origin, host_header):
             raise NotAuthenticated(
                 f"origin {origin!r} is not this service; without BRAID_API_KEY browsers have access only from its own "
                 "page"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests.live.leak import agents
 from tests.live.leak.asking import ABSENT, COMMON, aim, answer_body, check_answer, check_results, pick, search_body
 from tests.live.leak.oracle import LOOK_ALIKES, PUBLIC, RESTRICTIONS, Caller, Canaries, Oracle, Version
 from tests.live.leak.world import OPERATOR_KEY, Reply, World, document_path
@@ -241,6 +242,27 @@ class LeakMachine(RuleBasedStateMachine):
         caller = self._caller(data, "search")
         self._read(caller, Asked("/v1/answer", answer_body(data.draw, self.world.oracle, caller)))
 
+    @rule(data=st.data(), tool=st.sampled_from(["find_in_document", "search", "answer"]))
+    def agent_searches(self, data: st.DataObject, tool: str) -> None:
+        self._call_tool(data, tool)
+
+    @rule(data=st.data())
+    def agent_opens(self, data: st.DataObject) -> None:
+        self._call_tool(data, "open_page")
+
+    @rule(data=st.data())
+    def agent_lists(self, data: st.DataObject) -> None:
+        self._call_tool(data, "list_documents")
+
+    def _call_tool(self, data: st.DataObject, tool: str) -> None:
+        caller = self._caller(data, "search")
+        given = agents.arguments(data.draw, self.world.oracle, caller, tool)
+        reply = agents.call(self.world, caller, tool, given)
+        if not self._let_in(caller, "search"):
+            self._refused(caller, reply)
+            return
+        agents.check(self.world, caller, tool, given, reply)
+
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
         caller = self._caller(data, "search")
@@ -314,6 +336,13 @@ class LeakMachine(RuleBasedStateMachine):
                     reply = self.world.ask(caller, method, path, given, route=f"{method} /v1/documents/{{id}}")
                 answers.append(_masked(reply, document_id))
             assert answers[0] == answers[1], f"{method}: an unseen document is not answered as an absent one"
+        if self._let_in(caller, "search"):
+            for tool, given in (("open_page", {}), ("open_page", {"page": 1}), ("find_in_document", {"query": COMMON})):
+                told = [
+                    _masked(agents.call(self.world, caller, tool, {"document_id": item, **given}), item)
+                    for item in (unseen, absent)
+                ]
+                assert told[0] == told[1], f"{tool}: an unseen document is not answered as an absent one"
 
     # everything else
 

@@ -251,6 +251,7 @@ def open_world(opensearch_url: str, redis_url: str, **changed: Any) -> Iterator[
         redis_url=redis_url,
         opensearch_timeout_s=60,
         timeout_ms=60_000,
+        write_timeout_s=120,
         api_key=OPERATOR_KEY,
         keys_secret="a-secret-of-more-than-32-characters-for-keys",
         jwt_jwks_url=issuer.url,
