@@ -24,9 +24,11 @@ PORT ?= 8080
 ARGS ?=
 COMPILE := pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 setup.cfg
 
-# processes of the tests: most of a unit test's time is its own, most of a live test's is waiting
-UNIT_JOBS ?= 4
+# processes of the tests: most of a unit test's time is its own, most of a live test's is waiting; each process of unit
+# tests takes 8 s to begin
+UNIT_JOBS ?= $(shell expr $$(nproc) + 1)
 LIVE_JOBS ?= 3
+BY_FILE := --dist loadfile --no-loadscope-reorder
 OTHER_RELEASE ?= 3.6
 NODE_ENV := .node.env
 T ?= tests/live
@@ -36,7 +38,7 @@ DATA ?= /tmp/braid-models
 
 COMPILE_ONE := pip compile --quiet --universal --no-deps --generate-hashes --no-header --python-version 3.11 -
 
-.PHONY: help llm gpu openvino train test-train up test graphs sweeps other-major check protocol bench models lock lint types unit node live clean prerequisites
+.PHONY: help llm gpu openvino train test-train up test test-servers whole-live graphs sweeps other-major check protocol bench models lock lint types unit node live clean prerequisites
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -120,13 +122,19 @@ protocol: $(VENV)/.dev
 check: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j3 --output-sync=target lint types unit
 
-test: prerequisites $(VENV)/.dev $(VENV)/clients/.installed
+# one after the other: both ask apt
+test-servers:
 	@bash tests/browser/install-chromium.sh
 	@bash tests/install-nginx.sh
-	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m tests.protocol
-	$(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m "not graphs and not sweep" tests/live tests/browser $(ARGS)
-	@$(MAKE) --no-print-directory other-major
+
+# those that are quick, then those that mostly wait for others beside those that only compute
+test: prerequisites $(VENV)/.dev $(VENV)/clients/.installed
+	@$(MAKE) --no-print-directory -j4 --output-sync=target lint types unit test-servers
+	@$(MAKE) --no-print-directory -j3 --output-sync=line protocol whole-live other-major
+
+# longest modules first, as tests/live/conftest.py sorts them
+whole-live: $(VENV)/.dev
+	$(BIN)/pytest -n $(LIVE_JOBS) $(BY_FILE) -m "not graphs and not sweep" tests/live tests/browser $(ARGS)
 
 # fills every vector variant on both releases, those of FAISS where ../shared/native is; some minutes
 graphs: $(VENV)/.dev
@@ -138,7 +146,7 @@ sweeps: $(VENV)/.dev
 
 # the tests that are marked `majors`, on the release that is not the default
 other-major: $(VENV)/.dev
-	BRAID_OPENSEARCH_VERSION=$(OTHER_RELEASE) $(BIN)/pytest -n $(LIVE_JOBS) --dist loadfile -m majors tests/live $(ARGS)
+	BRAID_OPENSEARCH_VERSION=$(OTHER_RELEASE) $(BIN)/pytest -m majors tests/live $(ARGS)
 
 bench: $(VENV)/.dev
 	@for name in startup encode int8_alone precision ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done

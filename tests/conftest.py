@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.config import Settings, load_settings
@@ -29,6 +30,10 @@ from app.provision.models import ensure_model
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what it puts in the background with SIGINT ignored, and every program we start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+hypothesis_settings.register_profile("braid", deadline=None)  # an example may wait for a busy machine
+hypothesis_settings.load_profile("braid")
 
 
 class TestAddresses(BaseSettings):

@@ -10,9 +10,13 @@ from types import SimpleNamespace
 
 from flask import Flask, Response, request
 
+from app import server
 from app.config import settings
 from app.gateway.arrival import Arrivals, trusted_proxies
 from app.server import Server
+
+LOOP_TIMEOUT = "SLOW_APP_LOOP_TIMEOUT_S"
+"""Environment variable: seconds until a silent worker is replaced, so that tests need not wait for 25."""
 
 
 class SlowServer(Server):
@@ -75,5 +79,6 @@ class SlowServer(Server):
 
 
 if __name__ == "__main__":
+    server._LOOP_TIMEOUT_S = int(os.environ.get(LOOP_TIMEOUT, server._LOOP_TIMEOUT_S))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()  # `braid serve` does it for several workers
     SlowServer(settings()).run()

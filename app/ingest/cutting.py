@@ -64,9 +64,8 @@ def recipe(settings: Settings, encoder: Encoder, *, tagging: bool = True) -> str
     """
     codec = token_codec(settings, encoder)
     tokens = f" vectors={codec.id.hex()}" if codec is not None else ""
-    prefix = settings.embedding.passage_prefix or ""
     return (
-        f"model={encoder.name} window={encoder.max_tokens} prefix={prefix!r} "
+        f"model={encoder.name} window={encoder.max_tokens} prefix={encoder.passage_prefix!r} "
         f"tokens={settings.passage.tokens} overlap={settings.passage.overlap} keyphrases={tagging}{tokens}"
     )
 

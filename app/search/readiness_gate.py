@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.errors import StoreNotReady, StoreReadOnly, StoreUnavailable
 from app.tuning import SHIPPED, Tuning
@@ -137,3 +137,8 @@ def require_writable(state: StoreState) -> StoreState:
     if state.closed is not None:
         raise StoreReadOnly(state.closed)
     return state
+
+
+def require_changeable(state: StoreState) -> StoreState:
+    """Raise as `require_writable`, but not because of the encoder: changed readers and deletions embed nothing."""
+    return require_writable(replace(state, other_vectors=None))

@@ -6,6 +6,7 @@ replaced nor removed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from app.deadline import Deadline
 from app.errors import (
     BraidError,
     DocumentRejected,
+    EncoderError,
     FieldProblem,
     InvalidInput,
     NotFound,
@@ -24,7 +26,7 @@ from app.errors import (
 from app.ingest import records, single
 from app.ingest.change import StoredDocument
 from app.passage import Document
-from app.search.readiness_gate import ReadinessGate, require_writable, wait_for
+from app.search.readiness_gate import ReadinessGate, StoreState, require_changeable, require_writable, wait_for
 from app.serving.jobs import Job
 from app.serving.readiness import CHECK_TIMEOUT_S
 from app.serving.spool import SpooledFile
@@ -92,15 +94,15 @@ class DocumentService:
         return self.writes.start_job(source, file, scope, document_id, told)
 
     def change_readers(self, scope: Scope, document_id: str, change: AccessChange) -> StoredDocument:
-        """Change the readers of a document; effective on return.
+        """Change the readers of a document; effective on return. An encoder elsewhere is not needed.
 
         Raises:
-            StoreNotReady, StoreReadOnly: writes are not possible.
+            StoreNotReady, StoreReadOnly: changes are not possible.
             NotFound, WriteConflict, StoreError.
             DeadlineExceeded: the change may have been made.
         """
         deadline = self.writes.deadline()
-        self._require_writable(deadline)
+        self._require_changeable(deadline)
         cluster = self.cluster.by(deadline)
         return self._write(
             scope, lambda: single.change_readers(cluster, scope, document_id, change), lambda stored: stored
@@ -109,7 +111,7 @@ class DocumentService:
     def delete(self, scope: Scope, document_id: str) -> StoredDocument:
         """Delete a document, as far as the scope sees it; not found on return. Raises as `change_readers`."""
         deadline = self.writes.deadline()
-        self._require_writable(deadline)
+        self._require_changeable(deadline)
         cluster = self.cluster.by(deadline)
         return self._write(scope, lambda: single.delete_document(cluster, scope, document_id), lambda stored: stored)
 
@@ -142,7 +144,16 @@ class DocumentService:
 
     def _require_writable(self, deadline: Deadline) -> None:
         """Raise StoreNotReady, or StoreReadOnly unless the aliases have been moved since the last check."""
+        self._require(require_writable, deadline)
+
+    def _require_changeable(self, deadline: Deadline) -> None:
+        """Raise as `_require_writable`, but not because of an encoder elsewhere: a revocation must not wait for it."""
+        # without kept vectors the check asks the encoder's server for their dimension; heads decide without it
+        with contextlib.suppress(EncoderError):
+            self._require(require_changeable, deadline)
+
+    def _require(self, check_state: Callable[[StoreState], StoreState], deadline: Deadline) -> None:
         left = min(CHECK_TIMEOUT_S, deadline.remaining_s("readiness"))
         check = self.gate.begin()
         state = self.gate.state(check, left)
-        require_writable(state if state.closed is None else wait_for(check, left))
+        check_state(state if state.closed is None else wait_for(check, left))

@@ -16,7 +16,7 @@ from app.store import reference_vectors
 from app.store.client import Cluster
 
 _PROBE_MS = 1000
-"""Milliseconds that a readiness probe waits for an encoder's server."""
+"""Milliseconds that a check of readiness waits for an encoder's server."""
 
 
 class ReferenceCheck:
@@ -27,16 +27,20 @@ class ReferenceCheck:
         self._encoder = encoder if isinstance(encoder, RemoteEncoder) else None
 
     def refusal(self) -> str | None:
-        """Return why nothing may be indexed, with the remedy; the encoder learns the kept vectors. Sends nothing to it.
+        """Return why nothing may be indexed, with the remedy; the encoder learns the kept vectors.
+
+        Its server is asked only where none are kept, for the dimension that templates are compared with.
 
         Raises:
             StoreError: the kept vectors can't be read.
+            EncoderError: none are kept, and the server gave no vectors within a second.
         """
         encoder = self._encoder
         if encoder is None:
             return None
         kept = reference_vectors.read(self._cluster, encoder.name)
         if kept is None:
+            _ = encoder.within(Deadline.after(_PROBE_MS)).dimension
             return (
                 f"no reference vectors of {encoder.name!r} are kept, so that the embedding server's can't be compared; "
                 "nothing is indexed until `braid templates apply` has kept them"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from app.store.client import Cluster
 from app.store.filters import Scope
-from app.store.heads import Head, read_heads, twin_of
+from app.store.heads import SHOWING_TIMEOUT_S, Head, read_heads, twin_of
 
 Name = tuple[str, str]
 """A document's id, and the twin (empty: the document's own head)."""
@@ -27,14 +27,14 @@ class HeadCheck:
         self._cluster = cluster
 
     def fetch(self, scope: Scope, names: Iterable[Name], timeout_s: float) -> Collection[Head]:
-        """Return the heads of `names`: one real-time request.
+        """Return the heads of `names`: one real-time request, for which at most 5 s of `timeout_s` are waited.
 
         Raises:
             StoreNotReady: the index of heads is missing.
             StoreUnavailable, StoreError.
         """
         asked = [Head(scope.tenant, document_id, twin) for document_id, twin in names]
-        return read_heads(self._cluster, asked, timeout_s=timeout_s).values()
+        return read_heads(self._cluster, asked, timeout_s=min(timeout_s, SHOWING_TIMEOUT_S)).values()
 
     def in_force(self, scope: Scope, versions: Iterable[VersionName], timeout_s: float) -> set[VersionName]:
         """Return those of `versions` whose passages `scope` can see now. Raises as `fetch`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ _PAGE = 200
 """Heads per request: some 100 kB."""
 _OPEN_PAGE = 500
 _TIMEOUT_S = 10.0
+SHOWING_TIMEOUT_S = 5.0
+"""Seconds that a reader waits for heads: what they don't confirm is not shown, and the caller hears of it soon. Enough
+for each of three nodes to be asked, the first for 1.5 s."""
 _CONFLICT = 409
 _RETRIED = frozenset({429, 502, 503, 504})
 _PARAMS = {"timeout": "5s"}
@@ -270,6 +273,16 @@ def forget_deleted(cluster: Cluster, *, days: int, timeout_s: float = _TIMEOUT_S
 def ensure_index(cluster: Cluster) -> None:
     """Create the index of heads if it is missing. Raises StoreError."""
     hidden.ensure_index(cluster, HEADS_TEMPLATE, cluster.heads_index)
+
+
+def has_fewer_copies(settings: Mapping[str, Any]) -> bool:
+    """Return whether an index with these (flat) settings was made before three nodes had a copy each."""
+    return settings.get("index.auto_expand_replicas") == "0-1"
+
+
+def add_copies(cluster: Cluster) -> None:
+    """Give an index of heads the copies that a new one has. Raises StoreError."""
+    cluster.request("PUT", f"/{cluster.heads_index}/_settings", body={"index.auto_expand_replicas": "0-2"})
 
 
 def _missing(cluster: Cluster) -> StoreNotReady:

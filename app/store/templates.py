@@ -128,7 +128,8 @@ def apply(cluster: Cluster, capabilities: Capabilities, rendered: RenderedResour
     """Create or update what differs, then create the first index and its aliases if there is none. Idempotent.
 
     Of an existing index only the default pipeline, the graph threshold, missing `ADDED_FIELDS` and its aliases are
-    fixed: a lost write alias, and a write index that searches do not include (after a rollover).
+    fixed: a lost write alias, and a write index that searches do not include (after a rollover); of the index of heads
+    the number of copies.
 
     Raises:
         CapabilityError: the cluster can't hold the variant.
@@ -147,6 +148,9 @@ def apply(cluster: Cluster, capabilities: Capabilities, rendered: RenderedResour
     if not live.has_heads:
         heads.ensure_index(cluster)
         changes.append(Change("index", cluster.heads_index, "created"))
+    elif heads.has_fewer_copies(live.all_indexes[HEADS_INDEX]["settings"]):
+        heads.add_copies(cluster)
+        changes.append(Change("index", cluster.heads_index, "updated"))
     return changes
 
 

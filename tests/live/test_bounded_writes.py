@@ -25,24 +25,23 @@ from app.gateway.keys import KeyRing
 from app.store import job_records as records
 from app.store.client import Cluster
 from benchmarks.proxy import FaultyProxy
-from tests.conftest import running_braid
-from tests.service import read_all, status_of
+from tests.service import Service, read_all, running_service, status_of
 
 SECRET = "a-secret-of-more-than-32-characters-for-keys"
 SENTENCE = "The ferry leaves the harbour at noon and comes back with the tide. "
 JOB = SENTENCE * 900
 """More than BRAID_JOB_BYTES, and some seconds of embedding."""
-ENV = {
-    "BRAID_KEYS_SECRET": SECRET,
-    "BRAID_API_KEY": "the-operators-key-of-this-test",
-    "BRAID_TENANT": "bounded",
-    "BRAID_WRITES": "4",
-    "BRAID_WRITE_TIMEOUT_S": "15",
-    "BRAID_WRITE_BYTES": "1000000",
-    "BRAID_MAX_TEXT_BYTES": "600000",
-    "BRAID_JOB_BYTES": "50000",
+SETTINGS = {
+    "keys_secret": SECRET,
+    "api_key": "the-operators-key-of-this-test",
+    "tenant": "bounded",
+    "writes": "4",
+    "write_timeout_s": "15",
+    "write_bytes": "1000000",
+    "max_text_bytes": "600000",
+    "job_bytes": "50000",
     # a hang would last for as long, were it not for the deadline
-    "BRAID_OPENSEARCH_TIMEOUT_S": "600",
+    "opensearch_timeout_s": "600",
 }
 
 
@@ -50,16 +49,20 @@ ENV = {
 class Rig:
     """A service, callers of it, and the proxy before its OpenSearch."""
 
-    up: dict[str, Any]
+    service: Service
     proxy: FaultyProxy
     cluster: Cluster
-    temporary: Path
     callers: dict[str, httpx2.Client]
 
     def processes(self, part: str) -> list[psutil.Process]:
         """The service's processes whose command names `part`."""
-        found = psutil.Process(self.up["pid"]).children(recursive=True)
+        found = psutil.Process(self.service.process.pid).children(recursive=True)
         return [process for process in found if part in " ".join(_command(process))]
+
+    @property
+    def temporary(self) -> Path:
+        """Where the service has its temporary files."""
+        return self.service.log.parent
 
     @property
     def ingesting(self) -> psutil.Process:
@@ -83,7 +86,7 @@ class Rig:
 
     def slow(self, caller: str, length: int) -> socket.socket:
         """A write whose body does not come."""
-        raw = socket.create_connection(("127.0.0.1", urlsplit(self.up["url"]).port or 0), timeout=120)
+        raw = self.service.connect()
         key = self.callers[caller].headers["Authorization"]
         head = f"POST /v1/documents HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {key}\r\n"
         raw.sendall(
@@ -107,17 +110,18 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def rig(opensearch_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    temporary = tmp_path_factory.mktemp("spool")
+def rig(braid_up: dict[str, Any]) -> Iterator[Rig]:
+    url, redis_url = braid_up["opensearch_url"], braid_up["redis_url"]
     with ExitStack() as stack:
-        proxy = stack.enter_context(FaultyProxy(urlsplit(opensearch_url).port or 0))
-        env = ENV | {"BRAID_OPENSEARCH_URL": f"http://127.0.0.1:{proxy.port}", "TMPDIR": str(temporary)}
-        up = stack.enter_context(running_braid(env=env))
-        settings = load_settings(opensearch_url=opensearch_url, keys_secret=SECRET)
+        port = urlsplit(url).port or 0
+        proxy = stack.enter_context(FaultyProxy(port))
+        ours = SETTINGS | {"opensearch_url": url.replace(f":{port}", f":{proxy.port}"), "redis_url": redis_url}
+        service = stack.enter_context(running_service("tests.impatient_cli", **ours))
+        settings = load_settings(opensearch_url=url, keys_secret=SECRET)
         cluster = Cluster(settings.opensearch)
         stack.callback(cluster.close)
         ring = KeyRing(settings.access, cluster)
-        tokens = {"operator": ENV["BRAID_API_KEY"]}
+        tokens = {"operator": SETTINGS["api_key"]}
         for name, tenant, roles in (
             ("ann", "bounded", ["ingest", "search"]),
             ("bob", "bounded", ["ingest", "search"]),
@@ -128,13 +132,13 @@ def rig(opensearch_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         callers = {
             name: stack.enter_context(
                 httpx2.Client(
-                    base_url=up["url"], headers={"Authorization": f"Bearer {token}"}, timeout=300, trust_env=False
+                    base_url=service.url, headers={"Authorization": f"Bearer {token}"}, timeout=300, trust_env=False
                 )
             )
             for name, token in tokens.items()
         }
-        found = Rig(up, proxy, cluster, temporary, callers)
-        assert found.stored("first").status_code == 200
+        found = Rig(service, proxy, cluster, callers)
+        until(lambda: found.stored("first").status_code == 200, "the service's ingest process did not start in time")
         yield found
 
 
@@ -224,7 +228,7 @@ def test_bodies_in_memory_are_bounded_and_long_texts_refused_by_name(rig: Rig) -
             answer = rig.callers["chief"].post(path, json=body)
             assert answer.status_code == 429, answer.text
             assert "BRAID_WRITE_BYTES" in answer.json()["detail"]
-        assert rig.held("body_bytes") <= int(ENV["BRAID_WRITE_BYTES"])
+        assert rig.held("body_bytes") <= int(SETTINGS["write_bytes"])
         assert rig.stored("small", "chief").status_code == 200
     until(lambda: rig.held("body_bytes") == 0, "bytes were not given back")
 
@@ -255,7 +259,7 @@ def test_a_killed_ingest_process_fails_what_it_had_and_the_next_one_works(rig: R
     error = rig.job(location)["error"]
     assert error["type"] == "urn:braid:problem:ingest-interrupted"
     assert "send it again" in error["detail"]
-    assert rig.stored("after").status_code == 200
+    until(lambda: rig.stored("after").status_code == 200, "no other ingest process took its place")
     again = rig.callers["ann"].post("/v1/documents", json={"document_id": "killed", "text": JOB})
     until(lambda: rig.job(again.headers["Location"])["state"] == "done", "the second try did not end")
 
@@ -286,11 +290,12 @@ def test_the_job_of_a_killed_worker_is_lost_and_leaves_nothing(rig: Rig) -> None
     assert rig.stored("lost").status_code == 200
 
 
-def test_a_stopped_service_says_that_its_jobs_are_lost(rig: Rig, opensearch_url: str) -> None:
-    with running_braid(env={**ENV, "BRAID_OPENSEARCH_URL": opensearch_url, "TMPDIR": str(rig.temporary)}) as up:
-        headers = {"Authorization": f"Bearer {ENV['BRAID_API_KEY']}"}
+def test_a_stopped_service_says_that_its_jobs_are_lost(rig: Rig, braid_up: dict[str, Any]) -> None:
+    ours = SETTINGS | {name: braid_up[name] for name in ("opensearch_url", "redis_url")}
+    with running_service(**ours) as service, service.client() as client:
+        headers = {"Authorization": f"Bearer {SETTINGS['api_key']}"}
         body = {"document_id": "stopped", "text": JOB * 5}
-        answer = httpx2.post(f"{up['url']}/v1/documents", json=body, headers=headers, timeout=300, trust_env=False)
+        answer = client.post("/v1/documents", json=body, headers=headers)
         assert answer.status_code == 202, answer.text
     record = records.get(rig.cluster, answer.json()["id"])
     assert record is not None

@@ -19,6 +19,7 @@ from app.config import Settings
 from tests.conftest import running_braid
 from tests.nginx import behind_nginx
 from tests.service import Service, read_all, running_service, wait_for
+from tests.slow_app import LOOP_TIMEOUT
 from tests.unit.generation.endpoint import Write, chunk, complete, endpoint
 
 SLOW = "tests.slow_app"
@@ -27,7 +28,12 @@ LARGE = 64 * 1024 * 1024
 
 
 @pytest.fixture
-def two_workers() -> Iterator[Service]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOOP_TIMEOUT, "8")
+
+
+@pytest.fixture
+def two_workers(impatient: None) -> Iterator[Service]:
     with running_service(SLOW, workers="2", concurrency="2", queue="0", threads="1") as service:
         yield service
 
@@ -173,12 +179,13 @@ def test_a_frozen_worker_is_replaced_and_the_other_serves_meanwhile(two_workers:
     print(f"replaced after {took:.1f} s")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_busy_worker_is_left_alone() -> None:
     with running_service(SLOW) as service, ThreadPoolExecutor(4) as pool:
         (worker,) = service.workers()
         # longer than a silent worker is given; one that computes all the while, and one that streams
-        asked = [pool.submit(get, service, "/busy?seconds=35") for _ in range(2)]
-        streamed = pool.submit(stream, service, 32)
+        asked = [pool.submit(get, service, "/busy?seconds=13") for _ in range(2)]
+        streamed = pool.submit(stream, service, 12)
         assert all(future.result() == "done" for future in asked)
         assert whole(streamed.result())
         assert [process.pid for process in service.workers()] == [worker.pid]

@@ -25,7 +25,7 @@ def fresh(node_settings: Settings, tmp_path: Path) -> Settings:
     return node_settings.with_values(cache_dir=tmp_path / "cache")
 
 
-def test_a_model_is_resolved_once(fresh: Settings) -> None:
+def test_a_model_is_resolved_once_and_anew_where_other_checksums_marked_it(fresh: Settings) -> None:
     said: list[str] = []
     folder = ensure_model(*MODEL, fresh.machine, on_progress=said.append)
     assert folder == fresh.machine.cache_dir / "models" / "e5-small-v2-int8"
@@ -35,10 +35,6 @@ def test_a_model_is_resolved_once(fresh: Settings) -> None:
     said.clear()
     assert ensure_model(*MODEL, fresh.machine, on_progress=said.append) == folder
     assert said == []
-
-
-def test_what_other_checksums_marked_is_resolved_anew(fresh: Settings) -> None:
-    folder = ensure_model(*MODEL, fresh.machine)
     (folder / ".resolved-by").write_text("an older Braid")
     (folder / "model.onnx").write_text("older")
     ensure_model(*MODEL, fresh.machine)

@@ -130,7 +130,9 @@ def test_searches_with_hybrid_and_keeps_data_over_a_restart(node_settings: Setti
         assert store.snapshot.get(repository="kept", snapshot="one")["snapshots"][0]["indices"] == [INDEX]
 
 
-def test_listens_on_loopback_only_and_not_as_root(node_settings: Settings, server_folder: Path) -> None:
+def test_listens_on_loopback_only_not_as_root_and_ends_with_its_supervisor(
+    node_settings: Settings, server_folder: Path
+) -> None:
     with start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512) as cluster:
         process = psutil.Process(cluster.pids[0])
         assert process.uids().effective != 0
@@ -146,12 +148,21 @@ def test_listens_on_loopback_only_and_not_as_root(node_settings: Settings, serve
         with client(cluster.url) as store:  # the refused start did not touch the running one
             assert store.cluster.health()["status"] == "green"
 
+        supervisor = process.parent()
+        assert supervisor is not None
+        supervisor.kill()
+        assert gone([process.pid])
+        assert gone([supervisor.pid])
+        with pytest.raises(ProvisioningError, match="node 1 ended"):
+            cluster.check_alive()
+
     with pytest.raises(ProvisioningError, match=r"contains a cluster of 1 node\(s\), 3 requested"):
         start_cluster(node_settings.machine, data_dir=server_folder, nodes=3)
 
 
 @pytest.mark.parametrize(
-    "ending", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.sweep)]
+    "ending",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.sweep) for number in (signal.SIGTERM, signal.SIGINT))],
 )
 def test_nothing_is_left_when_the_starter_ends(
     node_settings: Settings, server_folder: Path, ending: signal.Signals
@@ -175,18 +186,6 @@ def test_nothing_is_left_when_the_starter_ends(
     assert gone(family)
     if ending is signal.SIGKILL:  # the folder is free again, and usable
         with start_cluster(node_settings.machine, data_dir=server_folder / "opensearch", heap_mb=512) as cluster:
-            cluster.check_alive()
-
-
-def test_the_node_ends_when_its_supervisor_is_killed(node_settings: Settings, server_folder: Path) -> None:
-    with start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512) as cluster:
-        java = psutil.Process(cluster.pids[0])
-        supervisor = java.parent()
-        assert supervisor is not None
-        supervisor.kill()
-        assert gone([java.pid])
-        assert gone([supervisor.pid])
-        with pytest.raises(ProvisioningError, match="node 1 ended"):
             cluster.check_alive()
 
 

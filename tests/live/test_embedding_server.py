@@ -64,6 +64,11 @@ def write(client: httpx2.Client, name: str) -> httpx2.Response:
     return client.post("/v1/documents", json=body)
 
 
+def change_readers(client: httpx2.Client, name: str) -> httpx2.Response:
+    """Add a group; each call adds another one, so that there is something to change."""
+    return client.patch(f"/v1/documents/{SOURCE}-{name}", json={"acl": ["public", f"group-{next(WORDS)}"]})
+
+
 def search(client: httpx2.Client) -> tuple[list[str], list[str]]:
     """The documents that a new query finds, and what was degraded: no query comes from a cache."""
     body = {"query": f"where do seabirds breed, number {next(WORDS)}", "filter": {"source_id": [SOURCE]}}
@@ -90,6 +95,7 @@ def test_another_braid_embeds_and_another_model_is_neither_indexed_nor_searched_
         assert "no reference vectors of 'all-MiniLM-L6-v2' are kept" in warnings(client)
         refused = write(client, "pier")
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:braid:problem:read-only-index")
+        assert change_readers(client, "cliff").status_code == 200, "a revocation waits for reference vectors"
         applied = apply_templates(settings, tmp_path)  # compares with what the other one has stored
         assert applied.returncode == 0, applied.stderr
         wait_for(lambda: write(client, "pier").status_code == 200, "documents are refused although vectors are kept")
@@ -110,6 +116,9 @@ def test_another_braid_embeds_and_another_model_is_neither_indexed_nor_searched_
             wrong = write(client, "roof")
             assert "other vectors than those kept for 'all-MiniLM-L6-v2'" in wrong.json()["detail"]
             assert client.get(f"/v1/documents/{SOURCE}-roof").status_code == 404
+            assert change_readers(client, "cliff").status_code == 200, "a revocation waits for the earlier model"
+            assert client.delete(f"/v1/documents/{SOURCE}-pier").status_code == 204
+            assert client.get(f"/v1/documents/{SOURCE}-pier").status_code == 404
             assert "other vectors" in apply_templates(settings, tmp_path).stderr
             with running_service(**settings) as fresh, fresh.client() as second:
                 said = warnings(second)

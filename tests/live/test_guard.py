@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ import pytest
 import redis
 
 from app.config import Settings, load_settings
+from app.dev.account import private_folder, server_account
 from app.dev.guard import USER
 from app.dev.node import EmbeddedCluster, start_cluster
 from app.dev.valkey import start_valkey
+from app.provision.folders import make_folder
 from app.provision.opensearch import find_home
+from tests.conftest import JAVA_OPTIONS
 
 SECRET = "a-secret-for-tests-0123456789_ABCDEF"
 OTHER_USER = 1
@@ -175,6 +179,7 @@ def braid_up(data: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     printed = data.with_name("up.err")
     command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(data), "--json"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
+    env["BRAID_JAVA_OPTIONS"] = JAVA_OPTIONS
     with printed.open("wb") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env) as process:
         assert process.stdout is not None
         try:
@@ -186,60 +191,75 @@ def braid_up(data: Path) -> Iterator[tuple[dict[str, Any], Path]]:
             process.wait(90)
 
 
-def test_braid_up_keeps_what_it_starts_to_its_user(node_settings: Settings, server_folder: Path) -> None:
-    data = server_folder / "data"
-    with braid_up(data) as (line, printed):
-        secret = (data / "secret").read_text().strip()
-        assert re.fullmatch("[0-9a-f]{64}", secret)
-        told = printed.read_text() + json.dumps(line)
-        assert "redis://:***@127.0.0.1" in told
-        # the command that it prints works, as a shell runs it
-        by_hand = re.search(r"OpenSearch by hand: (.*)", told)
-        assert by_hand is not None, told
-        done = subprocess.run(["sh", "-c", f"{by_hand[1]} -fsS"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "braid-passages" in done.stdout
-        assert httpx2.get(f"{line['opensearch_url']}/_cat/indices", trust_env=False).status_code == 401
+@dataclass(frozen=True)
+class Up:
+    """A running `braid up`: its folder, its line of JSON, and the file with what else it prints."""
 
-        family = {process.name() for process in psutil.Process(line["pid"]).children(recursive=True)}
-        assert {"java", "valkey-server"} <= family
-        assert secret not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-
-        # a second terminal finds it
-        env = {"PATH": os.environ["PATH"], "BRAID_DATA_DIR": str(data)}
-        page = server_folder / "page.md"
-        page.write_text("# Owls\n\nAn owl hunts by night.\n")
-        for arguments in (["ingest", str(page)], ["search", "owl"], ["doctor"], ["templates", "diff"]):
-            command_line = [sys.executable, "-m", "app.cli", *arguments]
-            ran = subprocess.run(command_line, env=env, capture_output=True, text=True, check=False)
-            assert ran.returncode == 0, (arguments, ran.stdout, ran.stderr)
-            told += ran.stdout + ran.stderr
-        told += "".join(file.read_text(errors="replace") for file in data.rglob("*.log"))
-        assert secret not in told
-        assert base64.b64encode(f"{USER}:{secret}".encode()).decode() not in told
-
-        for name in ("secret", "braid.json", "service.log", "valkey/valkey.conf", "opensearch/node-1/config/guard"):
-            assert stat.S_IMODE((data / name).stat().st_mode) == 0o600, name
-        assert stat.S_IMODE(data.stat().st_mode) & 0o007 == 0
-        if os.geteuid() == 0:
-            look = ["find", str(data), "-readable"]
-            seen = subprocess.run(look, user=OTHER_USER, extra_groups=[], cwd="/", capture_output=True, check=False)
-            assert seen.stdout == b""
+    data: Path
+    line: dict[str, Any]
+    printed: Path
 
 
-def test_an_older_folder_gets_a_secret_and_keeps_its_data(node_settings: Settings, server_folder: Path) -> None:
-    data = server_folder / "data"
-    with start_cluster(node_settings.machine, data_dir=data / "opensearch", heap_mb=512) as cluster:
-        kept = httpx2.put(f"{cluster.url}/kept/_doc/1?refresh=true", json={"text": "kept"}, trust_env=False, timeout=60)
-        assert kept.status_code == 201
-    (data / "valkey").mkdir()
-    for folder in (data, data / "opensearch", data / "opensearch" / "node-1", data / "valkey"):
-        folder.chmod(0o755)
-    with braid_up(data) as (line, _):
-        secret = (data / "secret").read_text().strip()
-        url = f"{line['opensearch_url']}/kept/_doc/1"
-        assert httpx2.get(url, trust_env=False).status_code == 401
-        assert httpx2.get(url, auth=(USER, secret), trust_env=False).json()["_source"] == {"text": "kept"}
-        for name in ("opensearch", "opensearch/node-1", "valkey"):
-            assert stat.S_IMODE((data / name).stat().st_mode) & 0o007 == 0, name
-    assert (data / "secret").read_text().strip() == secret
+@pytest.fixture(scope="module")
+def older(node_settings: Settings) -> Iterator[Up]:
+    """On the folder of a Braid that had no secret: everybody could read it."""
+    with tempfile.TemporaryDirectory(prefix="braid-test-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        data = private_folder(server_account(), make_folder(Path(name) / "data"))
+        with start_cluster(node_settings.machine, data_dir=data / "opensearch", heap_mb=512) as cluster:
+            kept = f"{cluster.url}/kept/_doc/1?refresh=true"
+            assert httpx2.put(kept, json={"text": "kept"}, trust_env=False, timeout=60).status_code == 201
+        (data / "valkey").mkdir()
+        for folder in (data / "opensearch", data / "opensearch" / "node-1", data / "valkey"):
+            folder.chmod(0o755)
+        with braid_up(data) as (line, printed):
+            yield Up(data, line, printed)
+
+
+def test_braid_up_keeps_what_it_starts_to_its_user(older: Up, server_folder: Path) -> None:
+    data, line, printed = older.data, older.line, older.printed
+    secret = (data / "secret").read_text().strip()
+    assert re.fullmatch("[0-9a-f]{64}", secret)
+    told = printed.read_text() + json.dumps(line)
+    assert "redis://:***@127.0.0.1" in told
+    # the command that it prints works, as a shell runs it
+    by_hand = re.search(r"OpenSearch by hand: (.*)", told)
+    assert by_hand is not None, told
+    done = subprocess.run(["sh", "-c", f"{by_hand[1]} -fsS"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "braid-passages" in done.stdout
+    assert httpx2.get(f"{line['opensearch_url']}/_cat/indices", trust_env=False).status_code == 401
+
+    family = {process.name() for process in psutil.Process(line["pid"]).children(recursive=True)}
+    assert {"java", "valkey-server"} <= family
+    assert secret not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+    # a second terminal finds it
+    env = {"PATH": os.environ["PATH"], "BRAID_DATA_DIR": str(data)}
+    page = server_folder / "page.md"
+    page.write_text("# Owls\n\nAn owl hunts by night.\n")
+    for arguments in (["ingest", str(page)], ["search", "owl"], ["doctor"], ["templates", "diff"]):
+        command_line = [sys.executable, "-m", "app.cli", *arguments]
+        ran = subprocess.run(command_line, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, (arguments, ran.stdout, ran.stderr)
+        told += ran.stdout + ran.stderr
+    told += "".join(file.read_text(errors="replace") for file in data.rglob("*.log"))
+    assert secret not in told
+    assert base64.b64encode(f"{USER}:{secret}".encode()).decode() not in told
+
+    for name in ("secret", "braid.json", "service.log", "valkey/valkey.conf", "opensearch/node-1/config/guard"):
+        assert stat.S_IMODE((data / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE(data.stat().st_mode) & 0o007 == 0
+    if os.geteuid() == 0:
+        look = ["find", str(data), "-readable"]
+        seen = subprocess.run(look, user=OTHER_USER, extra_groups=[], cwd="/", capture_output=True, check=False)
+        assert seen.stdout == b""
+
+
+def test_an_older_folder_gets_a_secret_and_keeps_its_data(older: Up) -> None:
+    secret = (older.data / "secret").read_text().strip()
+    url = f"{older.line['opensearch_url']}/kept/_doc/1"
+    assert httpx2.get(url, trust_env=False).status_code == 401
+    assert httpx2.get(url, auth=(USER, secret), trust_env=False).json()["_source"] == {"text": "kept"}
+    for name in ("opensearch", "opensearch/node-1", "valkey"):
+        assert stat.S_IMODE((older.data / name).stat().st_mode) & 0o007 == 0, name

@@ -52,8 +52,14 @@ def upload(service: Service, content: str) -> Any:
 
 
 @pytest.mark.live
-def test_each_costs_its_own_upload_and_is_a_problem_document_with_a_reason(braid_up: dict[str, Any]) -> None:
-    for acts, seconds in ((REASONS.keys() - HANGS.keys(), "60"), (HANGS.keys(), "2")):
+@pytest.mark.parametrize(
+    "chosen", [ONE_OF_EACH, pytest.param([*REASONS], marks=pytest.mark.sweep)], ids=["one of each", "all"]
+)
+def test_each_costs_its_own_upload_and_is_a_problem_document_with_a_reason(
+    braid_up: dict[str, Any], chosen: list[str]
+) -> None:
+    """`tests/unit/ingest/formats/test_pool.py` plays all of them, without the service around the pool."""
+    for acts, seconds in ((set(chosen) - HANGS.keys(), "60"), (set(chosen) & HANGS.keys(), "2")):
         with hostile_service(braid_up, ingest_parse_timeout_s=seconds, **MEMORY) as service:
             for act in sorted(acts):
                 answer = upload(service, act)

@@ -123,7 +123,7 @@ def test_a_document_can_be_found_at_every_moment_of_its_replacement(braid: Braid
     def look() -> None:
         while not stop.is_set():
             counts.append(len(braid.search("turbine", "always")))
-            time.sleep(0.01)  # cached answers come so fast that the watchers would take the processor from the ingest
+            time.sleep(0.05)  # cached answers come so fast that the watchers would take the processor from the ingest
 
     def write(version: int) -> None:
         page.write_text(
@@ -135,11 +135,11 @@ def test_a_document_can_be_found_at_every_moment_of_its_replacement(braid: Braid
 
     write(0)
     braid.ingest(str(folder))
-    watchers = [threading.Thread(target=look) for _ in range(3)]
+    watchers = [threading.Thread(target=look) for _ in range(2)]
     for watcher in watchers:
         watcher.start()
     try:
-        for version in (1, 2, 3, 4, 5):
+        for version in (1, 2, 3):
             write(version)
             assert braid.ingest(str(folder))["changed"] == 1
     finally:
@@ -148,11 +148,11 @@ def test_a_document_can_be_found_at_every_moment_of_its_replacement(braid: Braid
             watcher.join()
     assert len(counts) > 20
     assert min(counts) == 10
-    assert all("version 5" in item["text"] for item in braid.search("turbine", "always"))
+    assert all("version 3" in item["text"] for item in braid.search("turbine", "always"))
 
 
 def test_a_killed_run_is_finished_by_the_next(braid: Braid, tmp_path: Path) -> None:
-    path = rows(tmp_path / "killed.jsonl", 3000)
+    path = rows(tmp_path / "killed.jsonl", 1500)
     process = braid.start(str(path), "--source", "killed")
     with process:
         while braid.in_force("killed") < 200:
@@ -161,11 +161,11 @@ def test_a_killed_run_is_finished_by_the_next(braid: Braid, tmp_path: Path) -> N
         process.send_signal(signal.SIGKILL)
         process.wait()
     before = braid.in_force("killed")
-    assert 200 <= before < 3000
+    assert 200 <= before < 1500
     report = braid.ingest(str(path), "--source", "killed")
     assert report["unchanged"] == before
-    assert report["new"] + report["unchanged"] == 3000
-    assert (braid.count("killed"), braid.documents("killed")) == (3000, 3000)
+    assert report["new"] + report["unchanged"] == 1500
+    assert (braid.count("killed"), braid.documents("killed")) == (1500, 1500)
 
 
 def test_ctrl_c_ends_a_run_at_once_and_in_order(braid: Braid, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_braid_up_stops_in_the_middle_of_an_ingest(
 
 
 def test_a_cluster_that_goes_away_and_comes_back_loses_nothing(braid: Braid, tmp_path: Path) -> None:
-    path = rows(tmp_path / "away.jsonl", 2000)
+    path = rows(tmp_path / "away.jsonl", 1200)
     there, _, port = braid.store_url.rpartition(":")
     with Proxy(int(port)) as proxy:
         url = f"{there}:{proxy.port}"
@@ -222,8 +222,8 @@ def test_a_cluster_that_goes_away_and_comes_back_loses_nothing(braid: Braid, tmp
             proxy.mend()
             out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert json.loads(out)["new"] == 2000
-    assert (braid.count("away"), braid.documents("away")) == (2000, 2000)
+    assert json.loads(out)["new"] == 1200
+    assert (braid.count("away"), braid.documents("away")) == (1200, 1200)
 
 
 def test_a_cluster_that_is_down_is_a_clear_error(braid: Braid, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import pytest
 from app.calibration import calibration_for
 from app.config import Settings, load_settings
 from app.deadline import Deadline
-from app.dev.node import EmbeddedCluster, start_cluster
 from app.embedding.encoder import Encoder
 from app.errors import DeadlineExceeded, RerankerUnavailable, StoreUnavailable
 from app.generation.answer import Answer, Generator
@@ -29,6 +28,7 @@ from app.search.cross_encoding import RemoteCrossEncoder
 from app.store.client import Cluster
 from tests.conftest import running_braid
 from tests.reranker_model import write_cross_encoder
+from tests.service import running_service
 from tests.unit.generation.passages import hit
 
 pytestmark = pytest.mark.live
@@ -144,16 +144,16 @@ def test_a_reranker_that_hangs_is_left_alone_and_tried_again(tmp_path: Path) -> 
         client.close()
 
 
-@pytest.fixture
-def node(node_settings: Settings, server_folder: Path) -> Iterator[EmbeddedCluster]:
-    with start_cluster(node_settings.machine, data_dir=server_folder, heap_mb=512) as found:
-        yield found
-        for pid in found.pids:
-            os.kill(pid, signal.SIGCONT)
+@pytest.fixture(scope="module")
+def own_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
+    """A `braid up` whose parts a test may stop."""
+    with running_braid() as up:
+        yield up
 
 
-def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(node: EmbeddedCluster) -> None:
-    cluster = Cluster(load_settings(opensearch_url=node.url, opensearch_timeout_s=60).opensearch)
+def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(own_up: dict[str, Any]) -> None:
+    cluster = Cluster(load_settings(opensearch_url=own_up["opensearch_url"], opensearch_timeout_s=60).opensearch)
+    (node,) = nodes_of(own_up["data"], 1).values()
     lines = b"".join(b'{"index": {}}\n{"text": "word"}\n' for _ in range(20_000))
     cluster.request("POST", "/many/_bulk", params={"refresh": "true"}, body=lines)
     # 20,000 times some milliseconds: far longer than anybody waits
@@ -162,8 +162,10 @@ def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(node
 
     def running() -> list[bool]:
         """Whether they were cancelled."""
-        tasks = cluster.request("GET", "/_tasks", params={"actions": "indices:data/read/search*"})["nodes"]
-        return [task["cancelled"] for found in tasks.values() for task in found["tasks"].values()]
+        params = {"actions": "indices:data/read/search*", "detailed": "true"}  # the service searches, too
+        tasks = cluster.request("GET", "/_tasks", params=params)["nodes"]
+        every = (task for found in tasks.values() for task in found["tasks"].values())
+        return [task["cancelled"] for task in every if "many" in task["description"]]
 
     with pytest.raises(StoreUnavailable, match="did not answer within"):
         cluster.request("POST", "/many/_search", body=slow, timeout_s=0.8)
@@ -179,18 +181,14 @@ def test_a_slow_search_is_cancelled_and_a_node_that_hangs_is_not_waited_for(node
 
     refused: list[str] = []
     assert there()
-    os.kill(node.pids[0], signal.SIGSTOP)
-    eventually(lambda: not there() and "a moment ago" in refused[-1])
-    os.kill(node.pids[0], signal.SIGCONT)
+    os.kill(node, signal.SIGSTOP)
+    try:
+        eventually(lambda: not there() and "a moment ago" in refused[-1])
+    finally:
+        os.kill(node, signal.SIGCONT)
     eventually(there)
+    cluster.request("DELETE", "/many")
     cluster.close()
-
-
-@pytest.fixture(scope="module")
-def own_up(node_settings: Settings) -> Iterator[dict[str, Any]]:
-    """A `braid up` whose parts a test may stop."""
-    with running_braid() as up:
-        yield up
 
 
 def test_searches_find_out_that_the_node_is_frozen_and_say_so(own_up: dict[str, Any]) -> None:
@@ -267,7 +265,7 @@ class Askers:
                 self.answers.append((answer.status_code, stages, len(found.get("results", ()))))
 
 
-# a realtime look-up waits for a primary on a frozen node until the cluster has dropped that: minutes on a busy machine
+# a minute and a half: one node hangs, then the cluster manager, which then dies
 @pytest.mark.parametrize("hanging", [False, pytest.param(True, marks=pytest.mark.sweep)], ids=["dies", "hangs"])
 def test_one_node_of_three_that_hangs_or_dies_is_not_seen(node_settings: Settings, hanging: bool) -> None:
     # a busy machine takes its time to start three nodes
@@ -315,8 +313,8 @@ def nodes_of(data: Path, nodes: int = 3) -> dict[int, int]:
     return found
 
 
-def test_what_is_more_than_can_be_done_is_told_to_come_back(node_settings: Settings) -> None:
-    env = {"BRAID_CONCURRENCY": "1", "BRAID_QUEUE": "2"}
+def test_what_is_more_than_can_be_done_is_told_to_come_back(own_up: dict[str, Any]) -> None:
+    store = {"opensearch_url": own_up["opensearch_url"]}
     found: list[httpx2.Response] = []
 
     def ask(url: str, number: int) -> None:
@@ -326,13 +324,13 @@ def test_what_is_more_than_can_be_done_is_told_to_come_back(node_settings: Setti
                 found.append(client.post("/v1/search", json=body))
                 found.append(client.post("/v1/embeddings", json={"input": f"turbine {number} {step}"}))
 
-    with running_braid(env=env) as up:
-        threads = [threading.Thread(target=ask, args=(up["url"], number)) for number in range(12)]
+    with running_service(concurrency="1", queue="2", **store) as service:
+        threads = [threading.Thread(target=ask, args=(service.url, number)) for number in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        metrics = httpx2.get(f"{up['url']}/metrics", timeout=60, trust_env=False).text
+        metrics = httpx2.get(f"{service.url}/metrics", timeout=60, trust_env=False).text
     assert {answer.status_code for answer in found} == {200, 429}
     for answer in found:
         if answer.status_code == 429:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from app.calibration import calibration_for
 from app.config import load_settings
 from app.embedding.encoder import Encoder
 from app.embedding.token_vectors import token_vectors_for
-from tests.conftest import running_braid
 from tests.reranker_model import write_cross_encoder
+from tests.service import Service, running_service
 
 pytestmark = pytest.mark.live
 
@@ -188,17 +188,19 @@ def reranker_server(folder: Path, port: int = 0) -> Iterator[dict[str, Any]]:
         process.stdout.close()
 
 
+def on_the_store_of(up: dict[str, Any], **settings: str) -> AbstractContextManager[Service]:
+    """Another service beside that of `braid up`."""
+    return running_service(opensearch_url=up["opensearch_url"], redis_url=up["redis_url"], **settings)
+
+
 def test_a_reranker_that_is_killed_costs_its_place_in_the_order_and_nothing_else(
-    node_settings: Any, tmp_path: Path
+    braid_up: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = write_cross_encoder(tmp_path / "tiny")
     with reranker_server(folder) as first:
         port = int(first["url"].rsplit(":", 1)[1])
-        env = {"BRAID_RERANKER_URL": first["url"], "BRAID_RERANK_BUDGET_MS": "5000"}
-        with (
-            running_braid(env=env) as up,
-            httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as client,
-        ):
+        settings = {"reranker_url": first["url"], "rerank_budget_ms": "5000"}
+        with on_the_store_of(braid_up, **settings) as service, service.client() as client:
             fill(client)
             found = search(client)
             assert found["results"][0]["scores"]["reranker"] == "cross-encoder/tiny-cross-encoder"
@@ -207,7 +209,7 @@ def test_a_reranker_that_is_killed_costs_its_place_in_the_order_and_nothing_else
             stop = threading.Event()
 
             def ask() -> None:
-                with httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as own:
+                with service.client() as own:
                     while not stop.is_set():
                         answers.append(search(own, cache=False))
 
@@ -234,13 +236,10 @@ def test_a_reranker_that_is_killed_costs_its_place_in_the_order_and_nothing_else
 
 
 def test_a_cross_encoder_in_the_service_reranks_and_a_wrong_one_is_told_before_anything_starts(
-    node_settings: Any, tmp_path: Path
+    braid_up: dict[str, Any], tmp_path: Path
 ) -> None:
-    folder = write_cross_encoder(tmp_path / "tiny")
-    with (
-        running_braid(env={"BRAID_RERANKER_MODEL": str(folder)}) as up,
-        httpx2.Client(base_url=up["url"], timeout=60, trust_env=False) as client,
-    ):
+    tiny = write_cross_encoder(tmp_path / "tiny")
+    with on_the_store_of(braid_up, reranker_model=str(tiny)) as service, service.client() as client:
         fill(client)
         assert client.get("/readyz").json()["reranker"] == "cross-encoder/tiny-cross-encoder"
         found = search(client, rerank={"weight": 1.0, "depth": 5})
@@ -249,13 +248,13 @@ def test_a_cross_encoder_in_the_service_reranks_and_a_wrong_one_is_told_before_a
         assert all(0 <= value <= 1 for value in probabilities)
         answer = client.post("/v1/rerank", json={"query": "apple cake", "documents": list(TEXTS.values())}).json()
         assert answer["results"][0]["index"] == list(TEXTS).index("cake")
-    (folder / "model.onnx").unlink()
+    (tiny / "model.onnx").unlink()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(tmp_path / "data")],
         capture_output=True,
         text=True,
-        env={**environment, "BRAID_RERANKER_MODEL": str(folder)},
+        env={**environment, "BRAID_RERANKER_MODEL": str(tiny)},
         check=False,
         timeout=60,
     )

@@ -70,6 +70,17 @@ def test_apply_creates_everything_and_a_second_apply_changes_nothing(
     assert len(second) == len(rendered.resources)
 
 
+def test_an_older_index_of_heads_gets_the_copies_of_a_new_one(
+    store: Cluster, capabilities: Capabilities, rendered: RenderedResources
+) -> None:
+    settings = f"/{HEADS_INDEX}/_settings"
+    store.request("PUT", settings, body={"index.auto_expand_replicas": "0-1"})
+    changes = templates.apply(store, capabilities, rendered)
+    assert [item.name for item in changes if item.action != "unchanged"] == [HEADS_INDEX]
+    found = store.request("GET", settings, params={"flat_settings": "true"})[HEADS_INDEX]["settings"]
+    assert found["index.auto_expand_replicas"] == "0-2"
+
+
 def test_token_vectors_are_a_template_of_their_own_that_a_setting_leaves_out(
     cluster: Cluster, capabilities: Capabilities, rendered: RenderedResources, store_settings: Settings
 ) -> None:

@@ -13,6 +13,7 @@ from app.config import load_settings
 from app.embedding.conventions import Conventions, read_conventions
 from app.embedding.encoder import Encoder, load_encoder
 from app.errors import ConfigurationError
+from app.ingest.cutting import recipe
 from tests.unit.embedding.tiny_model import VOCABULARY, WIDTH, tiny_model
 
 MODULES = [
@@ -184,3 +185,10 @@ def test_a_model_file_cut_short(tmp_path: Path, model_folder: Path, share: float
     shutil.copyfile(model_folder / "tokenizer.json", tmp_path / "tokenizer.json")
     with pytest.raises(ConfigurationError, match=r"can't load model\.onnx.*whole"):
         Encoder(tmp_path, name="cut")
+
+
+def test_passages_are_made_anew_when_the_prompt_of_the_folder_changes(folder: Path) -> None:
+    made_by = recipe(load_settings(), load(folder))
+    assert "prefix='tell: '" in made_by
+    write(folder, "config_sentence_transformers.json", {"prompts": {"query": "ask: ", "document": "other: "}})
+    assert recipe(load_settings(), load(folder)) != made_by

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from app.store.query_log import Entry
 SCOPE = Scope("default")
 
 
+@cache  # they take 10 ms, and a test makes a thousand entries
 def settings(mode: str = "full") -> Settings:
     return load_settings(query_log=mode, query_log_key="0123456789abcdef" if mode == "hashed" else None)
 

@@ -279,3 +279,21 @@ def test_the_native_way_is_asked_for_more_where_some_may_not_be_shown(case: Case
     assert case.shown(**NATIVE, size=2, **{"from": 2}) == ["d5/v1/0", "d7/v1/0"]
     sizes = [body["size"] for _, _, body in case.store.sent if body.get("query", {}).keys() == {"hybrid"}]
     assert sizes == [2, 100, 2, 100, 4, 100]
+
+
+def test_heads_that_do_not_come_are_an_error_long_before_a_long_deadline(case: Case) -> None:
+    waited: list[float] = []
+    asked = case.store.request
+
+    def silent(method: str, path: str, *, timeout_s: float, **how: Any) -> Any:
+        if path != "/braid-heads/_mget":
+            return asked(method, path, timeout_s=timeout_s, **how)
+        waited.append(timeout_s)
+        raise StoreUnavailable("no answer")
+
+    case.store.ranked = ["doc/v1/0"]
+    case.store.head("doc", "v1")
+    case.store.__dict__["request"] = silent
+    with pytest.raises(StoreUnavailable):
+        case.search(timeout_ms=120_000)
+    assert waited == [5.0]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.errors import StoreNotReady, StoreReadOnly, StoreUnavailable
-from app.search.readiness_gate import ReadinessGate, StoreState, require_ready, require_writable
+from app.search.readiness_gate import ReadinessGate, StoreState, require_changeable, require_ready, require_writable
 
 GOOD = StoreState(differences=(), shards=1, native_rrf_across_shards=False)
 BAD = StoreState(differences=("pipeline braid-hybrid-rrf is missing",), shards=1, native_rrf_across_shards=False)
@@ -107,3 +107,13 @@ def test_an_index_that_is_only_searched_is_ready_and_not_writable() -> None:
         require_writable(old)
     with pytest.raises(StoreNotReady, match="braid-hybrid-rrf is missing"):
         require_writable(BAD)
+
+
+def test_readers_change_while_the_encoder_is_another_one_and_for_no_other_reason() -> None:
+    found = require_changeable(StoreState((), 1, False, other_vectors="other vectors"))
+    assert found.closed is None
+    for reason in ("read_only", "other_languages"):
+        with pytest.raises(StoreReadOnly, match="not written"):
+            require_changeable(StoreState((), 1, False, other_vectors="other vectors", **{reason: "not written"}))
+    with pytest.raises(StoreNotReady):
+        require_changeable(BAD)

@@ -9,7 +9,8 @@ import pytest
 
 from app.config import load_settings
 from app.deadline import WriteDeadline
-from app.errors import Overloaded, StoreUnavailable
+from app.errors import DeadlineExceeded, EncoderUnavailable, Overloaded, StoreReadOnly, StoreUnavailable
+from app.passage import Document, ParsedDocument, SourceType
 from app.search.readiness_gate import ReadinessGate, StoreState
 from app.serving.documents import DocumentService
 from app.serving.tasks import UploadedFile
@@ -70,4 +71,28 @@ def test_an_upload_that_waits_for_a_cluster_in_vain_leaves_no_file_and_holds_no_
         release.set()
     assert not file.path.exists()
     assert writes._spool_bytes.used == 0
+    writes.close()
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_revocation_does_not_wait_for_an_encoder_elsewhere(unknown: bool) -> None:
+    settings = load_settings(opensearch_url="http://127.0.0.1:9", write_timeout_s=0.1)
+    cluster = Cluster(settings.opensearch)
+    writes = Writes(settings, cluster, lambda tenant, stored: None)
+
+    def check() -> StoreState:
+        if unknown:
+            raise EncoderUnavailable("nobody knows the dimension")
+        return StoreState((), 1, False, other_vectors="other vectors")
+
+    with ThreadPoolExecutor() as executor:
+        service = DocumentService(cluster, ReadinessGate(check, executor), writes, lambda tenant, stored: None)
+        with pytest.raises((StoreReadOnly, EncoderUnavailable)):
+            service.put(Document("d", "s", "", ParsedDocument("", SourceType.TEXT, ())), Scope("t"))
+        for change in (
+            lambda: service.delete(Scope("t"), "d"),
+            lambda: service.change_readers(Scope("t"), "d", {"acl": ("a",)}),
+        ):
+            with pytest.raises((StoreUnavailable, DeadlineExceeded)):  # it goes on to the store, where nobody listens
+                change()
     writes.close()
