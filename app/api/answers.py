@@ -40,15 +40,17 @@ def answer() -> Response:
     """Answer a question with citations."""
     call = read_call(AnswerRequest)
     if call.request.stream:
-        return _respond(services().answer.stream(call, is_admitted, caller_has_left()))
+        stream = services().answer.stream(call, is_admitted, caller_has_left())
+        return respond_with_events(stream, _encode(stream))
     body = services().answer.run(call, caller_has_left())
     note_read(body)
     return write_body(body)
 
 
-def _respond(stream: AnswerStream) -> Response:
+def respond_with_events(stream: AnswerStream, events: Iterator[bytes]) -> Response:
+    """Return server-sent events, made from a stream, as a response."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    body = stream_with_context(_encode(stream))
+    body = stream_with_context(events)
     response = Response(body, content_type="text/event-stream; charset=utf-8", headers=headers)
     response.call_on_close(stream.close)  # a client that leaves before the first byte never starts the generator
     return response

@@ -125,7 +125,11 @@ def read_json(model: type[Model]) -> Model:
 
 def read_call(model: type[Query]) -> ReadCall[Query]:
     """Read the search or question of this request. Raises as `read_json`."""
-    query = read_json(model)
+    return as_call(read_json(model))
+
+
+def as_call(query: Query) -> ReadCall[Query]:
+    """Return a search or question as a call of this request's caller."""
     return ReadCall(query, scope(), services().flags.features(scope()), deadline(query.timeout_ms))
 
 

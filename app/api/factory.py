@@ -10,7 +10,21 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app import telemetry
-from app.api import agents, answers, documents, feedback, jobs, models, openapi, ops, problems, rerank, search, web_page
+from app.api import (
+    agents,
+    answers,
+    chat,
+    documents,
+    feedback,
+    jobs,
+    models,
+    openapi,
+    ops,
+    problems,
+    rerank,
+    search,
+    web_page,
+)
 from app.api.bodies import install_bodies
 from app.api.endpoint import ApiBlueprint
 from app.api.hygiene import install_hygiene
@@ -36,6 +50,7 @@ _SECURITY_HEADERS = {
 _BLUEPRINTS: tuple[ApiBlueprint, ...] = (
     search.blueprint,
     answers.blueprint,
+    chat.blueprint,
     documents.blueprint,
     jobs.blueprint,
     feedback.blueprint,

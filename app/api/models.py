@@ -8,6 +8,7 @@ from flask import Response
 
 from app.api import schemas
 from app.api.bodies import read_json, services, write_json
+from app.api.chat_schemas import MODEL
 from app.api.endpoint import ApiBlueprint, Endpoint
 from app.errors import FieldProblem, NotFound
 from app.gateway.audit import note
@@ -78,11 +79,9 @@ def model(model_id: str) -> Response:
 def served_models() -> list[str]:
     """Return the names of the served models, and the other names that BRAID_MODEL_ALIASES gives them."""
     settings, reranker = services().settings, services().reranker
-    found = [services().encoder.name]
+    found = [MODEL, services().encoder.name]
     if reranker is not None:
         found.append(reranker.name)
-    if settings.llm.url is not None:
-        found.append(settings.llm.model)
     found += [name for name, target in settings.server.aliases.items() if target in found]
     return list(dict.fromkeys(found))
 

@@ -56,11 +56,15 @@ def from_error(error: BraidError) -> dict[str, Any]:
     return body
 
 
-def from_validation(error: ValidationError, where: str = "body") -> InvalidInput:
-    """Convert Pydantic's findings, with the place and value of each; text that is not a JSON object is a 400."""
+def from_validation(error: ValidationError, *where: str) -> InvalidInput:
+    """Convert Pydantic's findings, with the place and value of each; text that is not a JSON object is a 400.
+
+    `where` is the place of what was validated; default: the body.
+    """
+    where = where or ("body",)
     found = error.errors(include_url=False)
     if any(item["type"] == "json_invalid" for item in found):
-        return MalformedRequest(f"the {where} is not valid JSON: {found[0]['msg']}")
+        return MalformedRequest(f"the {where[-1]} is not valid JSON: {found[0]['msg']}")
     # if an object was sent where a bool is also possible, the problem of the object is reported
     found = [item for item in found if item["loc"][-1:] != ("bool",) or not isinstance(item["input"], dict)]
     problems = []
@@ -76,7 +80,7 @@ def from_validation(error: ValidationError, where: str = "body") -> InvalidInput
             message = "unknown field"
         if item["type"] not in {"missing", "extra_forbidden"}:
             message = f"{message} (got {shorten(item['input'])})"
-        problems.append(FieldProblem((where, *loc), message))
+        problems.append(FieldProblem((*where, *loc), message))
     first = problems[0]
     detail = f"{'.'.join(str(part) for part in first.loc)}: {first.msg}"
     if len(problems) > 1:

@@ -73,6 +73,9 @@ class ServerSettings(Section):
     model_aliases: Operational[str] = ""
     """Names that clients have wired in, for names of `GET /v1/models`: `text-embedding-3-small=all-MiniLM-L6-v2`,
     several separated by commas (docs/http.md)."""
+    chat_sources: Operational[Literal["none", "list"]] = "none"
+    """`list`: the text of `/v1/chat/completions` ends with a Markdown list of what it cites, for front ends that show
+    neither citations nor annotations. A request's `braid.sources` decides for itself."""
     mcp: Operational[bool] = True
     """Whether `/mcp` offers tools to agents (docs/agents.md): searching and reading, under each caller's own key."""
     audit_log: Operational[str] = "stderr"

@@ -15,6 +15,7 @@ NO_ANSWER_DEPENDS_ON = """
     jwt_jwks_url jwt_issuer jwt_audience jwt_algorithms jwt_tenant_claim jwt_groups_claim jwt_roles_claim
     jwt_leeway_s query_log query_log_key query_log_days reranker_key embedding_key llm_api_key flags_file
     tenant timeout_ms mcp response_cache_ttl_s embedding_cache_entries cache_ttl_s llm_concurrency
+    chat_sources
     """.split()  # noqa: SIM905 - a list of words
 """Written out once more: a setting that is left out of the cache's key by mistake serves answers made with another."""
 
