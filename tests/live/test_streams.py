@@ -146,7 +146,9 @@ def test_with_a_model_that_misbehaves_each_answer_is_whole_and_honest(rig: Rig) 
     (worker,) = rig.service.workers()
     rig.ask(key, hangs(), timeout_ms=1000)
     before = worker.memory_info().rss
-    for bad in MISBEHAVIOURS:
+    endless = [bad for bad in MISBEHAVIOURS if bad.endless]
+    # what hangs takes a second each time: one with and one without text; the unit tests have all
+    for bad in [*(bad for bad in MISBEHAVIOURS if not bad.endless), endless[0], endless[3]]:
         more = {"timeout_ms": 1000} if bad.endless else {}
         # two failures in a row would open the breaker, and nobody would be asked
         assert rig.ask(key, says_well).json()["model"] == "scripted"
@@ -202,7 +204,7 @@ def test_a_stream_ends_soon_after_its_key_was_revoked(rig: Rig, silent: bool) ->
 
 def slowly(write: Write, closing: threading.Event) -> None:
     write(EVENTS)
-    for number in range(60):
+    for number in range(40):
         write(chunk(f"word{number} "))
         closing.wait(0.1)
     for event in complete("[1]."):
