@@ -115,7 +115,7 @@ class ChatUsage(BaseModel):
 
 
 class ChatDetails(BaseModel):
-    """What ``POST /v1/answer`` says of an answer beyond its text and citations."""
+    """Details of an answer beyond its text and citations, as in ``POST /v1/answer``."""
 
     query_id: str
     answered_by: str
