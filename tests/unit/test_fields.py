@@ -18,7 +18,7 @@ from app.errors import DocumentRejected
 from app.fields import stored_fields
 from app.ingest.records import ready_document
 from app.passage import EXTRA_FIELDS, FIELDS, Passage, SourceType
-from app.search.request import FilterRequest
+from app.search.request import ExclusionRequest, FilterRequest
 from app.store.bulk import _lines
 from app.store.filters import PassageFilter
 from app.store.passages import TOKEN_VECTORS, read_passage
@@ -95,7 +95,9 @@ def test_the_mapping_has_the_same_fields(variant: str) -> None:
 def test_the_models_have_the_same_fields() -> None:
     returned = {name for name, stored in FIELDS.items() if stored.returned}
     assert returned == ResultItem.model_fields.keys() & FIELDS.keys() - {"id"}
-    assert FilterRequest.model_fields.keys() == {name for name, stored in FIELDS.items() if stored.filter}
+    filters = {name for name, stored in FIELDS.items() if stored.filter}
+    assert ExclusionRequest.model_fields.keys() == filters
+    assert FilterRequest.model_fields.keys() == filters | {"not_"}
     assert DocumentRequest.model_fields.keys() == {name for name, stored in FIELDS.items() if stored.writable}
 
 

@@ -389,6 +389,7 @@ class LeakMachine(RuleBasedStateMachine):
             [
                 ("POST", "/v1/search", {"query": word, "filter": {"acl": [PUBLIC]}}, None, {}),
                 ("POST", "/v1/search", {"query": word, "filter": {"tenant": ["x"]}}, None, {}),
+                ("POST", "/v1/search", {"query": word, "filter": {"not": {"acl": [PUBLIC]}}}, None, {}),
                 ("POST", "/v1/search", {"query": word, "size": 1000, "from": 500}, None, {}),
                 ("POST", "/v1/search", {"query": {"match_all": {}}}, None, {}),
                 ("POST", "/v1/search", None, b'{"query": "' + word.encode() + b'"', {}),

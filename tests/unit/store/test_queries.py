@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from app.querytext import read_query
 from app.store import queries
 from app.store.filters import PassageFilter, Scope, clauses
@@ -63,6 +65,18 @@ def test_pages_and_languages_are_rows_like_the_others() -> None:
         {"terms": {"language": ["de", "zh-hant"]}},
         {"terms": {"pages": [3, 7]}},
     ]
+
+
+def test_what_is_left_out_is_one_clause_behind_the_scope() -> None:
+    wanted = PassageFilter({"topic_tags": ("b", "a"), "timestamp": (("lt", "2020-01-01"),)}, source_id=("wiki",))
+    assert clauses(Scope("acme"), wanted) == [
+        {"term": {"tenant": "acme"}},
+        {"terms": {"source_id": ["wiki"]}},
+        {"bool": {"must_not": [{"terms": {"topic_tags": ["a", "b"]}}, {"range": {"timestamp": {"lt": "2020-01-01"}}}]}},
+    ]
+    for name in ("acl", "acl_1", "tenant", "source"):
+        with pytest.raises(ValueError, match=name):
+            PassageFilter({name: ("x",)})
 
 
 def leg(text: str, boosts: Boosts = PLAIN, corrected: tuple[str, ...] = ()) -> queries.Body:
