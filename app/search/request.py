@@ -18,13 +18,16 @@ from app.fields import Stored, with_fields
 from app.passage import FIELDS
 from app.store.filters import PassageFilter
 from app.tuning import Normalization
-from app.values import Integer, IsoDate, not_blank
+from app.values import Integer, IsoDate, nfc, not_blank
 
 MAX_QUERY_CHARACTERS = 4096
 MAX_FILTER_VALUES = 100
 
 Query = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True), AfterValidator(not_blank)
+    str,
+    StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True),
+    AfterValidator(not_blank),
+    AfterValidator(nfc),
 ]
 
 

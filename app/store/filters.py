@@ -6,6 +6,7 @@ everywhere. A request can only narrow its scope.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,12 @@ def _matching(name: str, values: Sequence[Any]) -> Clause:
     """Return the clause for passages with any of the values, or in the range."""
     if FIELDS[name].filter == "range":
         return {"range": {name: dict(values)}}
-    return {"terms": {name: sorted(set(values))}}
+    return {"terms": {name: sorted({spelling for value in values for spelling in _spellings(value)})}}
+
+
+def _spellings(value: Any) -> tuple[Any, ...]:
+    """Return a value as it is, and decomposed, as an older Braid stored the names of macOS's files."""
+    return (value,) if not isinstance(value, str) or value.isascii() else (value, unicodedata.normalize("NFD", value))
 
 
 def _unmet_restrictions(have: list[str]) -> Clause:
