@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-MAX_TERMS = 900
-"""Maximum terms: OpenSearch rejects queries of more than 1,024 clauses by default. The others are for identifiers and
-quotes."""
+MAX_TERMS = 800
+"""Maximum terms: OpenSearch rejects queries of more than 1,024 clauses by default. The others are for identifiers in
+all their spellings, and quotes."""
 _MAX_PAIRS = 16
 _MAX_CODES = 8
 _MAX_PHRASES = 4

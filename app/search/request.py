@@ -67,7 +67,7 @@ _FILTERS = {name: _filter(stored) for name, stored in FIELDS.items() if stored.f
 
 @with_fields(_FILTERS)
 class ExclusionRequest(_Strict):
-    """What to leave out: passages with any of the named values of any field, or in the range."""
+    """Passages to leave out: those with any of the named values of any field, or in the range."""
 
     @model_validator(mode="after")
     def _names_a_field(self) -> ExclusionRequest:

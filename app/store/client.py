@@ -411,6 +411,8 @@ def connect(opensearch: OpenSearchSettings) -> Cluster:
 
 
 _TOO_MANY = frozenset({"too_many_clauses", "too_many_nested_clauses"})
+_TOO_MANY_REASON = "maxClauseCount is set to"
+"""Lucene's words, where OpenSearch makes a `query_shard_exception` of its exception."""
 
 
 def _request_error(error: TransportError) -> StoreRequestError:
@@ -426,6 +428,8 @@ def _request_error(error: TransportError) -> StoreRequestError:
             reason += f" ({innermost})"
     elif status in {401, 403}:
         kind, reason = "security_exception", "check BRAID_OPENSEARCH_USER and BRAID_OPENSEARCH_PASSWORD"
-    made = StoreBusy if status in _UNAVAILABLE else TooManyClauses if kind in _TOO_MANY else StoreRequestError
+    made = StoreBusy if status in _UNAVAILABLE else StoreRequestError
+    if kind in _TOO_MANY or _TOO_MANY_REASON in reason:
+        made = TooManyClauses
     detail = f"OpenSearch answered {status} ({kind}): {reason[:300]}"
     return made(detail, status_code=status, error_type=kind)

@@ -30,9 +30,10 @@ MADE_BY_OPENSEARCH = {"content", "passage_id", "ingested_at", "spans"}
 
 
 ADDING = """
-"returned": answers show it. "filter": a request may filter by it, and the page's form and `braid search` offer that.
-"writable": `POST /v1/documents` takes it. None of the three is the default, and readers, tenant and what belongs to the
-write protocol have no filter and are never returned: `app/store/filters.py` writes out their clauses.
+"returned": answers show it. "filter": a request may filter by it, and leave out by it (`filter.not`); the page's form
+and `braid search` offer both. "writable": `POST /v1/documents` takes it. None of the three is the default, and readers,
+tenant and what belongs to the write protocol have no filter and are never returned: `app/store/filters.py` writes out
+their clauses.
 
 ## Adding a field
 
@@ -49,10 +50,10 @@ write protocol have no filter and are never returned: `app/store/filters.py` wri
    ```
 
 Everything else follows: what is stored and read back, the filter, requests and answers, JSON Lines, uploads,
-`/openapi.json`, the page's form and `--author` of `braid search` and `braid ask`. `tests/unit/test_new_field.py` does
-these two steps in a copy of the sources and looks for each of them. On a running service they were tried over HTTP and
-in a browser, with a change of readers in between: two files, four lines. The tests ask for a value in
-`tests/unit/test_fields.py`, and for the generated pages to be made anew.
+`/openapi.json`, the page's form, `--author` and `--not-author` of `braid search` and `braid ask`.
+`tests/unit/test_new_field.py` does these two steps in a copy of the sources and looks for each of them. On a running
+service they were tried over HTTP and in a browser, with a change of readers in between: two files, four lines. The
+tests ask for a value in `tests/unit/test_fields.py`, and for the generated pages to be made anew.
 
 * **A rule of its own** (a pattern, a range) is the pydantic type `value=` of the annotation; a list of all values is
   `choices=`, an enumeration whose members have a label. Several values: `tuple[str, ...]`. A time: `Stored("date", ...,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.querytext import read_query
+from app.querytext import MAX_TERMS, read_query
 from app.store import queries
 from app.store.filters import PassageFilter, Scope, clauses
 from app.tuning import Boosts
@@ -111,7 +111,7 @@ def test_no_query_has_more_clauses_than_opensearch_takes() -> None:
         query = read_query(" ".join(f"w{n}" for n in range(words)))
         body = queries.hybrid_query(query, Boosts(), (0.5,), 7, FILTERS)["hybrid"]["queries"][0]
         matches = str(body).count(repr(query.text))
-        assert matches * query.terms <= 900, words
+        assert matches * query.terms <= MAX_TERMS, words
 
 
 def code(spellings: str, **boost: float) -> queries.Body:
