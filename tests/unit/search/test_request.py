@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.search.request import AnswerRequest, SearchRequest
+from app.store.filters import Scope, clauses
 
 
 def parse(body: str) -> SearchRequest:
@@ -161,3 +162,13 @@ def test_the_lambda_of_mmr(given: str, wanted: float | None) -> None:
 )
 def test_what_goes_together(fusion: str) -> None:
     assert parse(f'{{"query": "x", "fusion": {fusion}}}')
+
+
+def test_queries_and_filters_are_composed() -> None:
+    request = parse('{"query": "cafe\u0301", "filter": {"source_id": ["e\u0301te\u0301"]}}')
+    assert request.query == "caf\u00e9"
+    assert request.filter.source_id == ["\u00e9t\u00e9"]
+    # what an older Braid stored as macOS sent it is found, too
+    assert clauses(Scope("t"), request.filter.passage_filter())[1] == {
+        "terms": {"source_id": ["e\u0301te\u0301", "\u00e9t\u00e9"]}
+    }
