@@ -60,11 +60,17 @@ class Reason(StrEnum):
         "leave `threshold` out, or use a cross-encoder",
         True,
     )
+    NO_WORDS = "no-words", "the query has no word that passages are matched by", "ask with more words", True
     NONE = "none", "the language model cited no passage", "check the answer against the results"
     NOT_CONFIGURED = "not-configured", "no reranker is set up", "set BRAID_RERANKER, or leave `rerank` out", True
     OVERLOADED = "overloaded", "a bounded queue is full", "ask again later"
     PARTIAL = "partial", "some shards failed", "see the cluster's health"
-    QUERY_CUT = "query-cut", "only the first 900 words of the query were matched", "ask with fewer words", True
+    QUERY_CUT = (
+        "query-cut",
+        "the query has more words than OpenSearch takes, and only the longest of them were matched",
+        "ask with fewer words",
+        True,
+    )
     REFUSED = "refused", "the language model's server answered with an error", "check its key, model and log"
     RERANKER_ERROR = "reranker-error", "the reranker failed", "see the reranker's log"
     RERANKER_UNAVAILABLE = "reranker-unavailable", "the reranker's server can't be reached", "check BRAID_RERANKER_URL"

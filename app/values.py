@@ -24,6 +24,11 @@ def not_blank(value: str) -> str:
     return value
 
 
+def nfc(value: str) -> str:
+    """Return `value` in Unicode's composed form: macOS and some keyboards send ``é`` as two characters."""
+    return value if value.isascii() else unicodedata.normalize("NFC", value)
+
+
 def check_control_characters(value: str) -> str:
     """Return `value` unchanged; ids appear in terminals, logs and URLs.
 
@@ -116,7 +121,7 @@ def parse_iso_date(value: str) -> str:
     return value if "T" not in value.upper() and " " not in value else parsed.isoformat()
 
 
-Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(not_blank)]
+Value = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(not_blank), AfterValidator(nfc)]
 Identifier = Annotated[Value, AfterValidator(check_control_characters)]
 Language = Annotated[
     str,

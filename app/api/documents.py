@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flask import Response, request
 from flask.blueprints import BlueprintSetupState
@@ -29,7 +30,7 @@ from app.api.bodies import (
 from app.api.endpoint import ApiBlueprint, Endpoint
 from app.api.openapi import UPLOAD_FORM
 from app.api.problems import from_validation
-from app.errors import BraidError, FieldProblem, InvalidInput
+from app.errors import BraidError, FieldProblem, InvalidInput, NotFound
 from app.gateway.audit import later_line, note
 from app.gateway.roles import Role
 from app.passage import FIELDS, Document
@@ -38,6 +39,9 @@ from app.serving.jobs import Job
 from app.serving.spool import SpooledFile
 from app.serving.tasks import IngestOutcome, RecordFile, UploadedFile
 from app.serving.writes import owner
+from app.values import nfc
+
+Outcome = TypeVar("Outcome")
 
 blueprint = ApiBlueprint("documents", "documents")
 
@@ -47,6 +51,16 @@ class _DocumentId(PathConverter):
 
     regex = ".+?"
     part_isolating = False
+
+
+def _of_id(document_id: str, call: Callable[[str], Outcome]) -> Outcome:
+    """Return `call` of the id as it was sent (an older Braid stored ids so), or else in NFC. Raises as `call`."""
+    try:
+        return call(document_id)
+    except NotFound:
+        if nfc(document_id) == document_id:
+            raise
+        return call(nfc(document_id))
 
 
 @blueprint.record_once
@@ -141,7 +155,7 @@ def _start_job(sent: _JobUpload) -> Response:
 )
 def get_document(document_id: str) -> Response:
     """Return a document's passages."""
-    found = services().documents.show(scope(), document_id)
+    found = _of_id(document_id, lambda key: services().documents.show(scope(), key))
     return write_json(schemas.StoredDocument.model_validate(found), only_set=True)
 
 
@@ -163,7 +177,7 @@ def change_readers(document_id: str) -> Response:
     if not change:
         message = f"names no list of readers: send at least one of {', '.join(ACCESS_FIELDS)}"
         raise InvalidInput(message, problems=[FieldProblem(("body", "acl"), message)])
-    stored = services().documents.change_readers(scope(), document_id, change)
+    stored = _of_id(document_id, lambda key: services().documents.change_readers(scope(), key, change))
     note(outcome=stored.status, passages=stored.passages)
     status: Literal["updated", "unchanged"] = "unchanged" if stored.status == "unchanged" else "updated"
     return write_json(
@@ -187,7 +201,7 @@ def change_readers(document_id: str) -> Response:
 def delete_document(document_id: str) -> Response:
     """Remove a document. On response it can't be found any more."""
     _take_place()
-    stored = services().documents.delete(scope(), document_id)
+    stored = _of_id(document_id, lambda key: services().documents.delete(scope(), key))
     note(outcome="deleted", passages=stored.passages)
     return Response(status=204)
 

@@ -111,6 +111,8 @@ def _explanation(
         "boosts": found.tuning.boosts.model_dump(),
         "exact": list(found.exact),
         "corrected": list(found.corrected),
+        "accents": list(found.accents),
+        "stop_words": found.stop_words,
     }
     if found.rerank is not None:
         explained["rerank"] = asdict(found.rerank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,8 @@ from app.passage import FIELDS
 _NAMES = {"source_id": "source", "source_type": "type", "document_id": "document", "topic_tags": "tag", "pages": "page"}
 """Options that are not named as their field."""
 _BOUNDS = {"from": "gte", "to": "lte"}
+_NOT = "not_"
+"""Prefix of the options that leave passages out."""
 _DURATION = re.compile(r"([0-9]{1,9}) *(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -51,6 +53,7 @@ def service_options(command: Any) -> Any:
         click.option("--size", type=int, default=10, show_default=True),
         click.option("--exact-total", is_flag=True, help="Count all matches, however many."),
         *(option for name, stored in FIELDS.items() for option in _filter_options(name, stored)),
+        *(option for name, stored in FIELDS.items() for option in _filter_options(name, stored, _NOT)),
     )
     for option in reversed(options):
         command = option(command)
@@ -59,29 +62,39 @@ def service_options(command: Any) -> Any:
 
 def query_body(words: Sequence[str], mode: str, size: int, exact_total: bool = False, **filters: Any) -> dict[str, Any]:
     """Return the body of a search or answer request."""
-    wanted: dict[str, Any] = {}
-    for name, stored in FIELDS.items():
-        if stored.filter == "range":
-            bounds = {bound: filters[f"{name}_{end}"] for end, bound in _BOUNDS.items() if filters[f"{name}_{end}"]}
-            wanted |= {name: bounds} if bounds else {}
-        elif stored.filter and filters[name]:
-            wanted[name] = list(filters[name])
+    wanted = _given(filters)
+    if excluded := _given(filters, _NOT):
+        wanted["not"] = excluded
     body: dict[str, Any] = {"query": " ".join(words), "mode": mode, "size": size, "filter": wanted}
     return body | ({"exact_total": True} if exact_total else {})
 
 
-def _filter_options(name: str, stored: Stored) -> Iterator[Callable[[Any], Any]]:
-    """Return the options that filter by a field."""
-    option = _NAMES.get(name, name.replace("_", "-"))
+def _given(filters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the fields that the options of a prefix name, as in a request."""
+    wanted: dict[str, Any] = {}
+    for name, stored in FIELDS.items():
+        key = f"{prefix}{name}"
+        if stored.filter == "range":
+            bounds = {bound: filters[f"{key}_{end}"] for end, bound in _BOUNDS.items() if filters[f"{key}_{end}"]}
+            wanted |= {name: bounds} if bounds else {}
+        elif stored.filter and filters[key]:
+            wanted[name] = list(filters[key])
+    return wanted
+
+
+def _filter_options(name: str, stored: Stored, prefix: str = "") -> Iterator[Callable[[Any], Any]]:
+    """Return the options that filter by a field; with the prefix `_NOT`, those that leave passages out."""
+    option = prefix.replace("_", "-") + _NAMES.get(name, name.replace("_", "-"))
+    label = f"{'Leave out: ' if prefix else ''}{stored.label}"
     if stored.filter == "range":
         for end in _BOUNDS:
-            yield click.option(f"--{option}-{end}", f"{name}_{end}", help=f"{stored.label} {end}, ISO 8601.")
+            yield click.option(f"--{option}-{end}", f"{prefix}{name}_{end}", help=f"{label} {end}, ISO 8601.")
     elif stored.filter:
         kind: Any = int if stored.type == "integer" else str
         if stored.choices:
             kind = click.Choice([choice.value for choice in stored.choices])
-        about = f"Only this {stored.label.lower()}; may be given again."
-        yield click.option(f"--{option}", name, multiple=True, type=kind, help=about)
+        about = f"{'Leave out' if prefix else 'Only'} this {stored.label.lower()}; may be given again."
+        yield click.option(f"--{option}", f"{prefix}{name}", multiple=True, type=kind, help=about)
 
 
 def parse_duration(text: str, what: str) -> timedelta:

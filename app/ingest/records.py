@@ -25,7 +25,7 @@ from app.passage import (
     ParsedDocument,
     SourceType,
 )
-from app.values import Identifier, not_blank, readers, restriction
+from app.values import Identifier, nfc, not_blank, readers, restriction
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 64 * 1024 * 1024
@@ -67,8 +67,8 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     document_id: Identifier
-    text: Annotated[str, Field(min_length=1), AfterValidator(not_blank)]
-    title: Annotated[str, Field(max_length=1000)] | None = None
+    text: Annotated[str, Field(min_length=1), AfterValidator(not_blank), AfterValidator(nfc)]
+    title: Annotated[str, Field(max_length=1000), AfterValidator(nfc)] | None = None
     source_id: Identifier | None = None
     uri: Annotated[str, Field(max_length=2048)] | None = None
     timestamp: Annotated[str, Field(min_length=8, max_length=40), AfterValidator(_iso)] | None = None

@@ -47,7 +47,7 @@ from typing import Literal
 from app.degradation import Reason
 from app.errors import FeatureDisabled
 from app.features import ALL_ON, Features
-from app.querytext import QueryText, is_distinctive
+from app.querytext import QueryText, is_distinctive, narrow
 from app.search.request import FusionRequest, SearchRequest
 
 Way = Literal["lexical", "dense", "native", "legs"]
@@ -153,7 +153,7 @@ def is_code(query: QueryText | None) -> bool:
     """Return whether a query consists of distinctive identifiers only, quoted or not."""
     if query is None or not query.codes or not all(map(is_distinctive, query.codes)):
         return False
-    words = (word.strip(_PUNCTUATION).lower() for word in re.split(r"[\s,;]+", query.text))
+    words = (word.strip(_PUNCTUATION).lower() for word in re.split(r"[\s,;]+", narrow(query.text)))
     return all(word in query.codes for word in words if word)
 
 

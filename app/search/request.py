@@ -18,13 +18,16 @@ from app.fields import Stored, with_fields
 from app.passage import FIELDS
 from app.store.filters import PassageFilter
 from app.tuning import Normalization
-from app.values import Integer, IsoDate, not_blank
+from app.values import Integer, IsoDate, nfc, not_blank
 
 MAX_QUERY_CHARACTERS = 4096
 MAX_FILTER_VALUES = 100
 
 Query = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True), AfterValidator(not_blank)
+    str,
+    StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, strict=True),
+    AfterValidator(not_blank),
+    AfterValidator(nfc),
 ]
 
 
@@ -59,19 +62,46 @@ def _filter(stored: Stored) -> Any:
     return Annotated[values, Field(min_length=1, max_length=MAX_FILTER_VALUES)] | None, None
 
 
-@with_fields({name: _filter(stored) for name, stored in FIELDS.items() if stored.filter})
+_FILTERS = {name: _filter(stored) for name, stored in FIELDS.items() if stored.filter}
+
+
+@with_fields(_FILTERS)
+class ExclusionRequest(_Strict):
+    """Passages to leave out: those with any of the named values of any field, or in the range."""
+
+    @model_validator(mode="after")
+    def _names_a_field(self) -> ExclusionRequest:
+        if not _stored_values(self):
+            raise ValueError(f"names nothing to leave out: name values of {', '.join(_FILTERS)}, or omit it")
+        return self
+
+
+@with_fields(_FILTERS)
 class FilterRequest(_Strict):
-    """Lists mean any-of; several fields must all match."""
+    """Lists mean any-of; several fields must all match, and nothing of `not`."""
+
+    not_: Annotated[ExclusionRequest | None, Field(alias="not")] = None
+
+    @model_validator(mode="after")
+    def _does_not_contradict_itself(self) -> FilterRequest:
+        excluded = _stored_values(self.not_)
+        for name, values in _stored_values(self).items():
+            if both := [value for value in values if value in excluded.get(name, ())]:
+                told = both[0] if FIELDS[name].filter == "any of" else dict(values)
+                raise ValueError(f"{name} and not.{name} both name {told!r}: remove it from one of them")
+        return self
 
     def passage_filter(self) -> PassageFilter:
-        """Return the store's form of the filter; tags are folded as in the ingest pipeline."""
-        wanted = self.model_dump(exclude_none=True)
-        for name, value in wanted.items():
-            if isinstance(value, dict):
-                wanted[name] = tuple(value.items())
-        if "topic_tags" in wanted:
-            wanted["topic_tags"] = [tag.strip().lower() for tag in wanted["topic_tags"]]
-        return PassageFilter(**wanted)
+        """Return the store's form of the filter."""
+        return PassageFilter(_stored_values(self.not_), **_stored_values(self))
+
+
+def _stored_values(request: BaseModel | None) -> dict[str, tuple[Any, ...]]:
+    """Return field -> values, or bounds of a range; tags are folded as in the ingest pipeline."""
+    found = request.model_dump(include=set(_FILTERS), exclude_none=True) if request is not None else {}
+    if "topic_tags" in found:
+        found["topic_tags"] = [tag.strip().lower() for tag in found["topic_tags"]]
+    return {name: tuple(value.items() if isinstance(value, dict) else value) for name, value in found.items()}
 
 
 class FusionRequest(_Strict):

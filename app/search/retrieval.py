@@ -19,7 +19,7 @@ from app.search.stage_times import StageTimes
 from app.search.stages import Passages, SearchCall
 from app.search.trace import Trace, count_stage
 from app.store import queries
-from app.store.client import Cluster, search_together
+from app.store.client import Cluster, TooManyClauses, search_together
 from app.store.highlights import highlight_body
 from app.store.responses import (
     Leg,
@@ -52,6 +52,8 @@ class Retrieval:
         self._cluster = cluster
         self._executor = executor
         self._words = KnownWords()
+        self._folded = KnownWords()
+        """Words that passages have with other accents."""
         self.times = StageTimes()
         """Recent times of the stages."""
 
@@ -60,13 +62,24 @@ class Retrieval:
         return self._executor.submit(self.lexical, call, trace)
 
     def lexical(self, call: SearchCall, trace: Trace) -> Leg:
-        """Return the text leg. Words found in no passage are matched again with typing errors. Raises StoreError."""
+        """Return the text leg. Words found in no passage are matched again with typing errors, words that passages have
+        with other accents in those, too, and a text in which no word counts as one of stop words. Raises StoreError.
+        """
         with trace.timed("lexical_ms", telemetry.LEXICAL_SEARCH.observe):
             where = [*call.filters, *({"field": name} for name in call.query.fields)]
             checked = self._words.find_unknown(where, call.query.checked)
-            found = self._lexical(call, trace, checked)
+            foldable = () if queries.folds_all(call.query) else call.query.foldable
+            unfolded = self._folded.find_unknown(call.filters, foldable)
+            folded = tuple(word for word in foldable if word not in unfolded)
+            known = replace(call, query=replace(call.query, folded=folded))
+            found = self._lexical(known, trace, checked, unfolded=unfolded)
             self._words.learn(where, [word for word in checked if word not in found.missing])
-            return self._correct(call, trace, found) if found.missing else found
+            if found.missing or found.folds or _finds_nothing(call, found):
+                found = self._again(known, trace, found, foldable if found.folds else folded)
+                self._folded.learn(call.filters, found.folded)
+        if (call.query.stop_words or not call.query.terms) and not found.total.value:
+            trace.degrade("lexical", Reason.NO_WORDS, "it has stop words or punctuation alone, and no passage has them")
+        return found
 
     def dense(self, call: SearchCall, trace: Trace, vector: Sequence[float]) -> Leg:
         """Return the vector leg. Raises StoreError."""
@@ -155,17 +168,19 @@ class Retrieval:
         vanished = set(ids) - {hit.id for hit in found.hits} if found.outcome.is_whole else ()
         return found, passages.joined(found.hits, vanished)
 
-    def _correct(self, call: SearchCall, trace: Trace, strict: Leg) -> Leg:
-        """Return the text leg with similarly spelled words for the missing ones; `strict` if there are none, or on
-        failure.
+    def _again(self, call: SearchCall, trace: Trace, strict: Leg, folded: tuple[str, ...]) -> Leg:
+        """Return the text leg with similarly spelled words for the missing ones, with the `folded` words in all
+        accents, and with stop words if it found nothing; `strict` if that finds no more, or on failure.
         """
+        stop_words = call.query.stop_words or (_finds_nothing(call, strict) and not strict.missing)
+        again = replace(call, query=replace(call.query, folded=folded, stop_words=stop_words))
         try:
-            found = self._lexical(call, trace, corrected=strict.missing)
+            found = self._lexical(again, trace, corrected=strict.missing)
         except (StoreError, DeadlineExceeded) as error:
-            trace.degrade("correction", Reason.of(error.kind), "typing errors were not looked for")
+            trace.degrade("correction", Reason.of(error.kind), "typing errors and other accents were not looked for")
             return strict
         corrected = tuple(word for word in strict.missing if word not in found.missing)
-        return replace(found, corrected=corrected) if corrected else strict
+        return replace(found, corrected=corrected) if corrected or found.folded or found.total.value else strict
 
     def total(self, call: SearchCall, trace: Trace, lexical: Leg | None, dense: Leg | None) -> Total:
         """Return the number of passages that match either leg. If it is not known and the request wants it, they are
@@ -174,7 +189,8 @@ class Retrieval:
         found = _known_total(lexical, dense)
         if found.relation == "eq" or lexical is None or not call.request.exact_total:
             return found
-        matched = queries.lexical_match(call.query, call.filters, lexical.corrected)
+        query = replace(call.query, folded=lexical.folded, stop_words=lexical.stop_words)
+        matched = queries.lexical_match(query, call.filters, lexical.corrected)
         ids = [item.id for item in dense.candidates] if dense is not None else []
         try:
             return read_total(self._send(call, trace, "lexical", queries.count_body(matched, ids, call.filters)))
@@ -183,7 +199,12 @@ class Retrieval:
             return found
 
     def _lexical(
-        self, call: SearchCall, trace: Trace, checked: Sequence[str] = (), corrected: Sequence[str] = ()
+        self,
+        call: SearchCall,
+        trace: Trace,
+        checked: Sequence[str] = (),
+        corrected: Sequence[str] = (),
+        unfolded: Sequence[str] = (),
     ) -> Leg:
         """Return the text leg; of the `checked` words, or else of the `corrected` ones, those missing are named."""
         searches = queries.lexical_searches(
@@ -194,9 +215,10 @@ class Retrieval:
             timeout_ms=_left_ms(call, "lexical"),
             checked=checked,
             corrected=corrected,
+            unfolded=unfolded,
         )
         answers = self._send_all(call, trace, "lexical", searches)
-        found = read_lexical(answers, call.query.codes, checked or corrected, call.depth)
+        found = read_lexical(answers, call.query, checked or corrected, call.depth)
         return scale_leg(found, call.lexical_factor)
 
     def _send(
@@ -237,6 +259,11 @@ class Retrieval:
         return answers
 
 
+def _finds_nothing(call: SearchCall, leg: Leg) -> bool:
+    """Return whether a whole leg matched no passage, though the query has words."""
+    return leg.outcome.is_whole and not leg.total.value and call.query.terms > 0 and not call.query.stop_words
+
+
 def scale_leg(leg: Leg, factor: float) -> Leg:
     """Return a leg with its scores multiplied by `factor`."""
     if factor == 1.0:
@@ -247,6 +274,8 @@ def scale_leg(leg: Leg, factor: float) -> Leg:
 def _attempt(job: Callable[[], Leg]) -> tuple[Leg | None, StoreError | DeadlineExceeded | None]:
     try:
         return job(), None
+    except TooManyClauses:
+        raise  # no failure: the search is done again with fewer words
     except (StoreError, DeadlineExceeded) as error:
         return None, error
 

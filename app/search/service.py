@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app import telemetry
 from app.cache.scores import ScoreCache
@@ -28,7 +28,7 @@ from app.search.reranking import Reranker
 from app.search.stages import RerankOutcome, ResultPage, SearchCall
 from app.search.trace import Trace
 from app.search.weighting import Weight
-from app.store.client import Cluster
+from app.store.client import Cluster, TooManyClauses
 from app.store.filters import Scope, clauses
 from app.store.head_check import HeadCheck, VersionName
 from app.store.languages import QueryFields
@@ -37,6 +37,8 @@ from app.tuning import Normalization, Tuning
 
 _READINESS_GRACE_S = 60.0
 """Seconds for which an unresponsive cluster is assumed unchanged; the answer reports it."""
+_LEAST_TERMS = 16
+"""Number of words from which on a query is not cut further for a cluster that takes few clauses."""
 _LEAST_CONFIRM_S, _CONFIRM_S = 0.005, 0.5
 """Seconds that a finished answer waits for the check: minimum, and (if the last check was good) maximum."""
 
@@ -47,7 +49,8 @@ class SearchResult:
     stages that ran.
 
     `weight` and `normalization` are those of linear fusion. `folded`: passage id -> ids of near-duplicates folded into
-    it. `highlights`: passage id -> field -> fragments. `corrected`: words that were matched with typing errors.
+    it. `highlights`: passage id -> field -> fragments. `corrected`: words that were matched with typing errors,
+    `accents`: in other accents or another width. `stop_words`: the query was matched as one of stop words alone.
     `checked`: whether the heads of the documents were read.
     """
 
@@ -63,6 +66,8 @@ class SearchResult:
     rerank: RerankOutcome | None = None
     exact: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
+    accents: tuple[str, ...] = ()
+    stop_words: bool = False
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     highlights: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     checked: bool = False
@@ -119,7 +124,7 @@ class SearchService:
         try:
             state = self._gate.state(check, budget.remaining_s("readiness"))
             call = self._call(request, scope, budget, features, state)
-            page = self._pipeline.find_page(call, self._plan(call, state, trace), trace)
+            call, page = self._find(call, state, trace)
             self._confirm(call, trace, check)
         except FutureTimeout as error:
             raise StoreUnavailable("OpenSearch did not answer within the time budget: check its load") from error
@@ -150,10 +155,21 @@ class SearchService:
             raise InvalidInput(message, problems=[FieldProblem(("body", "size"), message)])
         return call
 
+    def _find(self, call: SearchCall, state: StoreState, trace: Trace) -> tuple[SearchCall, ResultPage]:
+        """Return the page, and the call with as many of its words as the cluster takes. Raises as `search`."""
+        try:
+            return call, self._pipeline.find_page(call, self._plan(call, state, trace), trace)
+        except TooManyClauses:
+            if call.query.terms <= _LEAST_TERMS:
+                raise
+            trace.rewind(())
+            query = read_query(call.request.query, call.query.fields, call.query.terms // 2)
+            return self._find(replace(call, query=query), state, trace)
+
     def _plan(self, call: SearchCall, state: StoreState, trace: Trace) -> plan.Plan:
         """Return the plan. Raises FeatureDisabled."""
         if call.query.cut:
-            trace.degrade("lexical", Reason.QUERY_CUT, "only its first 900 words were matched")
+            trace.degrade("lexical", Reason.QUERY_CUT, f"only its {call.query.terms} longest words were matched")
         chosen = plan.choose(
             call.request,
             wanted=self._settings.search.hybrid_way,
@@ -209,6 +225,8 @@ def _result(call: SearchCall, page: ResultPage, trace: Trace) -> SearchResult:
         rerank=ranking.rerank,
         exact=ranking.exact,
         corrected=ranking.found.corrected,
+        accents=ranking.found.lexical.folded if ranking.found.lexical is not None else (),
+        stop_words=ranking.found.lexical.stop_words if ranking.found.lexical is not None else call.query.stop_words,
         folded=page.folded,
         highlights=page.highlights,
         checked=call.checked_for is not None,

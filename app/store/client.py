@@ -84,6 +84,10 @@ class StoreBusy(StoreRequestError, StoreUnavailable):
     status = 503
 
 
+class TooManyClauses(StoreRequestError):
+    """The query has more clauses than the cluster takes (``indices.query.bool.max_clause_count``)."""
+
+
 class _RetryOnNextHost(Exception):
     """Signal to retry on the next host; carries this host's `error` or partial `answer`."""
 
@@ -406,6 +410,11 @@ def connect(opensearch: OpenSearchSettings) -> Cluster:
     return cluster
 
 
+_TOO_MANY = frozenset({"too_many_clauses", "too_many_nested_clauses"})
+_TOO_MANY_REASON = "maxClauseCount is set to"
+"""Lucene's words, where OpenSearch makes a `query_shard_exception` of its exception."""
+
+
 def _request_error(error: TransportError) -> StoreRequestError:
     status = error.status_code if isinstance(error.status_code, int) else 0
     kind, reason = "unknown", ""
@@ -420,5 +429,7 @@ def _request_error(error: TransportError) -> StoreRequestError:
     elif status in {401, 403}:
         kind, reason = "security_exception", "check BRAID_OPENSEARCH_USER and BRAID_OPENSEARCH_PASSWORD"
     made = StoreBusy if status in _UNAVAILABLE else StoreRequestError
+    if kind in _TOO_MANY or _TOO_MANY_REASON in reason:
+        made = TooManyClauses
     detail = f"OpenSearch answered {status} ({kind}): {reason[:300]}"
     return made(detail, status_code=status, error_type=kind)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.languages import EAST_ASIAN
-from app.querytext import MAX_TERMS, QueryText
+from app.querytext import MAX_TERMS, QueryText, widen
 from app.store.filters import Clause
 from app.store.languages import BIGRAMS, CONTENT, FOLDED
 from app.store.passages import READ_FIELDS, TOKEN_VECTORS
@@ -41,6 +41,9 @@ _SLOP = 3
 """Additional distance at which two adjacent query words still count as a phrase."""
 _FUZZY_BOOST = 0.6
 """Weight of a corrected word: less than a verbatim one, since it is a guess."""
+_OTHER_SPELLING_BOOST = 0.8
+"""Weight of a word that a passage has with other accents or in another width: less than as it is written."""
+_JOINED = re.compile(r"([^\W\d_]+)[-_.]?(\d+)")
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)+\S*)")
 
 
@@ -162,24 +165,33 @@ def lexical_searches(
     timeout_ms: int,
     checked: Sequence[str],
     corrected: Sequence[str] = (),
+    unfolded: Sequence[str] = (),
 ) -> list[Body]:
     """Return the searches of the lexical leg: its ranking; the first passages with each identifier of the query, as
     they score in the ranking; whether any passage has each of the `checked` words, or of the `corrected` ones a word
-    spelled alike. They are separate, because an aggregation in the first would make Lucene visit each match.
+    spelled alike; each of the query's `folded` words with other accents; any of the `unfolded` ones so. They are
+    separate, because an aggregation in the first would make Lucene visit each match.
     """
 
     def ranked(size: int, *more: Clause) -> Body:
         leg = lexical_leg(query, boosts, [*filters, *more], corrected)
         return leg_body(leg, size=size, timeout_ms=timeout_ms, refined_by=refinement(query, boosts))
 
-    # a stop word of the language is in no passage, but is not a typing error
-    words: list[tuple[str, Body]] = [(word, {"query": word, "zero_terms_query": "all"}) for word in checked]
-    words += [(word, _fuzzy(word)) for word in corrected]
+    there = [_known(query, word) for word in checked]
+    there += [{"match": {_field(query, word): _fuzzy(word)}} for word in corrected]
+    there += [_other_spelling(query, word) for word in query.folded]
+    if unfolded:
+        there.append(_either([_other_spelling(query, word) for word in unfolded]))
     return [
         ranked(depth + TIES),
         *(ranked(MOST_EXACT, _code(code)) for code in query.codes),
-        *(_any({"match": {_field(query, word): clause}}, filters) for word, clause in words),
+        *(_any(clause, filters) for clause in there),
     ]
+
+
+def folds_all(query: QueryText) -> bool:
+    """Return whether all words are matched without accents anyway."""
+    return FOLDED in _ways(query)
 
 
 def _any(clause: Clause, filters: Sequence[Clause]) -> Body:
@@ -255,12 +267,43 @@ def _must(query: QueryText, corrected: Sequence[str]) -> Body:
     """Return the clause for any word, an identifier in any spelling, or a corrected word. Identifiers score in
     `lexical_leg`.
     """
-    ways = _text(query)
+    ways = _stop_words(query) if query.stop_words else _text(query)
     ways += [_code(code, boost=0.0) for code in query.codes]
+    ways += [_phrase(_field(query, words), words, 0, 1.0) for words in query.apart]
+    ways += [_other_spelling(query, word) for word in query.folded]
     if corrected:
         words = " ".join(corrected)
         ways.append({"match": {_field(query, words): {**_fuzzy(words), "boost": _FUZZY_BOOST}}})
-    return ways[0] if len(ways) == 1 else {"bool": {"should": ways, "minimum_should_match": 1}}
+    return ways[0] if len(ways) == 1 else _either(ways)
+
+
+def _either(clauses: Sequence[Body]) -> Body:
+    return {"bool": {"should": list(clauses), "minimum_should_match": 1}}
+
+
+def _known(query: QueryText, word: str) -> Body:
+    """Return the clause for passages with a word, in any accents; a stop word of the language is in none, but is not a
+    typing error.
+    """
+    plain = {"match": {_field(query, word): {"query": word, "zero_terms_query": "all"}}}
+    return _either([plain, {"match": {FOLDED: {"query": word, "operator": "and"}}}])
+
+
+def _other_spelling(query: QueryText, word: str) -> Body:
+    """Return the clause for passages that have a word with other accents or in another width, and not as it is."""
+    folded = {"match": {FOLDED: {"query": word, "operator": "and", "boost": _OTHER_SPELLING_BOOST}}}
+    plain = {"match": {_field(query, word): {"query": word, "operator": "and", "zero_terms_query": "all"}}}
+    return {"bool": {"must": [folded], "must_not": [plain]}}
+
+
+def _stop_words(query: QueryText) -> list[Body]:
+    """Return the clause for the words of a text of stop words, which only the folded field has.
+
+    Where the text has another word after all, that decides what matches.
+    """
+    scored = [{"match": {field: {"query": query.text}}} for field in (CONTENT, FOLDED)]
+    decisive = {"match": {CONTENT: {"query": query.text, "zero_terms_query": "all"}}}
+    return [{"bool": {"must": [{"dis_max": {"queries": scored}}], "filter": [decisive]}}]
 
 
 def _text(query: QueryText) -> list[Body]:
@@ -313,6 +356,12 @@ def _code(code: str, **options: float) -> Body:
 
 
 def _spellings(code: str) -> str:
-    """Return the spellings of an identifier: a version is the same with and without its ``v``."""
-    version = _VERSION.fullmatch(code)
-    return f"{version[1]} v{version[1]}" if version else code
+    """Return the spellings of an identifier: a version with and without its ``v``, letters and a number with and
+    without a mark between them, each also in full width.
+    """
+    found = [code]
+    if version := _VERSION.fullmatch(code):
+        found = [version[1], f"v{version[1]}"]
+    elif parts := _JOINED.fullmatch(code):
+        found += [f"{parts[1]}{mark}{parts[2]}" for mark in ("", "-", "_", ".")]
+    return " ".join(dict.fromkeys([*found, *map(widen, found)]))

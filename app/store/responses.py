@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from app.errors import StoreError
 from app.passage import Candidate, Hit
+from app.querytext import QueryText
 from app.store.highlights import read_highlight
 from app.store.passages import read_hit, read_token_vectors
 from app.store.queries import LEXICAL, MOST_EXACT
@@ -59,7 +60,9 @@ class Leg:
 
     `exact`: identifier -> number of passages that contain it (at most `queries.COUNTED`), and the first of them; if
     they are few, they are among the candidates, however low they rank. `missing`: words of the query that occur in no
-    passage visible to the caller. `corrected`: those of them that were matched with typing errors.
+    passage visible to the caller. `corrected`: those of them that were matched with typing errors. `folded`: words that
+    passages have with other accents or in another width, which were matched, too; `folds`: whether they have any of
+    those that were not. `stop_words`: the query was matched as one of stop words alone.
     """
 
     candidates: tuple[Candidate, ...]
@@ -68,6 +71,9 @@ class Leg:
     exact: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
+    folds: bool = False
+    stop_words: bool = False
 
 
 def read_response(response: dict[str, Any]) -> RetrievedPassages:
@@ -112,12 +118,18 @@ def read_leg(response: dict[str, Any], depth: int) -> Leg:
     return Leg(tuple(_candidates(response)[:depth]), read_total(response), read_outcome(response))
 
 
-def read_lexical(responses: Sequence[dict[str, Any]], codes: Sequence[str], words: Sequence[str], depth: int) -> Leg:
-    """Parse the responses to `queries.lexical_searches`; `words` are those that were checked.
+def read_lexical(
+    responses: Sequence[dict[str, Any]],
+    query: QueryText,
+    words: Sequence[str],
+    depth: int,
+) -> Leg:
+    """Parse the responses to `queries.lexical_searches`; `words` are those that were checked or corrected.
 
     Raises:
         StoreError: as `read_leg`.
     """
+    codes = query.codes
     leg = read_leg(responses[0], depth)
     known = {item.id for item in leg.candidates}
     exact: dict[str, tuple[int, tuple[str, ...]]] = {}
@@ -128,13 +140,17 @@ def read_lexical(responses: Sequence[dict[str, Any]], codes: Sequence[str], word
         exact[code] = (count, tuple(item.id for item in first))
         if count <= MOST_EXACT:
             named |= {item.id: item for item in first if item.id not in known}
-    found = (read_total(response).value for response in responses[1 + len(codes) :])
+    there = [read_total(response).value > 0 for response in responses[1 + len(codes) :]]
+    folded = there[len(words) : len(words) + len(query.folded)]
     return replace(
         leg,
         candidates=(*leg.candidates, *_in_order(named.values())),
         outcome=worst_outcome(responses),
         exact=exact,
-        missing=tuple(word for word, count in zip(words, found, strict=True) if not count),
+        missing=tuple(word for word, found in zip(words, there, strict=False) if not found),
+        folded=tuple(word for word, found in zip(query.folded, folded, strict=True) if found),
+        folds=any(there[len(words) + len(query.folded) :]),
+        stop_words=query.stop_words,
     )
 
 

@@ -43,9 +43,9 @@ def test_page_past_the_window(page: Page) -> None:
 
 
 def test_degraded_search_names_stage_and_reason(page: Page) -> None:
-    page.open(f"#search?q={'+'.join(['water'] + ['a'] * 1100)}")
+    page.open(f"#search?q={'+'.join(['water'] + [f'a{n}' for n in range(600)] + [f'b{n}' for n in range(300)])}")
     page.shows(".degraded dt", "lexical")
-    page.shows(".degraded dd", "900 words")
+    page.shows(".degraded dd", "800 longest words")
 
 
 @pytest.mark.parametrize("tab", ["ask", "search"])

@@ -63,6 +63,24 @@ def test_fusion_and_dense_share(page: Page) -> None:
     assert "Tides in a narrow bay" in _titles(page)
 
 
+def test_what_is_left_out(page: Page) -> None:
+    page.open(f"#search?q=water&{MINE}&size=50")
+    assert "Tides in a narrow bay" in _titles(page)
+    assert not page.one("#leave-out").get_attribute("open")
+    page.one("#leave-out summary").click()
+    page.one("[id='filter-not.topic_tags']").click()
+    page.keys("sea", Keys.ENTER)
+    page.one(".chip[aria-label='Remove Without tag sea']")
+    assert "not.topic_tags=sea" in page.fragment()
+    page.shows("#search-output:not([aria-busy]) .result h3", "Keeping a sourdough starter")
+    assert "Tides in a narrow bay" not in _titles(page)
+    page.open(f"#search?q=water&{MINE}&not.source_type=markdown&size=50")
+    assert page.one("#leave-out").get_attribute("open")
+    assert "Tides in a narrow bay" not in _titles(page)
+    page.open(f"#search?q=water&{MINE}&not.source_id={SOURCE}")
+    page.shows("#search-output", "both name")
+
+
 def test_filters_narrow_the_results(page: Page) -> None:
     page.open(f"#search?q=water&{MINE}&size=50")
     everything = set(_titles(page))

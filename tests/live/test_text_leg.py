@@ -62,6 +62,14 @@ def rows() -> Iterator[dict[str, str]]:
         log = "The lighthouse keeper writes the log at noon, cleans the lamp, winds the clock, feeds the hens,"
         text = f"{log} mends the nets and sleeps until dusk in the small room under the roof on day {n}."
         yield {"_id": f"keeper {n}", "text": text}
+    yield {"_id": "ppr dash", "text": "The valve PPR-9087 closes on its own."}
+    yield {"_id": "ppr space", "text": "Order the gasket ppr 9087 with it."}
+    yield {"_id": "ppr near", "text": "The valve PPR-9088 is another."}
+    yield {"_id": "wide", "text": "型番 ＷＸＹ－４４３２ の説明書。 Ｐｅｒｉｓｃｏｐｅ"}
+    yield {"_id": "accent", "text": "The café at the pier serves smørrebrød to Zoë."}
+    yield {"_id": "no accent", "text": "Another cafe is closed in winter."}
+    yield {"_id": "composed", "text": "Le pa\u0302te\u0301 est froid."}
+    yield {"_id": "stop words", "text": "Who is it? It is such as they will."}
     # a document of many passages
     lines = [
         f"Chapter {n}. The lighthouse of island {n} was built of {w}. " + f"{w.capitalize()} was brought by ship. " * 12
@@ -196,6 +204,107 @@ def test_what_no_word_is_like_is_not_corrected(service: httpx2.Client) -> None:
     assert found["explanation"]["corrected"] == []
     assert documents(found)[0].startswith("server")
     assert search(service, "zzzzqqqq", mode="lexical")["total"] == 0
+
+
+@pytest.mark.parametrize("query", ["IT", "who", "the who", "who will it be", "such as"])
+def test_stop_words_alone_reach_the_lexical_leg(service: httpx2.Client, query: str) -> None:
+    found = search(service, query, mode="lexical", size=100)
+    assert "stop words" in documents(found)
+    assert found["explanation"]["stop_words"]
+    assert any(item["scores"]["lexical"] for item in search(service, query)["results"])
+    assert not search(service, f"{query} lantern")["explanation"]["stop_words"]
+
+
+def test_a_query_without_words_says_so(service: httpx2.Client) -> None:
+    for query in ("?!", "…"):
+        answer = service.post("/v1/search", json={"query": query, "mode": "lexical"}).json()
+        assert (answer["total"], [item["reason"].split(":")[0] for item in answer["degraded"]]) == (0, ["no-words"])
+
+
+def test_an_identifier_is_found_in_each_spelling(service: httpx2.Client) -> None:
+    for query in ("ppr9087", "PPR-9087", "ppr 9087", "ＰＰＲ－９０８７"):
+        found = documents(search(service, query, mode="lexical"))
+        assert set(found[:2]) == {"ppr dash", "ppr space"}, query
+    assert documents(search(service, "ppr9087"))[0] == "ppr dash"
+    for way in WAYS:
+        assert documents(search(service, "wxy-4432", **way))[0] == "wide"
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "accents"),
+    [
+        ("cafe", ["no accent", "accent"], ["cafe"]),
+        ("café", ["accent", "no accent"], ["café"]),
+        ("cafe\u0301", ["accent", "no accent"], ["café"]),
+        ("smorrebrod", ["accent"], ["smorrebrod"]),
+        ("zoe", ["accent"], ["zoe"]),
+        ("periscope", ["wide"], ["periscope"]),
+        ("ｌａｎｔｅｒｎ", ["evil"], ["ｌａｎｔｅｒｎ"]),
+        ("pate froid", ["composed"], ["pate"]),
+        ("pâté", ["composed"], []),
+    ],
+)
+def test_accents_and_width_do_not_matter(
+    service: httpx2.Client, query: str, found: list[str], accents: list[str]
+) -> None:
+    lexical = search(service, query, mode="lexical", exact_total=True)
+    assert documents(lexical) == found
+    assert (lexical["explanation"]["accents"], lexical["explanation"]["corrected"]) == (accents, [])
+    assert lexical["total"] == len(found)
+
+
+LONG_QUERIES = {
+    "ideographs": "".join(chr(0x4E00 + n) for n in range(400)),
+    "emoji": "".join(chr(0x1F300 + n) for n in range(1100)),
+    "words": " ".join(f"{chr(0x4E00 + n)}" for n in range(2000)),
+    "mixed": " ".join(
+        f"{a}{b}" for a in "abcdefghijklmnopqrstuvwxyz0123456789" for b in "abcdefghijklmnopqrstuvwxyz012345"
+    ),
+    "thai": "ภาษาไทย" * 500,
+}
+
+
+@pytest.mark.parametrize("name", LONG_QUERIES)
+def test_a_long_question_is_answered(service: httpx2.Client, name: str) -> None:
+    body = {
+        "query": f"{LONG_QUERIES[name]} lantern"[:4096],
+        "filter": {"source_id": [SOURCE]},
+        "highlight": True,
+        "size": 60,
+    }
+    for mode in ("lexical", "hybrid"):
+        answer = service.post("/v1/search", json={**body, "mode": mode})
+        assert answer.status_code == 200, answer.text
+        stages = [(item["stage"], item["reason"].split(":")[0]) for item in answer.json()["degraded"]]
+        cut = name in {"emoji", "words", "mixed"}
+        assert [item for item in stages if item[0] == "lexical"] == [("lexical", "query-cut")] * cut
+        assert name == "thai" or "evil" in documents(answer.json())
+
+
+def test_a_cluster_that_takes_few_clauses_gets_fewer_words(service: httpx2.Client, braid_up: dict[str, Any]) -> None:
+    name = "indices.query.bool.max_clause_count"
+    address = f"{braid_up['opensearch_url']}/_cluster/settings"
+    assert service.put(address, json={"transient": {name: 64}}).status_code == 200
+    try:
+        query = " ".join(f"{a}{b}{a}" for a in "bcdfghjklm" for b in "bcdfghjklmnpqrs") + " authentication"
+        for mode in ("lexical", "hybrid"):
+            body = {"query": query, "mode": mode, "filter": {"source_id": [SOURCE]}, "highlight": True, "cache": False}
+            answer = service.post("/v1/search", json=body)
+            assert answer.status_code == 200, answer.text
+            assert [item["reason"].split(":")[0] for item in answer.json()["degraded"]] == ["query-cut"]
+            assert "authentication" in documents(answer.json())
+    finally:
+        service.put(address, json={"transient": {name: None}})
+
+
+def test_what_a_filter_leaves_out(service: httpx2.Client) -> None:
+    for mode in ("lexical", "dense", "hybrid"):
+        chosen = {"source_id": [SOURCE], "not": {"document_id": ["err-4711", "about errors"]}}
+        found = search(service, "ERR-4711 controller stopped manual", mode=mode, filter=chosen, size=50)
+        assert {"err-4711", "about errors"}.isdisjoint(documents(found))
+        assert "err-4712" in documents(found)
+    nothing = search(service, "controller", filter={"source_id": [SOURCE], "not": {"source_type": ["json"]}})
+    assert (nothing["results"], nothing["total"]) == ([], 0)
 
 
 def test_a_word_counts_more_in_the_title(service: httpx2.Client) -> None:
@@ -352,7 +461,7 @@ def german(braid_up: dict[str, Any]) -> Iterator[SearchService]:
         ("Hauses", ["Häuser"], ()),
         ("Schulen", ["Schule"], ()),
         ("Strassen", ["Straße"], ()),
-        ("nicht oder eine", [], ()),  # stop words are in no passage, and no typing errors
+        ("nicht oder eine", ["Straße", "Schule"], ()),  # stop words alone; they are no typing errors
         ("nicht die Schuhle", ["Schule"], ("Schuhle",)),
     ],
 )

@@ -51,8 +51,12 @@ for model in (schemas.ResultItem, schemas.StoredDocument):
     assert model.model_json_schema()["properties"]["author"]["type"] == "string"
 wanted = FilterRequest.model_validate_json('{"author": ["Ann"]}').passage_filter()
 assert clauses(Scope("t"), wanted) == [{"term": {"tenant": "t"}}, {"terms": {"author": ["Ann"]}}]
+unwanted = FilterRequest.model_validate_json('{"not": {"author": ["Ann"]}}').passage_filter()
+assert clauses(Scope("t"), unwanted)[1:] == [{"bool": {"must_not": [{"terms": {"author": ["Ann"]}}]}}]
 assert UPLOAD_FORM["properties"]["author"]["type"] == "string"
-assert "--author" in {name for option in command.params for name in option.opts}
+assert {"--author", "--not-author"} <= {name for option in command.params for name in option.opts}
 app = Flask("page")
 app.register_blueprint(blueprint)
-assert 'data-filter="author" data-kind="keyword" data-label="Author"' in app.test_client().get("/").text
+page = app.test_client().get("/").text
+assert 'data-filter="author" data-kind="keyword" data-label="Author"' in page
+assert 'data-filter="not.author" data-kind="keyword" data-label="Without author"' in page

@@ -80,6 +80,7 @@ def test_answers_are_kept_whose_reasons_lie_in_the_request_or_the_settings() -> 
     assert kept == {
         Reason.SWITCHED_OFF,
         Reason.QUERY_CUT,
+        Reason.NO_WORDS,
         Reason.NO_MODEL,
         Reason.NO_THRESHOLD,
         Reason.NOT_CONFIGURED,

@@ -18,7 +18,7 @@ from app.errors import DocumentRejected
 from app.fields import stored_fields
 from app.ingest.records import ready_document
 from app.passage import EXTRA_FIELDS, FIELDS, Passage, SourceType
-from app.search.request import FilterRequest
+from app.search.request import ExclusionRequest, FilterRequest
 from app.store.bulk import _lines
 from app.store.filters import PassageFilter
 from app.store.passages import TOKEN_VECTORS, read_passage
@@ -30,9 +30,10 @@ MADE_BY_OPENSEARCH = {"content", "passage_id", "ingested_at", "spans"}
 
 
 ADDING = """
-"returned": answers show it. "filter": a request may filter by it, and the page's form and `braid search` offer that.
-"writable": `POST /v1/documents` takes it. None of the three is the default, and readers, tenant and what belongs to the
-write protocol have no filter and are never returned: `app/store/filters.py` writes out their clauses.
+"returned": answers show it. "filter": a request may filter by it, and leave out by it (`filter.not`); the page's form
+and `braid search` offer both. "writable": `POST /v1/documents` takes it. None of the three is the default, and readers,
+tenant and what belongs to the write protocol have no filter and are never returned: `app/store/filters.py` writes out
+their clauses.
 
 ## Adding a field
 
@@ -49,10 +50,10 @@ write protocol have no filter and are never returned: `app/store/filters.py` wri
    ```
 
 Everything else follows: what is stored and read back, the filter, requests and answers, JSON Lines, uploads,
-`/openapi.json`, the page's form and `--author` of `braid search` and `braid ask`. `tests/unit/test_new_field.py` does
-these two steps in a copy of the sources and looks for each of them. On a running service they were tried over HTTP and
-in a browser, with a change of readers in between: two files, four lines. The tests ask for a value in
-`tests/unit/test_fields.py`, and for the generated pages to be made anew.
+`/openapi.json`, the page's form, `--author` and `--not-author` of `braid search` and `braid ask`.
+`tests/unit/test_new_field.py` does these two steps in a copy of the sources and looks for each of them. On a running
+service they were tried over HTTP and in a browser, with a change of readers in between: two files, four lines. The
+tests ask for a value in `tests/unit/test_fields.py`, and for the generated pages to be made anew.
 
 * **A rule of its own** (a pattern, a range) is the pydantic type `value=` of the annotation; a list of all values is
   `choices=`, an enumeration whose members have a label. Several values: `tuple[str, ...]`. A time: `Stored("date", ...,
@@ -95,7 +96,9 @@ def test_the_mapping_has_the_same_fields(variant: str) -> None:
 def test_the_models_have_the_same_fields() -> None:
     returned = {name for name, stored in FIELDS.items() if stored.returned}
     assert returned == ResultItem.model_fields.keys() & FIELDS.keys() - {"id"}
-    assert FilterRequest.model_fields.keys() == {name for name, stored in FIELDS.items() if stored.filter}
+    filters = {name for name, stored in FIELDS.items() if stored.filter}
+    assert ExclusionRequest.model_fields.keys() == filters
+    assert FilterRequest.model_fields.keys() == filters | {"not_"}
     assert DocumentRequest.model_fields.keys() == {name for name, stored in FIELDS.items() if stored.writable}
 
 

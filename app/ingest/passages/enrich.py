@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.languages import detect
 from app.passage import BlockKind, ParsedDocument
+from app.values import nfc
 
 if TYPE_CHECKING:
     import yake
@@ -36,11 +37,11 @@ _DEBRIS = re.compile(r"\(cid:\d+\)|https?://\S+|\S+@\S+|�+")
 
 
 def normalise_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Trim and lowercase, drop empty and repeated tags, keep the order, like the store's ingest pipeline.
+    """Trim and lowercase, drop empty and repeated tags, keep the order, like the store's ingest pipeline; compose.
 
     At most 20 tags of at most 64 characters are kept. Others are dropped, not cut: half a tag is another tag.
     """
-    kept = dict.fromkeys(" ".join(tag.split()).lower() for tag in tags)
+    kept = dict.fromkeys(nfc(" ".join(tag.split())).lower() for tag in tags)
     return tuple(tag for tag in kept if tag and len(tag) <= LONGEST_TAG)[:MAXIMUM_TAGS]
 
 

@@ -1,8 +1,9 @@
 """Source of local files: the files and ready documents under given paths, in a fixed order, with their identities.
 
-A file's id is `<root>/<relative path>` with forward slashes. `<root>` is the name of the given folder (for a given
-file, of its folder), so that ids are the same on every machine and contain no server's path. If the caller names a
-source, it is `<source>/<root>/<relative path>`. `source_id` is the root's name, or the named source.
+A file's id is `<root>/<relative path>` with forward slashes, in Unicode's composed form (NFC). `<root>` is the name of
+the given folder (for a given file, of its folder), so that ids are the same on every machine and contain no server's
+path. If the caller names a source, it is `<source>/<root>/<relative path>`. `source_id` is the root's name, or the
+named source.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from app.errors import DocumentRejected, InvalidInput
 from app.ingest.passages.enrich import normalise_tags
 from app.ingest.records import BadLine, count_lines, is_records, read_records, ready_document, record_id
 from app.passage import Document
-from app.values import check_control_characters, printable
+from app.values import check_control_characters, nfc, printable
 
 LONGEST_ID = 512
 
@@ -176,7 +177,7 @@ def _relative(root: Root, path: Path) -> str:
 def describe(root: Root, path: Path, defaults: Defaults) -> SourceFile | Problem:
     """Return the identity of a file, or why it can't have one."""
     uri = _relative(root, path)
-    document_id = uri if defaults.source_id is None else f"{defaults.source_id}/{uri}"
+    document_id = nfc(uri if defaults.source_id is None else f"{defaults.source_id}/{uri}")
     try:
         check_control_characters(document_id)
     except ValueError:
@@ -186,7 +187,7 @@ def describe(root: Root, path: Path, defaults: Defaults) -> SourceFile | Problem
     if len(document_id) > LONGEST_ID:
         return Problem(printable(uri), "bad-name", f"the path is longer than {LONGEST_ID} characters: move the file up")
     folders = path.relative_to(root.folder).parts[:-1]
-    return SourceFile(path, document_id, defaults.source_id or root.name, uri, folders)
+    return SourceFile(path, document_id, nfc(defaults.source_id or root.name), uri, folders)
 
 
 def read_source(
@@ -197,6 +198,7 @@ def read_source(
     `count` receives the number of further documents as soon as it is known.
     """
     seen: set[Path] = set()
+    composed: set[str] = set()
     for root in roots:
         files: list[Path] = []
         for item in list_files(root):
@@ -213,6 +215,17 @@ def read_source(
                 if count:
                     count(count_lines(path))
                 yield from _records(described, defaults)
+            elif isinstance(described, SourceFile) and not described.document_id.isascii():
+                if described.document_id in composed:
+                    yield Problem(
+                        printable(described.uri),
+                        "bad-name",
+                        "another file has this name, spelled with other Unicode characters: rename one of them",
+                        document_id=described.document_id,
+                    )
+                    continue
+                composed.add(described.document_id)
+                yield described
             else:
                 yield described
 

@@ -4,6 +4,7 @@ export const WINDOW = 100; // passages that are ranked (BRAID_CANDIDATES); pages
 export const PER_DOCUMENT = 3; // passages of one document, where no document is named
 /** What can be filtered by, as the service wrote it into the form: name, and kind (choices, range, or a list's type). */
 const FILTERS = [...document.querySelectorAll("[data-filter]")].map(({ dataset }) => ({ name: dataset.filter, kind: dataset.kind }));
+export const NOT = "not."; // begins the names of what is left out
 export const DEFAULTS = { mode: "hybrid", fusion: "linear", size: 10, from: 0 };
 
 /** The request body for the parameters of an address. Values that are not ours to judge go to the service, which does. */
@@ -18,7 +19,9 @@ export function requestBody(params) {
   const filter = {};
   for (const { name, kind } of FILTERS) {
     const values = kind === "range" ? bounds(params, name) : params.getAll(name).map(kind === "integer" ? integer : String);
-    if (Object.keys(values).length > 0) filter[name] = values;
+    if (Object.keys(values).length === 0) continue;
+    if (name.startsWith(NOT)) (filter.not ??= {})[name.slice(NOT.length)] = values;
+    else filter[name] = values;
   }
   if (Object.keys(filter).length > 0) body.filter = filter;
   if (params.has("explain")) body.explain = true;

@@ -1,7 +1,7 @@
 // The search form: parameters of the address in, parameters out.
 import { ChipInput } from "./chips.js";
 import { byId } from "./dom.js";
-import { DEFAULTS, boundName, filterCount } from "./query.js";
+import { DEFAULTS, NOT, boundName, filterCount } from "./query.js";
 
 export class SearchForm {
   /** `submit(params)` is called when the user searches or changes an option of a search that is shown. */
@@ -79,6 +79,7 @@ export class SearchForm {
     for (const input of this.bounds) input.value = params.get(this.bound(input)) ?? "";
     byId("size").value = params.get("size") ?? String(DEFAULTS.size);
     byId("explain").checked = params.has("explain");
+    if ([...params.keys()].some((name) => name.startsWith(NOT))) byId("leave-out").open = true;
     this.refresh(filterCount(params));
   }
 

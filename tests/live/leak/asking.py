@@ -73,7 +73,24 @@ def filters(draw: Draw, target: Stored | None) -> Body:
             made[name] = pick(draw, [[value], [value, absent], [absent]])
     if draw(st.integers(0, 5)) == 0:
         made["timestamp"] = pick(draw, [{"gte": "2000-01-01"}, {"lt": "2000-01-01"}])
+    if draw(st.integers(0, 2)) == 0:
+        made |= exclusion(draw, made, target)
     return made
+
+
+def exclusion(draw: Draw, made: Body, target: Stored) -> Body:
+    """What to leave out: the target's values, or none that is there, of a field that is not wanted."""
+    version = target.version
+    values: dict[str, Any] = {
+        "document_id": [version.document_id, ABSENT],
+        "source_id": [version.source_id],
+        "topic_tags": [version.tags[0] if version.tags else ABSENT],
+        "source_type": [target.source_type],
+        "timestamp": {"lt": "2000-01-01"},
+    }
+    free = [name for name in values if name not in made]
+    name, other = (pick(draw, free), pick(draw, free)) if free else ("", "")
+    return {"not": {name: values[name], other: values[other]}} if free else {}
 
 
 def search_body(draw: Draw, oracle: Oracle, caller: Caller) -> Body:
@@ -136,10 +153,24 @@ def matching(oracle: Oracle, caller: Caller, chosen: Body) -> list[Stored]:
                 passage.source_type in chosen.get("source_type", [passage.source_type]),
                 not chosen.get("topic_tags") or bool(set(chosen["topic_tags"]) & set(version.tags)),
                 "timestamp" not in chosen or old == ("lt" in chosen["timestamp"]),
+                not _is_left_out(passage, chosen.get("not", {})),
             )
         ):
             found.append(passage)
     return found
+
+
+def _is_left_out(passage: Stored, excluded: Body) -> bool:
+    version = passage.version
+    return any(
+        (
+            version.document_id in excluded.get("document_id", ()),
+            version.source_id in excluded.get("source_id", ()),
+            passage.source_type in excluded.get("source_type", ()),
+            not set(excluded.get("topic_tags", ())).isdisjoint(version.tags),
+            "timestamp" in excluded and version.timestamp is not None,
+        )
+    )
 
 
 def check_results(world: World, caller: Caller, body: Body, answer: Body) -> None:

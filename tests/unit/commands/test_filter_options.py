@@ -27,7 +27,8 @@ def body(*arguments: str) -> dict[str, Any]:
 
 def test_each_field_that_can_be_filtered_by_has_an_option() -> None:
     options = {option.name for option in service_options(click.Command("search")).params}
-    names = {name: {name, f"{name}_from"} for name, stored in FIELDS.items() if stored.filter}
+    fields = [name for name, stored in FIELDS.items() if stored.filter]
+    names = {name: {name, f"{name}_from"} for field in fields for name in (field, f"not_{field}")}
     assert [name for name, either in names.items() if either.isdisjoint(options)] == []
 
 
@@ -51,6 +52,21 @@ def test_options_become_the_filter() -> None:
         "pages": [3],
         "timestamp": {"gte": "2024-01-01", "lte": "2024-12-31"},
     }
+
+
+def test_options_become_what_is_left_out() -> None:
+    given = ["--source", "wiki", "--not-tag", "Draft", "--not-tag", "old", "--not-type", "pdf", "--not-page", "3"]
+    made = body(*given, "--not-timestamp-to", "2019-12-31")["filter"]
+    assert made == {
+        "source_id": ["wiki"],
+        "not": {
+            "topic_tags": ["Draft", "old"],
+            "source_type": ["pdf"],
+            "pages": [3],
+            "timestamp": {"lte": "2019-12-31"},
+        },
+    }
+    SearchRequest.model_validate({"query": "x", "filter": made})
 
 
 def test_options_are_given_again_or_left_out() -> None:

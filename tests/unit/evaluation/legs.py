@@ -19,7 +19,7 @@ from app.querytext import read_query
 from app.search.reranking import Subject
 from app.store.client import Cluster
 from app.store.queries import TIES
-from tests.unit.searches import answer_searches, checked_word, searched_code
+from tests.unit.searches import ACCENTS, answer_searches, checked_word, searched_code
 
 Scores = Mapping[str, float]
 
@@ -96,8 +96,8 @@ class CannedCluster(Cluster):
         return answer_searches(path, body, self._answer)
 
     def _answer(self, body: dict[str, Any]) -> Any:
-        if checked_word(body) is not None:
-            return _answer([], 1)
+        if (word := checked_word(body)) is not None:
+            return _answer([], int(not word.startswith(ACCENTS)))
         if "must" not in body["query"].get("bool", {"must": ()}):
             return self._passages(body)
         leg, text = self._which(body["query"])

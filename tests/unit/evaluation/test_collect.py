@@ -114,7 +114,7 @@ def test_what_was_answered_in_part_is_not_measured(leg: str, tmp_path: Path) -> 
 
 
 def test_a_query_that_the_service_would_refuse_is_counted_and_a_long_one_is_cut() -> None:
-    queries = {"nul": "la\x00mu", "long": "depo " * 2000}
+    queries = {"nul": "la\x00mu", "long": "deposition " * 500}
     store = CannedCluster(list(queries.values()), answers(LEXICAL), answers(DENSE))
     found = run(store, queries)
     assert list(found.legs) == ["long"]
@@ -301,7 +301,7 @@ def test_legs_of_another_state_of_the_index_are_not_used(kept: Kept) -> None:
 
 
 def test_a_long_query_is_recognised(tmp_path: Path) -> None:
-    queries = {"long": "depo " * 2000}
+    queries = {"long": "deposition " * 500}
     store = CannedCluster(list(queries.values()), answers(LEXICAL), answers(DENSE))
     first = run(store, queries, kept_in=tmp_path / "legs.jsonl")
     assert run(store, queries, kept_in=tmp_path / "legs.jsonl") == first

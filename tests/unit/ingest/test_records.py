@@ -114,3 +114,15 @@ def test_lines_are_read_one_by_one_and_bad_ones_do_not_stop_them(tmp_path: Path)
     last = list(read_records(cut))[-1]
     assert isinstance(last, BadLine)
     assert (last.reason, last.ends) == ("broken", True)
+
+
+def test_a_ready_record_is_composed() -> None:
+    row = {
+        "document_id": "cafe\u0301",
+        "title": "Cafe\u0301",
+        "text": "Le cafe\u0301.",
+        "topic_tags": ["e\u0301te\u0301"],
+    }
+    made = ready_document(row, tenant="t", source_id="s")
+    assert (made.document_id, made.parsed.title, made.tags) == ("caf\u00e9", "Caf\u00e9", ("\u00e9t\u00e9",))
+    assert made.parsed.blocks[0].text == "Le caf\u00e9."

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.search.request import AnswerRequest, SearchRequest
+from app.store.filters import Scope, clauses
 
 
 def parse(body: str) -> SearchRequest:
@@ -53,6 +54,18 @@ def test_an_answer_wants_variety() -> None:
         ('{"query": "x", "filter": {"timestamp": {"gte": "1700000000"}}}', ("filter", "timestamp", "gte")),
         ('{"query": "x", "filter": {"timestamp": {"gte": "2024-01-01", "gt": "2024-01-01"}}}', ("filter", "timestamp")),
         ('{"query": "x", "filter": {"timestamp": {}}}', ("filter", "timestamp")),
+        ('{"query": "x", "filter": {"not": {}}}', ("filter", "not")),
+        ('{"query": "x", "filter": {"not": {"source_id": []}}}', ("filter", "not", "source_id")),
+        ('{"query": "x", "filter": {"not": {"source": ["a"]}}}', ("filter", "not", "source")),
+        ('{"query": "x", "filter": {"not": {"acl": ["hr"]}}}', ("filter", "not", "acl")),
+        ('{"query": "x", "filter": {"not": {"acl_1": ["hr"]}}}', ("filter", "not", "acl_1")),
+        ('{"query": "x", "filter": {"not": {"tenant": ["x"]}}}', ("filter", "not", "tenant")),
+        ('{"query": "x", "filter": {"not": {"not": {"source_id": ["a"]}}}}', ("filter", "not", "not")),
+        ('{"query": "x", "filter": {"not_": {"source_id": ["a"]}}}', ("filter", "not_")),
+        (f'{{"query": "x", "filter": {{"not": {{"pages": {[*range(1, 10_001)]}}}}}}}', ("filter", "not", "pages")),
+        ('{"query": "x", "filter": {"not": {"timestamp": {}}}}', ("filter", "not", "timestamp")),
+        ('{"query": "x", "filter": {"pages": [1, 2], "not": {"pages": [2]}}}', ("filter",)),
+        ('{"query": "x", "size": 10000}', ("size",)),
         ('{"query": "x", "timeout_ms": 0}', ("timeout_ms",)),
         ('{"query": "x", "candidates": 9}', ("candidates",)),
         ('{"query": "x", "candidates": 1001}', ("candidates",)),
@@ -95,6 +108,36 @@ def test_tags_are_folded_and_dates_kept() -> None:
     assert dict(wanted.wanted["timestamp"]) == {"lte": "2024-05-31", "gt": "2024-01-01T00:00:00+00:00"}
 
 
+def test_what_is_left_out_is_read_like_what_is_wanted() -> None:
+    found = parse(
+        '{"query": "x", "filter": {"topic_tags": ["hr"], "not": {"topic_tags": [" Draft "], "source_type": ["pdf"],'
+        ' "timestamp": {"lte": "2024-05-31"}}}}'
+    ).filter.passage_filter()
+    assert found.wanted == {"topic_tags": ("hr",)}
+    assert found.excluded == {
+        "topic_tags": ("draft",),
+        "source_type": ("pdf",),
+        "timestamp": (("lte", "2024-05-31"),),
+    }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ('{"topic_tags": ["a", "HR"], "not": {"topic_tags": ["hr"]}}', "topic_tags and not.topic_tags both name 'hr'"),
+        ('{"pages": [3], "not": {"pages": [3], "source_id": ["a"]}}', "pages and not.pages both name 3"),
+        (
+            '{"timestamp": {"lte": "2024-05-31"}, "not": {"timestamp": {"lte": "2024-05-31"}}}',
+            "both name {'lte': '2024-05-31'}: remove it from one of them",
+        ),
+    ],
+)
+def test_a_filter_that_contradicts_itself_names_the_value(chosen: str, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        parse(f'{{"query": "x", "filter": {chosen}}}')
+    assert told in str(caught.value)
+
+
 def test_whole_numbers_may_be_written_as_json_likes() -> None:
     request = parse('{"query": "x", "size": 5.0, "candidates": 5e1, "max_per_document": 2.0}')
     assert (request.size, request.candidates, request.max_per_document) == (5, 50, 2)
@@ -119,3 +162,13 @@ def test_the_lambda_of_mmr(given: str, wanted: float | None) -> None:
 )
 def test_what_goes_together(fusion: str) -> None:
     assert parse(f'{{"query": "x", "fusion": {fusion}}}')
+
+
+def test_queries_and_filters_are_composed() -> None:
+    request = parse('{"query": "cafe\u0301", "filter": {"source_id": ["e\u0301te\u0301"]}}')
+    assert request.query == "caf\u00e9"
+    assert request.filter.source_id == ["\u00e9t\u00e9"]
+    # what an older Braid stored as macOS sent it is found, too
+    assert clauses(Scope("t"), request.filter.passage_filter())[1] == {
+        "terms": {"source_id": ["e\u0301te\u0301", "\u00e9t\u00e9"]}
+    }

@@ -34,11 +34,12 @@ from app.search.request import SearchRequest
 from app.search.reranking import Reranker
 from app.search.service import SearchResult, SearchService
 from app.store import queries
+from app.store.client import TooManyClauses
 from app.store.filters import Scope
 from app.store.responses import Leg as LegFound
 from app.store.responses import Outcome, Total
 from app.tuning import SHIPPED, Tuning
-from tests.unit.searches import answer_searches, checked_word, searched_code
+from tests.unit.searches import ACCENTS, answer_searches, checked_word, searched_code
 
 Leg = Callable[[], dict[str, Any]]
 READY = StoreState((), shards=1, native_rrf_across_shards=False)
@@ -111,7 +112,8 @@ class CannedCluster:
         def answer(body: dict[str, Any]) -> dict[str, Any]:
             nonlocal ranked
             if (word := checked_word(body)) is not None:
-                return envelope([], ranked["words"].get(word, 1), 0, False)
+                there = ranked["words"].get(word, int(not word.startswith(ACCENTS)))
+                return envelope([], there, 0, False)
             if (code := searched_code(body)) is not None:
                 found = ranked["codes"].get(code, ())
                 return envelope([{"_score": 0.1, "fields": ids_of(name)} for name in found], None, 0, False)
@@ -701,9 +703,51 @@ def test_a_rerank_that_nobody_does_is_said(case: Case) -> None:
     assert said(case.search(rerank=True)) == [("rerank", "not-configured")]
 
 
-def test_a_very_long_query_is_matched_by_its_first_words(case: Case) -> None:
-    found = case.search(query="w " * 2000)
+def test_a_very_long_query_is_matched_by_its_rarest_words(case: Case) -> None:
+    found = case.search(query="".join(chr(0x4E00 + n) for n in range(1000)))
     assert said(found) == [("lexical", "query-cut")]
+    assert said(case.search(query="w " * 2000)) == []  # one word
+
+
+def test_a_query_with_more_clauses_than_the_cluster_takes_is_cut_until_it_fits(case: Case) -> None:
+    def lexical() -> dict[str, Any]:
+        asked = case.cluster.sent["lexical"][-1]["query"]["bool"]["must"][0]
+        if str(asked).count("q") > 60:
+            raise TooManyClauses("more than 60", status_code=400, error_type="too_many_clauses")
+        return leg("a", "b", "c")
+
+    case.lexical = lexical
+    words = " ".join(f"q{first}{second}" for first in "abcdefghij" for second in "abcdefghijklmnopqrst")
+    for mode in ("lexical", "hybrid"):
+        found = case.search(query=words, mode=mode)
+        assert [item.reason for item in found.degraded] == ["query-cut: only its 50 longest words were matched"]
+        assert ids(found)
+
+
+def test_stop_words_alone_are_asked_where_they_are_indexed(case: Case) -> None:
+    case.lexical = lambda: leg("a")
+    found = case.search(query="IT", mode="lexical")
+    assert (ids(found), found.stop_words, said(found)) == (["a"], True, [])
+    assert "content.folded" in str(case.cluster.sent["lexical"])
+    case.lexical = leg
+    assert said(case.search(query="IT", mode="lexical")) == [("lexical", "no-words")]
+    assert said(case.search(query="?!", mode="lexical")) == [("lexical", "no-words")]
+    assert said(case.search(query="pump", mode="lexical")) == []
+
+
+def test_a_text_in_which_no_word_counts_is_asked_again_as_stop_words(case: Case) -> None:
+    """Those of other languages than English are known by the index alone."""
+    answers = iter([leg(), leg("a")])
+    case.lexical = lambda: next(answers)
+    found = case.search(query="nicht oder", mode="lexical")
+    assert (ids(found), found.stop_words, said(found)) == (["a"], True, [])
+
+
+def test_words_that_passages_have_in_other_accents_are_asked_again(case: Case) -> None:
+    case.lexical = lambda: leg("a", words={f"{ACCENTS}cafe menu": 1, f"{ACCENTS}cafe": 1})
+    found = case.search(query="cafe menu", mode="lexical")
+    assert found.accents == ("cafe",)
+    assert len(case.cluster.sent["lexical"]) == 2
 
 
 def test_a_page_is_read_anew_when_its_passages_are_replaced_under_it(case: Case) -> None:

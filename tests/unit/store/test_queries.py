@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from app.querytext import read_query
+import pytest
+
+from app.querytext import MAX_TERMS, read_query
 from app.store import queries
 from app.store.filters import PassageFilter, Scope, clauses
 from app.tuning import Boosts
@@ -65,6 +68,18 @@ def test_pages_and_languages_are_rows_like_the_others() -> None:
     ]
 
 
+def test_what_is_left_out_is_one_clause_behind_the_scope() -> None:
+    wanted = PassageFilter({"topic_tags": ("b", "a"), "timestamp": (("lt", "2020-01-01"),)}, source_id=("wiki",))
+    assert clauses(Scope("acme"), wanted) == [
+        {"term": {"tenant": "acme"}},
+        {"terms": {"source_id": ["wiki"]}},
+        {"bool": {"must_not": [{"terms": {"topic_tags": ["a", "b"]}}, {"range": {"timestamp": {"lt": "2020-01-01"}}}]}},
+    ]
+    for name in ("acl", "acl_1", "tenant", "source"):
+        with pytest.raises(ValueError, match=name):
+            PassageFilter({name: ("x",)})
+
+
 def leg(text: str, boosts: Boosts = PLAIN, corrected: tuple[str, ...] = ()) -> queries.Body:
     return queries.lexical_leg(read_query(text), boosts, FILTERS, corrected)
 
@@ -96,11 +111,15 @@ def test_no_query_has_more_clauses_than_opensearch_takes() -> None:
         query = read_query(" ".join(f"w{n}" for n in range(words)))
         body = queries.hybrid_query(query, Boosts(), (0.5,), 7, FILTERS)["hybrid"]["queries"][0]
         matches = str(body).count(repr(query.text))
-        assert matches * query.terms <= 900, words
+        assert matches * query.terms <= MAX_TERMS, words
 
 
 def code(spellings: str, **boost: float) -> queries.Body:
     return {"match": {"content.codes": {"query": spellings, "analyzer": "whitespace", **boost}}}
+
+
+ERR = "err-4711 err4711 err_4711 err.4711 ｅｒｒ－４７１１ ｅｒｒ４７１１ ｅｒｒ＿４７１１ ｅｒｒ．４７１１"
+VERSION = "2.19.1 v2.19.1 ２．１９．１ ｖ２．１９．１"
 
 
 def test_lexical_leg_with_identifiers_and_a_phrase() -> None:
@@ -113,8 +132,8 @@ def test_lexical_leg_with_identifiers_and_a_phrase() -> None:
                     "bool": {
                         "should": [
                             {"match": {"content": {"query": text}}},
-                            code("err-4711", boost=0.0),
-                            code("2.19.1 v2.19.1", boost=0.0),
+                            code(ERR, boost=0.0),
+                            code(VERSION, boost=0.0),
                         ],
                         "minimum_should_match": 1,
                     }
@@ -122,8 +141,8 @@ def test_lexical_leg_with_identifiers_and_a_phrase() -> None:
             ],
             "filter": GOLDEN_FILTERS,
             "should": [
-                code("err-4711", boost=1.5),
-                code("2.19.1 v2.19.1", boost=1.5),
+                code(ERR, boost=1.5),
+                code(VERSION, boost=1.5),
                 {"match_phrase": {"content": {"query": "upload queue", "slop": 0, "boost": 3.0}}},
             ],
         }
@@ -149,6 +168,38 @@ def test_lexical_leg_with_corrected_words() -> None:
     }
     assert leg("fnd a pmp", corrected=("fnd", "pmp")) == {"bool": wanted}
     assert queries.lexical_match(read_query("fnd a pmp"), FILTERS, ("fnd", "pmp")) == {"bool": wanted}
+
+
+def other_spelling(word: str) -> queries.Body:
+    plain = {"match": {"content": {"query": word, "operator": "and", "zero_terms_query": "all"}}}
+    folded = {"match": {"content.folded": {"query": word, "operator": "and", "boost": 0.8}}}
+    return {"bool": {"must": [folded], "must_not": [plain]}}
+
+
+def test_folded_words_score_where_they_stand_with_other_accents_only() -> None:
+    query = dataclasses.replace(read_query("cafe menu"), folded=("cafe",))
+    (must,) = queries.lexical_match(query, FILTERS)["bool"]["must"]
+    assert must["bool"]["should"] == [{"match": {"content": {"query": "cafe menu"}}}, other_spelling("cafe")]
+    found = queries.lexical_searches(
+        query, Boosts(), FILTERS, depth=9, timeout_ms=250, checked=(), unfolded=("menu", "list")
+    )
+    probes = [item["query"]["bool"]["filter"][0] for item in found[1:]]
+    either = {"should": [other_spelling("menu"), other_spelling("list")], "minimum_should_match": 1}
+    assert probes == [other_spelling("cafe"), {"bool": either}]
+
+
+def test_stop_words_alone_match_where_they_are_indexed_unless_another_word_counts() -> None:
+    (must,) = queries.lexical_match(read_query("the who"), FILTERS)["bool"]["must"]
+    scored = [{"match": {field: {"query": "the who"}}} for field in ("content", "content.folded")]
+    decisive = {"match": {"content": {"query": "the who", "zero_terms_query": "all"}}}
+    assert must == {"bool": {"must": [{"dis_max": {"queries": scored}}], "filter": [decisive]}}
+
+
+def test_an_identifier_in_one_piece_is_found_in_two() -> None:
+    (must,) = queries.lexical_match(read_query("ppr9087"), FILTERS)["bool"]["must"]
+    spelled = must["bool"]["should"][1]["match"]["content.codes"]["query"].split()
+    assert spelled[:4] == ["ppr9087", "ppr-9087", "ppr_9087", "ppr.9087"]
+    assert must["bool"]["should"][2] == {"match_phrase": {"content": {"query": "ppr 9087", "slop": 0, "boost": 1.0}}}
 
 
 def test_what_ranks_never_decides_what_matches() -> None:
@@ -242,12 +293,20 @@ def test_the_lexical_leg_is_one_search_where_nothing_has_to_be_checked() -> None
 
 def test_identifiers_and_unknown_words_have_searches_of_their_own() -> None:
     ranked, first, second, pump, restart = searches("pump ERR-4711 v2.19.1 restart", checked=("pump", "restart"))
-    for found, spellings in ((first, "err-4711"), (second, "2.19.1 v2.19.1")):
+    for found, spellings in ((first, ERR), (second, VERSION)):
         part = found["query"]["bool"]
         assert part == {**ranked["query"]["bool"], "filter": [*GOLDEN_FILTERS, code(spellings)]}
         assert (found["size"], found["rescore"]) == (queries.MOST_EXACT, ranked["rescore"])
     for found, word in ((pump, "pump"), (restart, "restart")):
-        there = {"match": {"content": {"query": word, "zero_terms_query": "all"}}}
+        there = {
+            "bool": {
+                "should": [
+                    {"match": {"content": {"query": word, "zero_terms_query": "all"}}},
+                    {"match": {"content.folded": {"query": word, "operator": "and"}}},
+                ],
+                "minimum_should_match": 1,
+            }
+        }
         assert found == {
             "query": {"bool": {"filter": [there, *GOLDEN_FILTERS]}},
             "size": 0,

@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import StoreError
 from app.passage import Candidate
+from app.querytext import read_query
 from app.store.responses import Outcome, Total, read_leg, read_lexical, read_outcome, read_response, read_tokens
 
 
@@ -112,7 +113,7 @@ def test_identifiers_and_words_of_the_lexical_leg() -> None:
     codes = [answer(3, b=1.0, y=0.2, x=0.2), answer(21, c=0.9), answer(0)]
     words = [answer(1), answer(0), {**answer(0), "timed_out": True}]
     found = read_lexical(
-        [answer(2, a=2.5, b=1.0), *codes, *words], ("err-4711", "il-6", "v1"), ("here", "gone", "lost"), 100
+        [answer(2, a=2.5, b=1.0), *codes, *words], read_query("ERR-4711 IL-6 v1"), ("here", "gone", "lost"), 100
     )
     assert found.exact == {"err-4711": (3, ("b", "x", "y")), "il-6": (21, ("c",)), "v1": (0, ())}
     assert found.missing == ("gone", "lost")
