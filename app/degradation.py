@@ -92,6 +92,7 @@ class Reason(StrEnum):
         True,
     )
     UNCHECKED = "unchecked", "the cluster did not say in time whether it is as it was", "see the cluster's health"
+    UNREAD = "unread", "parts of the question are not text", "ask in words"
     UNREACHABLE = "unreachable", "the language model can't be reached", "check BRAID_LLM_URL"
 
     @classmethod

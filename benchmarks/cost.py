@@ -43,6 +43,8 @@ from app.store.queries import LINEAR_PIPELINE
 SIZES = (2_500, 10_000, 40_000, 128_350)
 BLOCK = 25
 """Queries between two readings of the processes' times, which count in 10 ms."""
+WARM = 600
+"""Queries of each way before the first that counts: Java compiles for hundreds of searches, and that is processor time."""
 CLIENTS = 8
 WAYS: dict[str, dict[str, Any]] = {"not reranked": {"rerank": False}, "reranked": {}}
 STAGES = ("query_encode_ms", "lexical_ms", "vector_ms", "fetch_ms", "heads_ms", "rerank_ms", "total_ms")
@@ -211,7 +213,7 @@ def measure(up: dict[str, Any], rounds: int) -> dict[str, Any]:
         **{name: ask(body) for name, body in WAYS.items()},
     }
     for search in ways.values():  # warm: the JVM compiles what it runs often
-        for query in texts[-4 * BLOCK :]:
+        for query in texts[-WARM:]:
             search(query)
     spent = {name: Spent(service.machine) for name in ways}
     floor.encode_s = 0.0

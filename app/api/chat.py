@@ -69,13 +69,13 @@ def chat() -> Response:
 def _question(asked: chat_schemas.ChatRequest, options: dict[str, Any]) -> AnswerRequest:
     """Return the same question to ``/v1/answer``. Raises InvalidInput."""
     try:
-        conversation = Conversation.model_validate({"messages": asked.messages})
+        Conversation.model_validate({"messages": asked.messages})
     except ValidationError as error:
         raise problems.from_validation(error) from error
     if misplaced := sorted({"query", "messages", "stream"} & options.keys()):
         message = f"body.braid.{misplaced[0]}: is told by OpenAI's own fields: omit it"
         raise InvalidInput(message, problems=[FieldProblem(("body", "braid", misplaced[0]), message)])
-    body = {**options, "query": conversation.question, "stream": bool(asked.stream)}
+    body = {**options, "messages": asked.messages, "stream": bool(asked.stream)}
     try:
         # as JSON: strict models take lists and dates from it that they would not take from objects
         return AnswerRequest.model_validate_json(orjson.dumps(body))

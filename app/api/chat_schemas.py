@@ -123,6 +123,8 @@ class ChatDetails(BaseModel):
     abstained: bool
     degraded: list[DegradedItem]
     cache: str
+    query_used: str | None
+    query_completed_by: str | None
     timings: dict[str, float]
 
 

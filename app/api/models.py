@@ -79,9 +79,10 @@ def model(model_id: str) -> Response:
 def served_models() -> list[str]:
     """Return the names of the served models, and the other names that BRAID_MODEL_ALIASES gives them."""
     settings, reranker = services().settings, services().reranker
-    found = [MODEL, services().encoder.name]
+    found = [services().encoder.name]
     if reranker is not None:
         found.append(reranker.name)
+    found.append(MODEL)
     found += [name for name, target in settings.server.aliases.items() if target in found]
     return list(dict.fromkeys(found))
 

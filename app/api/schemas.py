@@ -106,6 +106,9 @@ class AnswerResponse(SearchResponse):
     abstained: bool
     model: str
     usage: dict[str, int] | None
+    query_used: str | None = None
+    """The question that was searched and answered, if it was completed from earlier ones in `messages`."""
+    query_completed_by: Literal["model", "rule"] | None = None
 
 
 _WRITTEN = {

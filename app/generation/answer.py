@@ -21,10 +21,13 @@ from app.generation.context import Fetch, build_context
 from app.generation.evidence import UNCALIBRATED, Evidence, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
+from app.generation.rewriting import StandaloneQuestion, complete_question
 from app.passage import Hit
 
 EXTRACTIVE = "extractive"
 _MOST_SENTENCES = 3
+_REWRITE_SHARE, _REWRITE_S = 0.2, 3.0
+"""Share of the answer's time, and maximum seconds, for completing a follow-up question."""
 _WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
 """Share of the answer's time, and maximum seconds, for weighing sentences: usually 30 ms, more under load."""
 
@@ -104,6 +107,16 @@ class Generator:
         except EncoderError:
             problem = _problem(Reason.ENCODER_FAILED, "relevance could not be checked")
         return WeighingResult(evidence, problem, time.perf_counter() - started)
+
+    def complete(
+        self, question: str, earlier: Sequence[str], timeout_s: float, *, generate: bool, **how: Any
+    ) -> StandaloneQuestion:
+        """Return a question with what it refers to in earlier ones; `how` as for `complete_question`.
+
+        The model has at most a fifth of `timeout_s`.
+        """
+        limit = min(_REWRITE_S, timeout_s * _REWRITE_SHARE)
+        return complete_question(question, earlier, self._model if generate else None, limit, **how)
 
     def answer(self, question: str, hits: Sequence[Hit], **how: Any) -> Answer:
         """Return the whole answer; arguments as those of `stream`."""

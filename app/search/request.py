@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.conversation import Conversation, Messages, refusal
 from app.fields import Stored, with_fields
 from app.passage import FIELDS
 from app.store.filters import PassageFilter
@@ -185,11 +186,31 @@ class SearchRequest(_Strict):
         return MmrRequest().lambda_ if self.mmr else None
 
 
+def _needs_no_query(schema: dict[str, Any]) -> None:
+    schema["required"].remove("query")
+
+
 class AnswerRequest(SearchRequest):
-    """The body of ``POST /v1/answer``: a search, and options of the answer."""
+    """The body of ``POST /v1/answer``: a search, and options of the answer; `messages` may take the query's place."""
+
+    model_config = ConfigDict(json_schema_extra=_needs_no_query)
+
+    messages: Messages | None = None
+    """A conversation as OpenAI's clients send it. The last message of role `user` is the query; what users asked before
+    may complete it."""
 
     max_per_document: Annotated[Integer, Field(ge=1, le=100)] | None = 3
     fold_duplicates: bool = True
     stream: bool = False
     context_size: Annotated[Integer, Field(ge=1, le=50)] | None = None
     """Number of passages for the answer, best first. Default: the service's setting (5)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks_once(cls, body: Any) -> Any:
+        if not isinstance(body, dict) or body.get("messages") is None:
+            return body
+        if "query" in body:
+            raise refusal(("messages",), "send query or messages, not both", body["query"])
+        conversation = Conversation.model_validate({"messages": body["messages"]})
+        return {**body, "query": conversation.question}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from app import telemetry
 from app.cache.codec import Json
+from app.conversation import earlier_questions, unread_parts
+from app.degradation import Degradation, Reason
 from app.errors import CallerLeft, NotAuthenticated
 from app.gateway.admission import Admission
 from app.gateway.shares import Shares
@@ -17,6 +19,7 @@ from app.generation.answer import Answer, Event, WeighingResult, whole_answer
 from app.generation.answer import Generator as AnswerGenerator
 from app.generation.citations import Citation
 from app.generation.context import Fetch
+from app.generation.rewriting import StandaloneQuestion
 from app.passage import Hit
 from app.request_threads import step_aside
 from app.search.plan import ANSWER_SEARCH
@@ -110,13 +113,14 @@ class AnswerUseCase:
             Overloaded: no turn is free in time.
             BraidError: as `SearchService.search`.
         """
+        call, standalone = self._complete(call, None, has_left)
         with self.cache.open("answer", call) as lookup:
             record, timings = lookup.record, call.timings
             if record is None:
                 found, weighed = self._find(call, lookup)
                 made = whole_answer(self._steps(call, lookup, found, weighed, None, has_left))
                 record, timings = self._keep(call, lookup, found, made), _timings(found, made)
-        body: Json = record["answer"] | lookup.fields | call.fields(timings)
+        body = _told(standalone, record["answer"] | lookup.fields | call.fields(timings))
         self.log.record(call, "answer", body, record["log"])
         return body
 
@@ -130,15 +134,43 @@ class AnswerUseCase:
         Raises:
             BraidError: as `run`.
         """
+        call, standalone = self._complete(call, is_admitted, has_left)
         lookup = self.cache.look_up("answer", call)
         if lookup.record is not None:
-            return AnswerStream(self._cached_events(call, lookup, lookup.record), lookup)
+            return AnswerStream(self._cached_events(call, standalone, lookup, lookup.record), lookup)
         try:
             found, weighed = self._find(call, lookup)
         except BaseException:
             lookup.finish(None)
             raise
-        return AnswerStream(self._events(call, lookup, found, weighed, is_admitted, has_left), lookup)
+        events = self._events(call, standalone, lookup, found, weighed, is_admitted, has_left)
+        return AnswerStream(events, lookup)
+
+    def _complete(
+        self, call: ReadCall[AnswerRequest], is_admitted: Check | None, has_left: Check | None
+    ) -> tuple[ReadCall[AnswerRequest], StandaloneQuestion]:
+        """Return the call with a question that can be understood alone.
+
+        Of a conversation nothing else is used: caches, search and prompt see that question only.
+        """
+        messages = call.request.messages
+        if messages is None:
+            return call, StandaloneQuestion(call.query)
+        found = self.generator.complete(
+            call.query,
+            earlier_questions(messages),
+            min(self._generation_s(call), _left_s(call)),  # the search has its time, too
+            generate=call.features.generation,
+            take_place=lambda: self.places.take(owner(call.scope)).release,
+            look=lambda: _look(is_admitted, has_left),
+        )
+        if unread := unread_parts(messages):
+            item = Degradation("question", f"{Reason.UNREAD}: parts of type {', '.join(unread)} were ignored")
+            found = replace(found, degraded=(*found.degraded, item))
+        for item in found.degraded:
+            telemetry.DEGRADED_REQUESTS.labels(item.stage, item.reason.partition(":")[0]).inc()
+        request = call.request.model_copy(update={"query": found.text, "messages": None})
+        return replace(call, request=request), found
 
     def _find(self, call: ReadCall[AnswerRequest], lookup: CacheLookup) -> tuple[SearchResult, WeighingResult]:
         """Return the passages for the answer, and their relevance.
@@ -184,10 +216,7 @@ class AnswerUseCase:
             for step in steps:
                 if time.monotonic() - looked >= _LOOK_S:
                     looked = time.monotonic()
-                    if is_admitted is not None and not is_admitted():
-                        raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
-                    if has_left is not None and has_left():
-                        raise CallerLeft("the caller closed its connection while the answer was written")
+                    _look(is_admitted, has_left)
                 if step.kind != "waiting":
                     yield step
 
@@ -219,6 +248,7 @@ class AnswerUseCase:
     def _events(
         self,
         call: ReadCall[AnswerRequest],
+        standalone: StandaloneQuestion,
         lookup: CacheLookup,
         found: SearchResult,
         weighed: WeighingResult,
@@ -226,7 +256,7 @@ class AnswerUseCase:
         has_left: Check | None,
     ) -> Events:
         own = lookup.fields | call.fields(found.timings)
-        searched = self.render.search(call.request, call.scope, found) | own
+        searched = _told(standalone, self.render.search(call.request, call.scope, found) | own)
         done = False
         try:
             yield AnswerEvent("retrieval", searched)
@@ -237,7 +267,7 @@ class AnswerUseCase:
                     yield AnswerEvent("citation", self.render.citation(step.citation))
                 elif step.answer is not None:
                     record = self._keep(call, lookup, found, step.answer)
-                    body = record["answer"] | own | {"timings": _timings(found, step.answer)}
+                    body = _told(standalone, record["answer"] | own | {"timings": _timings(found, step.answer)})
                     # before the caller has it, who may judge it at once
                     self.log.record(call, "answer", body, record["log"])
                     done = True
@@ -247,16 +277,35 @@ class AnswerUseCase:
             if not done:  # it failed, or the reader left
                 self.log.record(call, "answer", searched, log_fields(call.request, found))
 
-    def _cached_events(self, call: ReadCall[AnswerRequest], lookup: CacheLookup, record: Json) -> Events:
+    def _cached_events(
+        self, call: ReadCall[AnswerRequest], standalone: StandaloneQuestion, lookup: CacheLookup, record: Json
+    ) -> Events:
         """Yield the events of an answer from the cache."""
-        body: Json = record["answer"] | lookup.fields | call.fields(call.timings)
-        yield AnswerEvent("retrieval", self.render.search_part(body))
+        body = _told(standalone, record["answer"] | lookup.fields | call.fields(call.timings))
+        yield AnswerEvent("retrieval", _told(standalone, self.render.search_part(body), degraded=False))
         if body["answer"]:
             yield AnswerEvent("token", {"text": body["answer"]})
         for citation in body["citations"]:
             yield AnswerEvent("citation", citation)
         self.log.record(call, "answer", body, record["log"])
         yield AnswerEvent("done", body)
+
+
+def _look(is_admitted: Check | None, has_left: Check | None) -> None:
+    """Raise NotAuthenticated or CallerLeft if nobody may or will read the answer."""
+    if is_admitted is not None and not is_admitted():
+        raise NotAuthenticated("the key was revoked, or has expired, while the answer was written")
+    if has_left is not None and has_left():
+        raise CallerLeft("the caller closed its connection while the answer was written")
+
+
+def _told(standalone: StandaloneQuestion, body: Json, *, degraded: bool = True) -> Json:
+    """Return a body that tells how the question was completed; `degraded`: add what went wrong with that."""
+    completed = standalone.text if standalone.completed_by is not None else None
+    body = {**body, "query_used": completed, "query_completed_by": standalone.completed_by}
+    if degraded and standalone.degraded:
+        body["degraded"] = [*body["degraded"], *map(asdict, standalone.degraded)]
+    return body
 
 
 def _timings(found: SearchResult, made: Answer) -> dict[str, float]:

@@ -185,6 +185,54 @@ def test_the_llm_command_chats(chat: Chat, tmp_path: Path) -> None:
         assert said.stdout.strip() == "The ferry sails at noon [1]."
 
 
+def conversation(last: str) -> list[Any]:
+    said = "Secret: the ferry to Utö sails at dawn [1]."
+    return [*asks("When does the ferry to Runö sail?"), {"role": "assistant", "content": said}, *asks(last)]
+
+
+def says(chat: Chat, *first: str) -> Any:
+    """A model that says this first, and then what it always says."""
+    chat.model.requests.clear()
+    return lambda write, _: [write(item) for item in complete(*(first if len(chat.model.requests) == 1 else SAID))]
+
+
+def test_a_follow_up_is_completed_by_the_model(chat: Chat) -> None:
+    chat.model.behaviour = says(chat, "Who sails the ferry to Runö?")
+    found = chat.post(model="braid", messages=conversation("Who sails it?"), braid={"cache": False}).json()
+    assert found["braid"]["query_used"] == "Who sails the ferry to Runö?"
+    assert (found["braid"]["query_completed_by"], found["braid"]["degraded"]) == ("model", [])
+    rewriting, answering = (json.dumps(item["messages"], ensure_ascii=False) for item in chat.model.requests)
+    assert "Who sails it?" in rewriting
+    assert "Who sails the ferry to Runö?" in answering
+    # an earlier answer may quote what was revoked since
+    assert "Secret" not in rewriting + answering
+    assert "When does" not in answering
+
+
+@pytest.mark.parametrize("said", ["The capital of France is Paris, a large old city.", ""])
+def test_a_follow_up_is_completed_by_rule_where_the_model_can_t(chat: Chat, said: str) -> None:
+    chat.model.behaviour = says(chat, said)
+    body = {"messages": conversation("Who sails it?"), "cache": False}
+    with chat.service.client() as client:
+        found = client.post("/v1/answer", json=body, headers={"Authorization": f"Bearer {chat.key}"}).json()
+    assert found["query_completed_by"] == "rule"
+    assert {"ferry", "Runö", "sails"} <= set(found["query_used"].replace(":", " ").split())
+    assert [item["stage"] for item in found["degraded"]] == ["rewriting"]
+    assert found["answer"] == "The ferry sails at noon [1]."
+
+
+def test_a_question_of_its_own_is_answered_as_asked(chat: Chat) -> None:
+    headers = {"Authorization": f"Bearer {chat.key}"}
+    question = "At what time of the day does the ferry to Runö leave the harbour in summer?"
+    with chat.service.client() as client:
+        found = client.post("/v1/answer", json={"messages": conversation(question)}, headers=headers).json()
+        both = client.post("/v1/answer", json={"messages": asks("x"), "query": "x"}, headers=headers)
+        neither = client.post("/v1/answer", json={}, headers=headers)
+    assert (found["query_used"], found["query_completed_by"], found["degraded"]) == (None, None, [])
+    assert (both.status_code, both.json()["errors"][0]["loc"]) == (422, ["body", "messages"])
+    assert (neither.status_code, neither.json()["errors"][0]["loc"]) == (422, ["body", "query"])
+
+
 @pytest.mark.parametrize(
     ("body", "param", "part"),
     [

@@ -156,7 +156,7 @@ def test_searches_go_between_the_batches_of_a_long_list(start: Callable[..., Ser
 
 def test_openai_lists_models(running: Running) -> None:
     client = running.openai()
-    assert [item.id for item in client.models.list()] == [MODEL, RERANKER, WIRED_IN, "rerank-v3.5"]
+    assert [item.id for item in client.models.list()] == [MODEL, RERANKER, "braid", WIRED_IN, "rerank-v3.5"]
     for name in (MODEL, RERANKER, WIRED_IN):
         assert client.models.retrieve(name).id == name
     with pytest.raises(openai.NotFoundError, match="model 'gpt-4o' is not served") as raised:

@@ -271,10 +271,10 @@ def test_leg_body_opens_no_document_and_lets_lucene_skip() -> None:
     counted = queries.leg_body({"match_all": {}}, size=3, timeout_ms=250, exact_total=True)
     assert counted == {**body, "track_total_hits": True}
     clause = {"match": {"title": {"query": "x"}}}
-    for size, window in ((3, 200), (300, 300)):
+    for size in (3, 300):
         refined = queries.leg_body({"match_all": {}}, size=size, timeout_ms=250, refined_by=[clause])
         rescore = {"bool": {"filter": [{"match_all": {}}], "should": [clause]}}
-        asked = {"window_size": window, "query": {"rescore_query": rescore, "score_mode": "total"}}
+        asked = {"window_size": size, "query": {"rescore_query": rescore, "score_mode": "total"}}
         assert refined == {**body, "size": size, "rescore": asked}
 
 
@@ -296,7 +296,8 @@ def test_identifiers_and_unknown_words_have_searches_of_their_own() -> None:
     for found, spellings in ((first, ERR), (second, VERSION)):
         part = found["query"]["bool"]
         assert part == {**ranked["query"]["bool"], "filter": [*GOLDEN_FILTERS, code(spellings)]}
-        assert (found["size"], found["rescore"]) == (queries.MOST_EXACT, ranked["rescore"])
+        assert found["size"] == queries.MOST_EXACT
+        assert found["rescore"] == {**ranked["rescore"], "window_size": queries.MOST_EXACT}
     for found, word in ((pump, "pump"), (restart, "restart")):
         there = {
             "bool": {
