@@ -44,7 +44,7 @@ SIZES = (2_500, 10_000, 40_000, 128_350)
 BLOCK = 25
 """Queries between two readings of the processes' times, which count in 10 ms."""
 WARM = 600
-"""Queries of each way before the first that counts: Java compiles for hundreds of searches, and that is processor time."""
+"""Queries of each way before the first that counts: Java compiles for hundreds of searches, which is processor time."""
 CLIENTS = 8
 WAYS: dict[str, dict[str, Any]] = {"not reranked": {"rerank": False}, "reranked": {}}
 STAGES = ("query_encode_ms", "lexical_ms", "vector_ms", "fetch_ms", "heads_ms", "rerank_ms", "total_ms")

@@ -27,8 +27,8 @@ _SECONDS = 600.0
 class KnownWords:
     """Words by filter. Thread-safe; one instance per process."""
 
-    def __init__(self) -> None:
-        self._known: TTLCache[bytes, bool] = TTLCache(_ENTRIES, _SECONDS)
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._known: TTLCache[bytes, bool] = TTLCache(_ENTRIES, seconds)
         self._lock = threading.Lock()
 
     def find_unknown(self, filters: Sequence[Clause], words: Sequence[str]) -> tuple[str, ...]:

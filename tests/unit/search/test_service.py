@@ -103,6 +103,8 @@ class CannedCluster:
         self._lock = threading.Lock()
         self.sent: dict[str, list[dict[str, Any]]] = {}
         self.params: Any = None
+        self.words: list[str] = []
+        """Words that were looked up."""
 
     def request(self, method: str, path: str, *, params: Any, body: Any, timeout_s: float | None) -> Any:
         assert (method, path) in {("POST", "/braid-passages/_search"), ("POST", "/braid-passages/_msearch")}
@@ -112,6 +114,7 @@ class CannedCluster:
         def answer(body: dict[str, Any]) -> dict[str, Any]:
             nonlocal ranked
             if (word := checked_word(body)) is not None:
+                self.words.append(word)
                 there = ranked["words"].get(word, int(not word.startswith(ACCENTS)))
                 return envelope([], there, 0, False)
             if (code := searched_code(body)) is not None:
@@ -741,6 +744,14 @@ def test_a_text_in_which_no_word_counts_is_asked_again_as_stop_words(case: Case)
     case.lexical = lambda: next(answers)
     found = case.search(query="nicht oder", mode="lexical")
     assert (ids(found), found.stop_words, said(found)) == (["a"], True, [])
+
+
+def test_words_that_no_passage_has_in_other_accents_are_not_looked_up_again_at_once(case: Case) -> None:
+    case.kept = case.service()
+
+    for _ in range(2):
+        case.search(query="quay menu", mode="lexical")
+    assert [word for word in case.cluster.words if word.startswith(ACCENTS)] == [f"{ACCENTS}quay menu"]
 
 
 def test_words_that_passages_have_in_other_accents_are_asked_again(case: Case) -> None:
