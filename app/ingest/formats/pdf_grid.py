@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from app.ingest.formats.pdf_columns import split
 from app.ingest.formats.pdf_objects import Box
@@ -128,6 +129,9 @@ def _table(pieces: list[Piece], grid: _Grid) -> tuple[list[Piece], list[Piece]]:
                 rest.append(part)
             else:
                 cells.setdefault(spans[place], []).append(part)
+    if edges := _unruled_rows(cells, spans):
+        across = [*grid.across, *((grid.xs[0], y, grid.xs[-1], y) for y in edges)]
+        return _table(pieces, _Grid(grid.xs, _places([*grid.ys, *edges]), across, grid.down))
     texts = {place: _text(parts) for place, parts in cells.items()}
     owners = set(spans.values())
     if len(cells) < max(3, _LEAST_FILLED * len(owners)) or any(len(text) > _LONGEST_CELL for text in texts.values()):
@@ -174,6 +178,30 @@ def _are_boxes(spans: dict[tuple[int, int], tuple[int, int]]) -> bool:
         if len(places) != len(rows) * len(columns):
             return False
     return True
+
+
+def _unruled_rows(
+    cells: dict[tuple[int, int], list[Piece]], spans: dict[tuple[int, int], tuple[int, int]]
+) -> list[float]:
+    """Return the places between rows that no line divides: cells side by side with equally many lines at the same
+    heights, as wrapped cells rarely have.
+    """
+    edges: list[float] = []
+    last_row = {first: row for (row, _), first in sorted(spans.items())}
+    stacks: dict[tuple[int, int], list[list[float]]] = {}
+    for place, parts in cells.items():
+        heights = sorted((piece.y0 + piece.y1) / 2 for piece in parts)
+        stacks.setdefault((place[0], last_row[place]), []).append(_places(heights))
+    for found in stacks.values():
+        most = max(map(len, found))
+        same = [heights for heights in found if len(heights) == most and _match(heights, found[0])]
+        if most >= 3 and len(same) >= max(2, len(found) / 2):
+            edges += [(one + other) / 2 for one, other in pairwise(same[0])]
+    return edges
+
+
+def _match(one: list[float], other: list[float]) -> bool:
+    return len(one) == len(other) and all(abs(a - b) < _TOUCH for a, b in zip(one, other, strict=True))
 
 
 def _divide(piece: Piece, xs: list[float]) -> list[Piece]:

@@ -204,7 +204,9 @@ def _rows(pieces: list[Piece]) -> list[Line]:
     """Join vertically overlapping pieces to lines, from left to right (right to left in such scripts)."""
     groups: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda p: (p.y0 + p.y1) / 2):
-        for group in reversed(groups[-4:]):
+        for group in reversed(groups[-4:] if piece.row is None else []):
+            if group[0].row is not None:
+                continue  # a row of a ruled table is a line of its own
             if any(_is_beside(piece, other) for other in group) and not any(_overlaps(piece, other) for other in group):
                 group.append(piece)
                 break

@@ -80,8 +80,23 @@ def test_a_cell_over_rows_stands_in_each_of_them(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_without_lines_between_them_stay_rows(tmp_path: Path) -> None:
-    cells = [["Year", "Flow"], ["2019", "120"], ["2020", "95"], ["2021", "88"]]
+def test_text_beside_a_ruled_table_is_kept(tmp_path: Path) -> None:
+    def draw(canvas: Canvas) -> None:
+        table = Table([["Pump", "12 bar"], ["Valve", "9 bar"]], style=[("GRID", (0, 0), (-1, -1), 1, colors.black)])
+        table.wrapOn(canvas, 200, 200)
+        table.drawOn(canvas, 72, 680)
+        lines(canvas, 260, 702, "The picture shows", "both of them", step=18)
+
+    text = whole(tmp_path, draw)
+    assert all(part in text for part in ("Pump | 12 bar", "Valve | 9 bar", "The picture shows", "both of them"))
+
+
+@pytest.mark.parametrize("rows", [
+    [["2019", "120"], ["2020", "95"], ["2021", "88"]],
+    [["user_id", "text"], ["date", "seconds"], ["status", "Accepted"]],
+])  # fmt: skip
+def test_rows_without_lines_between_them_stay_rows(tmp_path: Path, rows: list[list[str]]) -> None:
+    cells = [["Field", "Value"], *rows]
     style = [("BOX", (0, 0), (-1, -1), 1, colors.black), ("LINEBELOW", (0, 0), (-1, 0), 1, colors.black)]
     style.append(("LINEAFTER", (0, 0), (0, -1), 1, colors.black))
     document = parse_bytes(tmp_path, "columns.pdf", flow_pdf([Table(cells, colWidths=[90, 90], style=style)]))
