@@ -15,14 +15,15 @@ _REACH = 8.0
 """Distance in font sizes, up and down, in which other lines are asked whether a column begins here."""
 _TOLERANCE = 1.0
 """Maximum distance in points of the beginnings of lines in one column."""
-_MAX_PIECES = 5_000
+_MAX_GAPS = 2_000
+"""Gaps on a page that are compared with each other; a page of print has a few hundred."""
 _NUMBER = re.compile(r"\(?\w{1,4}[.)]?|[^\w\s]")
 """The number of a heading or the mark of an item, which belongs to the text after it."""
 
 
 def divide_at_columns(pieces: list[Piece]) -> list[Piece]:
     """Divide each piece at gaps after which other lines near it begin, too. Gaps of justified text stand anywhere."""
-    if len(pieces) > _MAX_PIECES or not any(_wide_gaps(piece) for piece in pieces):
+    if not 0 < sum(len(_wide_gaps(piece)) for piece in pieces) <= _MAX_GAPS:
         return pieces
     starts: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for piece in pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ Box = tuple[float, float, float, float]
 _MAX_OBJECTS = 20_000
 """Objects of a page that are looked at. Maps and plots have more; their lines rule no tables."""
 _MAX_RULES = 600
+_MAX_BACKDROP = 1_000
+_EVERYWHERE = (-math.inf, -math.inf, math.inf, math.inf)
 _MAX_SEGMENTS = 400
 _THIN = 2.5
 """Maximum thickness of a ruling line in points."""
@@ -83,6 +86,8 @@ def backdrop_of(page: pdfium.PdfPage) -> Backdrop:
         kinds = _kinds(item, 0)
         if kinds and (box := _bounds(item)):
             (result.pictures if "picture" in kinds else result.colours).append(box)
+            if len(result.pictures) + len(result.colours) > _MAX_BACKDROP:
+                return Backdrop([_EVERYWHERE])  # a drawing: in doubt its text is seen
     return result
 
 
