@@ -16,7 +16,7 @@ from app.fields import Stored, stored_fields
 from app.languages import base_language
 from app.values import Language, PageNumber
 
-PASSAGE_FORMAT = 2
+PASSAGE_FORMAT = 3
 """Incremented when parsing, chunking or stored fields change, so that unchanged files are ingested again."""
 
 

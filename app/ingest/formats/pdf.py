@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pypdfium2 as pdfium
@@ -46,7 +47,10 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
 def _parse(document: pdfium.PdfDocument, name: str) -> ParsedDocument:
     if len(document) == 0:
         raise DocumentRejected("the PDF has no pages", reason="empty")
+    if document.get_formtype() != raw.FORMTYPE_NONE:
+        document.init_forms()
     pages: list[tuple[Page, list[Line]]] = []
+    unseen: dict[int, int] = {}
     damaged: list[int] = []
     silent: list[int] = []
     size = 0
@@ -56,14 +60,16 @@ def _parse(document: pdfium.PdfDocument, name: str) -> ParsedDocument:
         except pdfium.PdfiumError:
             damaged.append(index + 1)
             continue
+        if page.unseen:
+            unseen[page.number] = page.unseen
         if not page.pieces:
             silent.append(index + 1)
             continue
         size += sum(len(piece.text) for piece in page.pieces)
         if size > MAX_TEXT:
             raise DocumentRejected(f"more than {MAX_TEXT:,} characters of text: split the file", reason="too-large")
-        pages.append((page, lines_of(page.pieces)))
-        page.pieces = []
+        pages.append((page, lines_of(page.pieces, page.rules)))
+        page.pieces, page.rules = [], []
     if not pages:
         raise _no_text(len(document), damaged)
     outline = _outline(document)
@@ -74,19 +80,27 @@ def _parse(document: pdfium.PdfDocument, name: str) -> ParsedDocument:
     blocks = builder.finish()
     if not any(ch.isalnum() for block in blocks for ch in block.text):
         raise _no_text(len(document), damaged)
-    warnings = []
-    if silent:
-        warnings.append(f"no text on {_pages(silent)} of {len(document)}: scanned or drawn")
-    if damaged:
-        warnings.append(f"damaged, left out: {_pages(damaged)} of {len(document)}")
     return ParsedDocument(
         title=_title(document, pages[0], blocks) or title_from_name(name),
         blocks=tuple(blocks),
         source_type=SourceType.PDF,
         timestamp=_date(document.get_metadata_value("ModDate")) or _date(document.get_metadata_value("CreationDate")),
         tags=_keywords(document.get_metadata_value("Keywords")),
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(len(document), silent, damaged, unseen)),
     )
+
+
+def _warnings(pages: int, silent: list[int], damaged: list[int], unseen: dict[int, int]) -> Iterator[str]:
+    """Yield what was left out; `unseen` is the number of a page -> its characters that nobody sees."""
+    if silent:
+        yield f"no text on {_pages(silent)} of {pages}: scanned or drawn"
+    if damaged:
+        yield f"damaged, left out: {_pages(damaged)} of {pages}"
+    if unseen:
+        yield (
+            "text that nobody sees left out (without ink, white on white, or outside the page): "
+            f"{sum(unseen.values()):,} characters on {_pages(list(unseen))} of {pages}"
+        )
 
 
 def _no_text(pages: int, damaged: list[int]) -> DocumentRejected:

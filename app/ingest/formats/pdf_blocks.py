@@ -7,7 +7,7 @@ import re
 from statistics import median
 
 from app.ingest.formats.clean import clean, clean_code
-from app.ingest.formats.pdf_layout import Line
+from app.ingest.formats.pdf_layout import Line, lines_of
 from app.ingest.formats.pdf_page import HYPHEN, Page
 from app.ingest.formats.pdf_style import BULLET, CAPTION, LEADER, LONGEST_HEADING, Style, join_lines
 from app.ingest.formats.pdf_tables import table_rows
@@ -41,9 +41,13 @@ class BlockBuilder:
         for region in regions.values():
             self._region(region, page.number)
         self._flush()
-        for text in page.aside:
-            if len(text) >= 200:  # a rotated table; shorter ones are stamps and labels of axes
-                self._blocks.append(Block(BlockKind.PARAGRAPH, clean(text.replace(HYPHEN, "-")), page.number))
+        for pieces in page.aside:
+            aside = lines_of(pieces)
+            # a table or text; shorter ones are stamps and labels of axes
+            if table_rows(aside) or sum(len(line.text) for line in aside) >= 200:
+                self._region(aside, page.number)
+        for text in page.comments:
+            self._blocks.append(Block(BlockKind.NOTES, clean(text), page.number))
 
     def finish(self) -> list[Block]:
         """Return all blocks."""
@@ -58,7 +62,7 @@ class BlockBuilder:
             if index in tables:
                 self._flush()
                 if tables[index]:
-                    text = " | ".join(clean(LEADER.sub(" ", cell.replace(HYPHEN, "-"))) for cell in tables[index])
+                    text = " | ".join(join_lines(cell.split("\n"), self._style.words) for cell in tables[index])
                     if any(ch.isalnum() for ch in text):
                         self._blocks.append(Block(BlockKind.TABLE_ROW, text, number))
                 previous = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from itertools import pairwise
 from statistics import median
 
 from app.ingest.formats.pdf_layout import Line
@@ -17,6 +18,9 @@ _OUTERMOST = 4
 """Number of lines checked at each end of a page."""
 _SHARE = 0.35
 _LARGER = 1.15
+_SAME_PLACE = 4.0
+"""Maximum distance in points of a running head's places."""
+_NUMBER = re.compile(r"\d+")
 _DIGITS = re.compile(r"\d+|(?<![^\W\d])[ivxlc]+(?![^\W\d])")
 _PAGE_NUMBER = re.compile(
     r"(?i)[-–—\[(| ]*(?:(?:page|seite|página|pagina|p\.|стр\.?|صفحه)\s*)?(?:\d{1,4}|[ivxlc]{1,6})"
@@ -25,33 +29,60 @@ _PAGE_NUMBER = re.compile(
 
 
 def remove_furniture(pages: list[tuple[Page, list[Line]]]) -> list[tuple[Page, list[Line]]]:
-    """Return the pages' lines without page numbers and without lines that repeat at page edges (their numbers may
-    change).
+    """Return the pages' lines without page numbers and without lines that repeat at page edges at the same place.
+
+    Their numbers may change as those of pages and sections do. What stands inside of other text is no furniture.
     """
     seen: dict[tuple[str, bool], set[int]] = defaultdict(set)
     for page, lines in pages:
         for line, top in _edges(page, lines):
             seen[_shape(line), top].add(page.number)
     sizes: dict[str, list[float]] = defaultdict(list)
+    numbers: dict[tuple[str, bool], list[tuple[int, ...]]] = defaultdict(list)
+    places: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for page, lines in pages:
-        for line, _ in _edges(page, lines):
+        for line, top in _edges(page, lines):
             sizes[_shape(line)].append(line.size)
+            numbers[_shape(line), top].append(tuple(int(number[:9]) for number in _NUMBER.findall(line.text)))
+            places[_shape(line), top].append(line.y0)
+    counting = {shape for shape, found in numbers.items() if _count_upwards(found)}
     needed = max(2 if len(pages) < 4 else 3, _SHARE * len(pages) * 0.5)
     kept = []
     for page, lines in pages:
         gone = set()
+        inside: dict[bool, Line] = {}
         for line, top in _edges(page, lines):
             text = line.text.strip()
+            shape = _shape(line), top
             if _PAGE_NUMBER.fullmatch(text):
                 gone.add(id(line))
-            elif line.size > _LARGER * median(sizes[_shape(line)]):
+            elif line.size > _LARGER * median(sizes[shape[0]]):
                 continue  # the title itself, which later pages repeat in small
-            elif len(seen[_shape(line), top]) >= needed and _near(seen[_shape(line), top], page.number):
+            elif top in inside and not _is_level(inside[top], line):
+                continue
+            elif (
+                shape in counting
+                and len(seen[shape]) >= needed
+                and _near(seen[shape], page.number)
+                and sum(abs(y - line.y0) < _SAME_PLACE for y in places[shape]) >= needed
+            ):
                 gone.add(id(line))
+            else:
+                inside.setdefault(top, line)
         rest = [line for line in lines if id(line) not in gone]
         # a page of furniture only (a form, a repeated title page) is content
         kept.append((page, rest if rest else [line for line in lines if not _PAGE_NUMBER.fullmatch(line.text.strip())]))
     return kept
+
+
+def _count_upwards(found: list[tuple[int, ...]]) -> bool:
+    """Return whether the numbers of a repeated line never fall from page to page; those of a form's values do."""
+    steps = [one <= other for one, other in pairwise(found)]
+    return sum(steps) >= 0.8 * len(steps)
+
+
+def _is_level(one: Line, other: Line) -> bool:
+    return min(one.y1, other.y1) - max(one.y0, other.y0) > 0.5 * min(one.y1 - one.y0, other.y1 - other.y0)
 
 
 def _edges(page: Page, lines: list[Line]) -> list[tuple[Line, bool]]:

@@ -12,6 +12,9 @@ import itertools
 from dataclasses import dataclass, field
 from statistics import median
 
+from app.ingest.formats.pdf_columns import divide_at_columns
+from app.ingest.formats.pdf_grid import ruled_rows
+from app.ingest.formats.pdf_objects import Box
 from app.ingest.formats.pdf_page import Piece
 
 _MAX_DEPTH = 6
@@ -70,8 +73,11 @@ class Line:
         return sum(len(p.text) for p in self.cells if p.rtl) > sum(len(p.text) for p in self.cells) / 2
 
 
-def lines_of(pieces: list[Piece]) -> list[Line]:
-    """Return the lines of a page in reading order, each with the edges of its column (`left`, `right`)."""
+def lines_of(pieces: list[Piece], rules: list[Box] | None = None) -> list[Line]:
+    """Return the lines of a page in reading order, each with the edges of its column (`left`, `right`); `rules` are
+    its ruling lines. A row of a ruled table is one line.
+    """
+    pieces = ruled_rows(divide_at_columns(pieces), rules or [])
     regions: list[list[Piece]] = []
     rtl = sum(len(p.text) for p in pieces if p.rtl) > sum(len(p.text) for p in pieces) / 2
     _cut(pieces, 0, rtl, regions)
@@ -198,7 +204,9 @@ def _rows(pieces: list[Piece]) -> list[Line]:
     """Join vertically overlapping pieces to lines, from left to right (right to left in such scripts)."""
     groups: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda p: (p.y0 + p.y1) / 2):
-        for group in reversed(groups[-4:]):
+        for group in reversed(groups[-4:] if piece.row is None else []):
+            if group[0].row is not None:
+                continue  # a row of a ruled table is a line of its own
             if any(_is_beside(piece, other) for other in group) and not any(_overlaps(piece, other) for other in group):
                 group.append(piece)
                 break

@@ -19,6 +19,22 @@ LEADER = re.compile(r"\s*(?:\.\s?){4,}\s*|\s*(?:_\s?){4,}\s*|\s*…{2,}\s*")
 CAPTION = re.compile(r"(?i)(figure|fig\.|table|tab\.|abbildung|abb\.|tabelle|tableau|algorithm|listing)\s*[\dIVX]+")
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 LONGEST_HEADING = 160
+_FIRST_PARTS = re.compile(
+    r"long|short|high|low|well|ill|self|half|full|part|all|cross|non|ex|far|near|"
+    r"deep|wide|large|small|big|mid|open|real|right|left|top|hard|soft|fast|slow|first|"
+    r"second|third|one|two|three|four|five|six|seven|eight|nine|ten|multi|year|month|"
+    r"week|day|time|cost|state|world|energy|water|user|data|risk|decision|hand|cash|tax|"
+    r"interest|price|market|customer|employee|family|government|industry|property|land|oil|"
+    r"gas|air|sea|fire|light|heat|power|safety|fuel|rule|evidence|science|community|peer|"
+    r"co|so|vice|built|stand|old|new|free|then|late|early|single|double|dual|zero|post|"
+    r"above|below"
+)
+"""Words with which English compounds often begin that keep their hyphen."""
+_ENDINGS = re.compile(
+    r"(?:ware|ment|ness|age|ing|ings|ity|ly|less|ful|est|er|ers|en|ened|ship|wise|ward|wards|tion|tions|ally|line|base|"
+    r"way|ways|light|lights|tude)(?![^\W\d_])"
+)
+"""Ends of words that a hyphen at a line's end cuts off, and second halves of words written as one."""
 
 _SECTION = re.compile(
     r"(?:(?:chapter|section|part|appendix|kapitel|abschnitt|teil|anhang|chapitre|annexe)\s+)?"
@@ -178,4 +194,6 @@ def _is_compound(before: str, after: str, words: Counter[str]) -> bool:
     if words[hyphened] != words[whole]:
         return words[hyphened] > words[whole]
     # neither is known: two words that also occur alone make a compound
+    if _FIRST_PARTS.fullmatch(left[0].lower()) and len(right[0]) > 2 and not _ENDINGS.match(right[0]):
+        return True
     return "-" in left[0] or (len(left[0]) > 3 and words[left[0].lower()] > 0 < words[right[0].lower()])

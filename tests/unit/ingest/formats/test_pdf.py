@@ -244,9 +244,17 @@ def test_scans(tmp_path: Path) -> None:
     assert document.blocks[0].page == 2
 
 
-def test_an_invisible_text_layer_is_read(tmp_path: Path) -> None:
-    content = b"BT 3 Tr /F1 12 Tf 72 700 Td (Recognised text under the picture) Tj ET"
-    assert parse_bytes(tmp_path, "ocr.pdf", raw_pdf(content)).blocks[0].text == "Recognised text under the picture"
+def test_the_text_that_ocr_put_behind_a_picture_is_read(tmp_path: Path) -> None:
+    def draw(canvas: Canvas) -> None:
+        canvas.drawImage(picture(), 0, 0, 595, 842)
+        text = canvas.beginText(72, 700)
+        text.setTextRenderMode(3)
+        text.textLine("Recognised text under the picture")
+        canvas.drawText(text)
+
+    document = parse_bytes(tmp_path, "ocr.pdf", canvas_pdf(draw))
+    assert document.blocks[0].text == "Recognised text under the picture"
+    assert not document.warnings
 
 
 def test_damaged_files(tmp_path: Path) -> None:
