@@ -40,10 +40,10 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
     blocks: list[Block] = []
     missing = 0
     for chapter in chapters:
-        if not (page := parts.get(chapter)):
-            missing += 1
-        elif len(blocks) <= MAX_BLOCKS:
-            blocks += _blocks(page)
+        found = _blocks(parts.get(chapter, b""))
+        missing += found is None
+        if len(blocks) <= MAX_BLOCKS:
+            blocks += found or []
     pictures = sum(bool(re.search(r"(?i)\.(png|jpe?g|gif|svg|webp)$", part)) for part in parts)
     if not blocks:
         raise DocumentRejected("the book contains no text", reason="no-text" if pictures else "empty")
@@ -73,11 +73,12 @@ def _chapters(book: etree._Element, folder: str) -> list[str]:
     return list(dict.fromkeys(posixpath.normpath(posixpath.join(folder, unquote(href))) for href in spine if href))
 
 
-def _blocks(page: bytes) -> list[Block]:
+def _blocks(page: bytes) -> list[Block] | None:
+    """Return the blocks of a chapter, none for a cover without text; None if it is missing or no text."""
     try:
-        return list(extract(read_html(decode(page))))
-    except DocumentRejected:
-        return []  # a chapter without text: a cover, a picture
+        return list(extract(read_html(decode(page)))) if page else None
+    except DocumentRejected as error:
+        return [] if error.reason == "empty" else None
 
 
 def _metadata(book: etree._Element, name: str) -> str:

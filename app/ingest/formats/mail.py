@@ -25,6 +25,7 @@ from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 _SHOWN = ("From", "To", "Cc", "Date")
 _MOST_PARTS = 100
+_LONGEST_NAME = 200
 _DEEPEST = 3
 """Mails in mails in mails; a mail that contains itself ends there, too."""
 _QUOTES = re.compile(
@@ -82,7 +83,9 @@ def parse_msg(data: bytes, name: str, limits: Limits, depth: int = 1) -> ParsedD
             )
         mail = _Mail({key: clean(value) for key, value in headers.items()}, found.sent_date)
         mail.plain, mail.html = [found.body or ""], [found.html_body or ""]
-        for item in found.attachments:
+        if found.attachment_count > _MOST_PARTS:
+            mail.warnings.append(f"only the first {_MOST_PARTS} attachments are read")
+        for item in found.attachments[:_MOST_PARTS]:
             mail.attachments.append((item.file_name or "", item.mime_type or "", item.file_bytes or b""))
     except (*DAMAGE, AssertionError, OSError, EOFError) as error:
         raise DocumentRejected(f"the mail is damaged ({type(error).__name__})", reason="broken") from error
@@ -147,7 +150,7 @@ def _document(mail: _Mail, name: str, limits: Limits, depth: int) -> ParsedDocum
     blocks = [Block(BlockKind.PARAGRAPH, f"{key}: {mail.headers[key]}") for key in _SHOWN if mail.headers.get(key)]
     plain = "\n".join(mail.plain)
     blocks += _plain(plain) if plain.strip() else [block for page in mail.html for block in _page(page)]
-    for number, (given, media_type, content) in enumerate(mail.attachments, 1):
+    for number, (given, media_type, content) in enumerate(mail.attachments[:_MOST_PARTS], 1):
         blocks += _attached(given, media_type, content, number, limits, depth, mail.warnings)
     return ParsedDocument(
         title=mail.headers.get("Subject") or title_from_name(name),
@@ -184,7 +187,7 @@ def _attached(
     given: str, media_type: str, content: bytes, number: int, limits: Limits, depth: int, warnings: list[str]
 ) -> Iterator[Block]:
     format = of_media_type(media_type)
-    name = given or f"attachment {number}"
+    name = clean(given)[:_LONGEST_NAME] or f"attachment {number}"
     if format and not Path(name).suffix:
         name += format.suffixes[0]
     if depth >= _DEEPEST:
