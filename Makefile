@@ -149,7 +149,7 @@ other-major: $(VENV)/.dev
 	BRAID_OPENSEARCH_VERSION=$(OTHER_RELEASE) $(BIN)/pytest -m majors tests/live $(ARGS)
 
 bench: $(VENV)/.dev
-	@for name in startup encode int8_alone precision ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load clients faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+	@for name in startup encode int8_alone precision parsing ingest quality fusion upgrade legs typos answers search_overhead rerank early_exit cache leaks revocation writers write_costs load clients faults; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 models: $(VENV)/.dev
 	$(BIN)/python benchmarks/models.py --data $(DATA) --xquad --write $(MODELS) -- all-MiniLM-L6-v2 $(MODELS)

@@ -37,6 +37,14 @@ class SourceType(StrEnum):
     MARKDOWN = "markdown", "Markdown"
     TEXT = "text", "Text"
     JSON = "json", "JSON"
+    XLSX = "xlsx", "Sheets"
+    CSV = "csv", "CSV"
+    MAIL = "mail", "Mail"
+    ODT = "odt", "OpenDocument text"
+    ODS = "ods", "OpenDocument sheets"
+    ODP = "odp", "OpenDocument slides"
+    EPUB = "epub", "Book"
+    RTF = "rtf", "RTF"
 
 
 class BlockKind(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from reportlab.pdfgen import canvas
 
 from app.config import Settings
 from tests.proxy import Proxy
+from tests.unit.ingest.formats.build import FILES
 
 pytestmark = pytest.mark.live
 
@@ -297,8 +299,21 @@ def test_files_that_can_not_go_in_are_named_and_all_others_go_in(braid: Braid, t
     (folder / "program.exe").write_bytes(b"MZ" + bytes(range(256)))
     (folder / "bell\x07\x1b[31m.txt").write_text("The name rings.")
     (folder / "rows.jsonl").write_text('{"_id": "1", "text": "One row."}\nnot json\n{"_id": "2", "colour": "red"}\n')
+    read = (
+        "sales.xlsx",
+        "c02_comma.csv",
+        "e01_mail.eml",
+        "memo.odt",
+        "fees.ods",
+        "slides.odp",
+        "river.epub",
+        "r01.rtf",
+    )
+    for name in read:
+        shutil.copy(FILES / name, folder)
     report = braid.ingest(str(folder), code=1)
-    assert report["new"] == 2
+    assert report["new"] == 2 + len(read)
+    assert "1 hidden sheets left out: Secret" in [item["detail"] for item in report["warnings"]]
     failed = {item["place"]: item["reason"] for item in report["failed"]}
     assert failed.keys() == {
         "mixed/locked.pdf",
@@ -316,7 +331,8 @@ def test_files_that_can_not_go_in_are_named_and_all_others_go_in(braid: Braid, t
     assert failed["mixed/locked.pdf"] == "encrypted"
     assert failed["mixed/bell\\x07\\x1b[31m.txt"] == "bad-name"
     assert all(item["detail"] and str(tmp_path) not in item["detail"] for item in report["failed"])
-    assert len(braid.search("good file", "mixed")) == 2
+    assert braid.search("good file", "mixed")[0]["text"] == "The good file goes in."
+    assert "12.5 %" in braid.search("share of North", "mixed")[0]["text"]
 
 
 def test_sync_removes_nothing_where_it_can_not_know(braid: Braid, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from docx import Document as Word
 from pptx import Presentation
 from reportlab.pdfgen import canvas
 
+from tests.unit.ingest.formats.build import FILES
+
 pytestmark = pytest.mark.live
 
 
@@ -149,6 +151,8 @@ def test_a_file_is_uploaded(service: httpx2.Client) -> None:
     assert made.json()["document_id"] == "lamp.pdf"
     found = post(service, "/v1/search", query="lighthouse lamp turns", filter={"topic_tags": ["sea"]})
     assert found["results"][0]["page"] == 1
+    sheet = service.post("/v1/documents", files={"file": ("sales.xlsx", (FILES / "sales.xlsx").read_bytes())})
+    assert "1 hidden sheets left out: Secret" in sheet.json()["warnings"]
     refused = service.post("/v1/documents", files={"file": ("x.exe", b"MZ\x00\x01")})
     assert refused.status_code == 422
     assert refused.headers["content-type"] == "application/problem+json"

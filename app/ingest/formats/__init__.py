@@ -1,4 +1,4 @@
-"""File formats: PDF, PPTX, DOCX, HTML, Markdown and plain text to `ParsedDocument`. See docs/formats.md."""
+"""File formats: each file that `table` has a reader for becomes a `ParsedDocument`. See docs/formats.md."""
 
 from app.ingest.formats.document import parse_file
 from app.ingest.formats.limits import Limits

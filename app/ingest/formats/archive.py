@@ -1,4 +1,4 @@
-"""Safe opening of Office files (zip containers): sizes are checked before anything is unpacked.
+"""Safe opening of Office files and books (zip containers): sizes are checked before anything is unpacked.
 
 `open_office` returns a container that python-docx and python-pptx can open safely: every part was unpacked under a byte
 limit, none has a document type declaration (the vehicle of entity bombs and of access to other files; Office never
@@ -11,7 +11,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lxml import etree
 
@@ -29,6 +29,7 @@ DAMAGE = (
 )
 """Errors of lxml and the Office libraries for malformed parts; each library has one of its own besides these."""
 
+_UNREADABLE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, ValueError)
 _MAX_ENTRIES = 20_000
 _MAX_RATIO = 200
 """Maximum ratio of unpacked to packed size. XML of real slides and tables reaches 20 to 60;
@@ -74,33 +75,57 @@ def entry_names(data: bytes) -> frozenset[str]:
         return frozenset()
 
 
-def open_office(data: bytes, limits: Limits) -> io.BytesIO:
-    """Return a checked copy of an Office container.
+def media_type(data: bytes) -> str:
+    """Return what the entry ``mimetype`` of a zip container says; empty if it says nothing readable."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open("mimetype") as entry:
+            return entry.read(200).decode("ascii", "replace").strip()
+    except (*_UNREADABLE, RuntimeError, KeyError):
+        return ""
+
+
+def open_office(
+    data: bytes,
+    limits: Limits,
+    kept: re.Pattern[str] = _XML_NAME,
+    change: Callable[[str, bytes], bytes] | None = None,
+) -> io.BytesIO:
+    """Return a checked copy of an Office container; entries that are not `kept` are empty. `change` gets each entry.
 
     Raises:
         DocumentRejected: ``zip-bomb``, ``encrypted``, ``broken``.
     """
     checked = io.BytesIO()
+    with zipfile.ZipFile(checked, "w", zipfile.ZIP_STORED) as target:
+        for name, content in read_parts(data, limits, kept):
+            target.writestr(name, change(name, content) if change else content)
+    checked.seek(0)
+    return checked
+
+
+def read_parts(data: bytes, limits: Limits, kept: re.Pattern[str] = _XML_NAME) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and checked content of each entry of a zip container; empty content for those that are not `kept`.
+
+    Raises:
+        DocumentRejected: ``zip-bomb``, ``encrypted``, ``broken``.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(checked, "w", zipfile.ZIP_STORED) as target:
-            for name, content in _parts(source, limits):
-                target.writestr(name, content)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as source:
+            yield from _parts(source, limits, kept)
+    except _UNREADABLE as error:
         raise DocumentRejected(f"not a readable Office file: {_brief(error)}", reason="broken") from error
     except RuntimeError as error:  # zipfile's error for a required password
         raise DocumentRejected(
             "a part of the file is encrypted: save it without a password", reason="encrypted"
         ) from error
-    checked.seek(0)
-    return checked
 
 
-def _parts(source: zipfile.ZipFile, limits: Limits) -> Iterator[tuple[str, bytes]]:
+def _parts(source: zipfile.ZipFile, limits: Limits, kept: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
     entries = source.infolist()
     budget = min(_MAX_XML, limits.memory_bytes // 8)
     if len(entries) > _MAX_ENTRIES:
         raise _bomb(f"{len(entries):,} entries, more than {_MAX_ENTRIES:,}")
-    wanted = [entry for entry in entries if not entry.is_dir() and _XML_NAME.search(entry.filename)]
+    wanted = [entry for entry in entries if not entry.is_dir() and kept.search(entry.filename)]
     # all entries are checked by the directory's sizes, and those that are read by their unpacked size, too
     _check_ratio(sum(e.file_size for e in entries), sum(e.compress_size for e in entries))
     if sum(entry.file_size for entry in wanted) > budget:
@@ -115,7 +140,7 @@ def _parts(source: zipfile.ZipFile, limits: Limits) -> Iterator[tuple[str, bytes
         if entry.is_dir() or entry.filename in seen:
             continue
         seen.add(entry.filename)
-        if not _XML_NAME.search(entry.filename):
+        if not kept.search(entry.filename):
             yield entry.filename, b""  # media: relationships name it, so it must exist, but nothing reads it
             continue
         pieces: list[bytes] = []
@@ -127,7 +152,9 @@ def _parts(source: zipfile.ZipFile, limits: Limits) -> Iterator[tuple[str, bytes
                     raise _bomb(f"it unpacks to more than {megabytes(budget)} of XML")
                 pieces.append(piece)
         _check_ratio(unpacked, packed)
-        yield entry.filename, _check_xml(b"".join(pieces), entry.filename)
+        content = b"".join(pieces)
+        is_xml = _XML_NAME.search(entry.filename) is not None
+        yield entry.filename, _check_xml(content, entry.filename) if is_xml else content
 
 
 def _check_xml(xml: bytes, name: str) -> bytes:

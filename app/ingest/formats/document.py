@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +10,7 @@ from app.errors import DocumentRejected
 from app.ingest.formats.bounded_file import read_file
 from app.ingest.formats.detect import detect
 from app.ingest.formats.limits import MAX_BLOCKS, MAX_TEXT, MAX_TITLE, Limits
-from app.passage import ParsedDocument, SourceType
-
-_Parser = Callable[[bytes, str, Limits], ParsedDocument]
-
-_PARSERS = {
-    SourceType.PDF: "pdf",
-    SourceType.DOCX: "docx",
-    SourceType.PPTX: "pptx",
-    SourceType.HTML: "html",
-    SourceType.MARKDOWN: "markdown",
-    SourceType.TEXT: "plaintext",
-}
-"""Modules of this package, each with a function `parse`. They are imported on demand, so that a
-worker starts quickly."""
+from app.passage import ParsedDocument
 
 
 def parse_file(path: Path, limits: Limits | None = None, handle: int | None = None) -> ParsedDocument:
@@ -38,8 +23,7 @@ def parse_file(path: Path, limits: Limits | None = None, handle: int | None = No
     """
     limits = limits or Limits()
     data = read_file(path, limits, handle)
-    parse: _Parser = importlib.import_module(f"app.ingest.formats.{_PARSERS[detect(data, path.name)]}").parse
-    document = parse(data, path.stem, limits)
+    document = detect(data, path.name).load_reader()(data, path.stem, limits)
     if sum(len(block.text) for block in document.blocks) > MAX_TEXT:
         raise DocumentRejected(f"more than {MAX_TEXT:,} characters of text: split the file", reason="too-large")
     if len(document.blocks) > MAX_BLOCKS:

@@ -14,6 +14,9 @@ MAX_TEXT = 64_000_000
 """Maximum characters of text in one document: more than any author's complete works, yet a few hundred MB of memory."""
 MAX_BLOCKS = 2_000_000
 """Maximum blocks of one document: short blocks take far more memory than their text."""
+MAX_ROWS = 200_000
+"""Maximum rows that are read of a workbook or a CSV: about 20,000 passages. The report says how many were left out."""
+MAX_SHEETS = 500
 MAX_TITLE = 1_000
 """Maximum characters of a title: each passage is embedded and stored with it."""
 _LEAST_GROWTH = 512 * 1024**2

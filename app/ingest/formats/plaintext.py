@@ -10,6 +10,7 @@ from charset_normalizer import from_bytes
 from app.errors import DocumentRejected
 from app.ingest.formats.clean import clean, clean_code, title_from_name
 from app.ingest.formats.limits import Limits
+from app.ingest.formats.table import readable
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 
 _BOMS = (
@@ -33,25 +34,39 @@ def decode(data: bytes, *, whole: bool = True) -> str:
     With `whole` False the end of `data` may cut a character. Raises:
         DocumentRejected: ``unsupported-type``: the bytes are not text.
     """
+    return _decoded(data, whole)[0]
+
+
+def encoding_of(sample: bytes) -> str:
+    """Return the encoding of a file from its beginning (Python's name), found as by `decode`.
+
+    Raises:
+        DocumentRejected: ``unsupported-type``: the bytes are not text.
+    """
+    return _decoded(sample, False)[1]
+
+
+def _decoded(data: bytes, whole: bool) -> tuple[str, str]:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return data.decode(encoding, "replace")
+            return data.decode(encoding, "replace"), encoding
     zeros = data[:4096].count(0)
     if zeros:
         return _utf16_by_zeros(data[: len(data) // 2 * 2], zeros)
+    encoding = "utf-8"
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
     except UnicodeDecodeError:
         best = from_bytes(data[:_SAMPLE], steps=10, chunk_size=1024).best()
         if best is None:
             raise _binary() from None
-        text = data.decode(best.encoding, "replace")
+        text, encoding = data.decode(best.encoding, "replace"), best.encoding
     if len(_CONTROL.findall(text[:_SAMPLE])) > len(text[:_SAMPLE]) / 100:
         raise _binary()
-    return text
+    return text, encoding
 
 
-def _utf16_by_zeros(data: bytes, zeros: int) -> str:
+def _utf16_by_zeros(data: bytes, zeros: int) -> tuple[str, str]:
     head = data[:4096]
     odd = head[1::2].count(0)
     encoding = "utf-16-le" if odd > zeros / 2 else "utf-16-be"
@@ -60,13 +75,11 @@ def _utf16_by_zeros(data: bytes, zeros: int) -> str:
     text = data.decode(encoding, "replace")
     if len(_CONTROL.findall(text[:_SAMPLE])) + text[:_SAMPLE].count("\ufffd") > len(text[:_SAMPLE]) / 100:
         raise _binary()
-    return text
+    return text, encoding
 
 
 def _binary() -> DocumentRejected:
-    return DocumentRejected(
-        "binary data, not text: PDF, PPTX, DOCX, HTML, Markdown and plain text are supported", reason="unsupported-type"
-    )
+    return DocumentRejected(f"binary data, not text; supported are {readable()}", reason="unsupported-type")
 
 
 def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:

@@ -204,7 +204,7 @@ class _DocumentText:
         self._language = language
         blocks = [replace(block, text=block.text.strip()) for block in document.blocks]
         blocks = [block for block in blocks if block.text]
-        self._slides = document.source_type is SourceType.PPTX
+        self._slides = document.source_type in (SourceType.PPTX, SourceType.ODP)
         self._title = _plain(document.title)
         places: list[tuple[Block, int]] = []
         parts: list[str] = []

@@ -10,9 +10,11 @@ const SCORES = [
   ["rerank", "Rerank"],
 ];
 
-/** "Page 3", or "Slide 3"; null where there are no pages. */
+const PAGE_NAMES = { pptx: "Slide", odp: "Slide", xlsx: "Sheet", ods: "Sheet" };
+
+/** "Page 3", "Slide 3" or "Sheet 3"; null where there are no pages. */
 export function pageName(page, type) {
-  return Number.isInteger(page) ? `${type === "pptx" ? "Slide" : "Page"} ${page}` : null;
+  return Number.isInteger(page) ? `${PAGE_NAMES[type] ?? "Page"} ${page}` : null;
 }
 
 /** Where in its document: section heading and page, or slide; and the page that is quoted, where that is another. */
