@@ -63,7 +63,8 @@ def parse(data: bytes, name: str, limits: Limits) -> ParsedDocument:
 
 def _package(parts: dict[str, bytes]) -> str:
     container = etree.fromstring(parts["META-INF/container.xml"], _PARSER)
-    return str(next(container.iter("{*}rootfile")).get("full-path") or "")
+    named = [str(root.get("full-path") or "") for root in container.iter("{*}rootfile")]
+    return named[0]
 
 
 def _chapters(book: etree._Element, folder: str) -> list[str]:

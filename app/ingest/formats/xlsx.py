@@ -22,7 +22,7 @@ from app.ingest.formats.number_format import show
 from app.ingest.formats.rows import Rows
 from app.passage import Block, ParsedDocument, SourceType
 
-_DAMAGE = (*DAMAGE, InvalidFileException, ParseError, EOFError, ArithmeticError)
+_DAMAGE = (*DAMAGE, InvalidFileException, ParseError, EOFError, OSError, ArithmeticError)
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^<>]*?ref="([A-Z]+\d+:[A-Z]+\d+)"')
 _MOST_SPANNED = 20_000
 """Maximum rows of a sheet that merged cells span; with more, they are read as Excel stores them: once."""

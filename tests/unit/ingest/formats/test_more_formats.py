@@ -19,6 +19,7 @@ from app.ingest.formats.number_format import show
 from app.passage import Block, BlockKind, ParsedDocument, SourceType
 from tests.unit.ingest.formats.build import of_kind, parse_bytes, rejection, replace_entries, zip_of
 
+TYPES = b'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
 CONTAINER = (
     b'<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
     b'<rootfile full-path="O/book.opf"/></rootfiles></container>'
@@ -277,6 +278,8 @@ def entity(xml: bytes) -> bytes:
         ),
         ("a.xlsx", replace_entries(workbook()[1], {"xl/workbook.xml": lambda xml: xml[:200]}), "broken"),
         ("a.xlsx", b"no workbook", "broken"),
+        ("a.xlsx", replace_entries(workbook()[1], {"[Content_Types].xml": lambda _: TYPES}), "broken"),
+        ("a.epub", book(1, more={"META-INF/container.xml": b"<container/>"}), "broken"),
         ("a.xlsx", saved(openpyxl.Workbook()), "empty"),
         ("a.ods", replace_entries(opendocument("spreadsheet"), {"content.xml": entity}), "zip-bomb"),
         (
