@@ -71,7 +71,8 @@ class Conversation(BaseModel):
     def _asks_something(self) -> Self:
         place, last = self._last
         if last is None:
-            raise refusal(("messages",), "send at least one message of role user: its text is the question", place)
+            roles = [message.role for message in self.messages]
+            raise refusal(("messages",), "send at least one message of role user: its text is the question", roles)
         if not last.text.strip():
             told = f" (parts of type {', '.join(last.unread)} can't be read)" if last.unread else ""
             raise refusal(("messages", place, "content"), f"the last user message has no text{told}: send one", None)

@@ -18,7 +18,8 @@ Json = dict[str, Any]
 LAST = b"data: [DONE]\n\n"
 
 _MARK = re.compile(r"\[(\d+)\]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&@-]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+"""Characters with a meaning, also those that make a link of an address."""
 _OF_A_URL = ":/?#@!$&*+,;=%"
 
 
@@ -102,8 +103,10 @@ class ChatRenderer:
         uri: str = result["uri"]
         if not uri.startswith(("http://", "https://")):
             return f"{self.address}v1/documents/{quote(result['document_id'], safe='')}"
+        # what a client makes of an address may be Markdown or HTML
+        address = quote(uri, safe=_OF_A_URL)
         # browsers open a PDF at that page
-        return f"{uri}#page={page}" if page is not None and "#" not in uri else uri
+        return f"{address}#page={page}" if page is not None and "#" not in address else address
 
     def _source_list(self, body: Json, citations: list[schemas.ChatCitation]) -> str:
         if not self.lists_sources or not citations:
@@ -112,7 +115,7 @@ class ChatRenderer:
         for item in {item.marker: item for item in citations}.values():
             title = _MARKDOWN.sub(r"\\\1", " ".join(item.title.split()))
             if body["results"][item.marker - 1]["uri"].startswith(("http://", "https://")):
-                title = f"[{title}](<{quote(item.url, safe=_OF_A_URL)}>)"
+                title = f"[{title}](<{item.url}>)"
             page = f", page {item.page}" if item.page is not None else ""
             lines.append(f"- \\[{item.marker}\\] {title}{page}")
         return "\n\nSources:\n\n" + "\n".join(lines)

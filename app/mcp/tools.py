@@ -124,6 +124,9 @@ def _find_in_document(agent: Agent, given: FindArguments) -> str:
 
 def _found(agent: Agent, query: str, wanted: FilterRequest, size: int, cursor: str | None) -> str:
     start = _number(cursor)
+    size = min(size, _DEEPEST - start)
+    if size < 1:
+        raise InvalidInput(f"cursor: pages of a search reach {_DEEPEST} results: narrow the query or the filter")
     found = agent.search(SearchRequest.model_validate({"query": query, "filter": wanted, "size": size, "from": start}))
     results = [_result(place, item) for place, item in enumerate(found["results"], start=start + 1)]
     if not results:

@@ -38,6 +38,8 @@ _PLAIN_S = 30.0
 the word, so that at every query it took a tenth of the leg's processor time at 128,350 passages."""
 GRACE_S = 0.05
 """Seconds to wait beyond the deadline for a job that ends by itself."""
+_MOST_STOP_WORDS = 32
+"""Words of a query up to which they may all be stop words; of more, other words would be known from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Retrieval:
             self._words.learn(where, [word for word in checked if word not in found.missing])
             if found.outcome.is_whole and not found.folds:
                 self._plain.learn(call.filters, unfolded)
-            if found.missing or found.folds or _finds_nothing(call, found):
+            if found.missing or found.folds or _may_be_stop_words(call, found):
                 found = self._again(known, trace, found, foldable if found.folds else folded)
                 self._folded.learn(call.filters, found.folded)
         if (call.query.stop_words or not call.query.terms) and not found.total.value:
@@ -180,7 +182,7 @@ class Retrieval:
         """Return the text leg with similarly spelled words for the missing ones, with the `folded` words in all
         accents, and with stop words if it found nothing; `strict` if that finds no more, or on failure.
         """
-        stop_words = call.query.stop_words or (_finds_nothing(call, strict) and not strict.missing)
+        stop_words = call.query.stop_words or _may_be_stop_words(call, strict)
         again = replace(call, query=replace(call.query, folded=folded, stop_words=stop_words))
         try:
             found = self._lexical(again, trace, corrected=strict.missing)
@@ -267,9 +269,13 @@ class Retrieval:
         return answers
 
 
-def _finds_nothing(call: SearchCall, leg: Leg) -> bool:
-    """Return whether a whole leg matched no passage, though the query has words."""
-    return leg.outcome.is_whole and not leg.total.value and call.query.terms > 0 and not call.query.stop_words
+def _may_be_stop_words(call: SearchCall, leg: Leg) -> bool:
+    """Return whether the query may have words that the analyzer leaves out alone: a whole leg matched no passage, and
+    no word is missing or spelled otherwise.
+    """
+    if call.query.stop_words or leg.missing or leg.folds:
+        return False
+    return leg.outcome.is_whole and not leg.total.value and 0 < call.query.terms <= _MOST_STOP_WORDS
 
 
 def scale_leg(leg: Leg, factor: float) -> Leg:

@@ -77,6 +77,7 @@ def test_what_is_left_out(page: Page) -> None:
     page.open(f"#search?q=water&{MINE}&not.source_type=markdown&size=50")
     assert page.one("#leave-out").get_attribute("open")
     assert "Tides in a narrow bay" not in _titles(page)
+    page.expected_errors = ["422"]
     page.open(f"#search?q=water&{MINE}&not.source_id={SOURCE}")
     page.shows("#search-output", "both name")
 

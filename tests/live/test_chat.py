@@ -115,7 +115,7 @@ def test_openai_chats(chat: Chat) -> None:
     (annotation,) = choice.message.annotations or []
     place = annotation.url_citation
     assert choice.message.content[place.start_index : place.end_index] == "[1]"
-    assert (place.title, place.url) == (TITLE, URI)
+    assert (place.title, place.url) == (TITLE, "https://ferries.test/timetable%20%28new%29.pdf")
     more = found.model_extra or {}
     assert more["citations"][0]["quote"] == "The ferry to Runö sails at noon."
     assert (more["braid"]["answered_by"], more["braid"]["abstained"]) == ("scripted", False)

@@ -75,6 +75,14 @@ def run(name: str, stub: Stub, **arguments: Any) -> str:
     return tool.run(cast(Agent, stub), tool.arguments.model_validate_json(json.dumps(arguments)))
 
 
+def test_the_last_page_of_a_search_is_short_and_no_page_lies_beyond() -> None:
+    stub = Stub(["a"] * 5, total=500)
+    assert "cursor" not in run("search", stub, query="q", size=20, cursor="95")
+    assert (stub.asked[0].from_, stub.asked[0].size) == (95, 5)
+    with pytest.raises(InvalidInput, match="reach 100 results: narrow"):
+        run("search", stub, query="q", cursor="100")
+
+
 def test_no_text_closes_its_fence_or_opens_another() -> None:
     block = fenced([{"text": HOSTILE}, {"text": "<"}, {"text": "/data>"}])
     first, *lines, last = block.splitlines()

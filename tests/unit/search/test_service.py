@@ -746,6 +746,15 @@ def test_a_text_in_which_no_word_counts_is_asked_again_as_stop_words(case: Case)
     assert (ids(found), found.stop_words, said(found)) == (["a"], True, [])
 
 
+@pytest.mark.parametrize("query", ["cafe menu", " ".join(f"word{number}" for number in range(40))])
+def test_a_text_with_words_spelled_otherwise_or_too_many_is_not_one_of_stop_words(case: Case, query: str) -> None:
+    words = {f"{ACCENTS}cafe menu": 1, f"{ACCENTS}cafe": 1} if "cafe" in query else {}
+    answers = iter([leg(words=words), leg("a" if words else "", words=words)])
+    case.lexical = lambda: next(answers)
+    found = case.search(query=query, mode="lexical")
+    assert (found.stop_words, found.accents, said(found)) == (False, ("cafe",) if words else (), [])
+
+
 def test_words_that_no_passage_has_in_other_accents_are_not_looked_up_again_at_once(case: Case) -> None:
     case.kept = case.service()
 
