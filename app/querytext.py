@@ -21,6 +21,8 @@ _MAX_PHRASES = 4
 _MAX_CHECKED = 8
 _MAX_PARTS = 4
 """Maximum terms of a word that is looked for in other spellings: a text without spaces is one word of very many."""
+_MAX_LETTERS = 64
+"""Maximum letters of such a word; a longer run of letters is text without spaces, or noise."""
 
 # the standard tokenizer makes a term of each ideograph, kana or emoji, and of each run of other word characters
 _TERM = re.compile(
@@ -186,7 +188,7 @@ def _words_to_check(content: list[str], codes: tuple[str, ...]) -> tuple[str, ..
         dict.fromkeys(
             word
             for word in content
-            if len(word) >= 4 and word.isalpha() and word.lower() not in known and _has_few_terms(word)
+            if len(word) >= 4 and word.isalpha() and word.lower() not in known and _is_short(word)
         )
     )
 
@@ -194,8 +196,8 @@ def _words_to_check(content: list[str], codes: tuple[str, ...]) -> tuple[str, ..
 def _words_to_fold(content: list[str]) -> tuple[str, ...]:
     """Return the words to look for in other spellings; of long queries those that have other letters than ASCII's."""
     words = content if len(content) <= _MAX_CHECKED else [word for word in content if not word.isascii()]
-    return tuple(dict.fromkeys(filter(_has_few_terms, words)))[:_MAX_CHECKED]
+    return tuple(dict.fromkeys(filter(_is_short, words)))[:_MAX_CHECKED]
 
 
-def _has_few_terms(word: str) -> bool:
-    return len(_TERM.findall(word)) <= _MAX_PARTS
+def _is_short(word: str) -> bool:
+    return len(word) <= _MAX_LETTERS and len(_TERM.findall(word)) <= _MAX_PARTS
