@@ -99,7 +99,7 @@ def test_long_queries_are_not_checked_for_typing_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["漢字" * 2000, " ".join("漢" * 200 for _ in range(8)), "か" * 300 + " a pump", "ภาษาไทย" * 500]
+    "text", ["漢字" * 2000, " ".join("漢" * 200 for _ in range(8)), "か" * 300 + " a pump", "x" * 4000, "ภาษาไทย" * 500]
 )
 def test_text_without_spaces_is_no_word_to_look_for_in_other_spellings(text: str) -> None:
     found = read_query(text)
