@@ -11,10 +11,11 @@ import orjson
 from flask import Response, g, stream_with_context
 
 from app.api import problems, schemas
-from app.api.bodies import note_read, read_call, services, write_body
+from app.api.bodies import read_call, services, write_body
 from app.api.endpoint import ApiBlueprint, Endpoint
 from app.api.presence import caller_has_left, is_admitted
 from app.errors import BraidError, CallerLeft
+from app.gateway.audit import note_read
 from app.gateway.roles import Role
 from app.search.request import AnswerRequest
 from app.serving.answer import AnswerStream

@@ -18,7 +18,6 @@ from app.api.services import Services
 from app.deadline import Deadline
 from app.errors import PayloadTooLarge, UnsupportedMedia
 from app.gateway.arrival import ARRIVED
-from app.gateway.audit import note
 from app.search.request import SearchRequest
 from app.serving.reads import ReadCall
 from app.serving.spool import SpooledFile
@@ -138,11 +137,6 @@ def deadline(timeout_ms: int | None = None) -> Deadline:
     # if a proxy reports the arrival, the time until a thread took the request counts
     arrived = request.environ.get(ARRIVED)
     return Deadline.after(timeout_ms or services().settings.search.timeout_ms, arrived)
-
-
-def note_read(body: dict[str, Any]) -> None:
-    """Add the query's id and its results to this request's line of the audit log."""
-    note(query_id=body["query_id"], results=len(body["results"]), cache=body["cache"])
 
 
 def read_body(limit: int | None = None, setting: str = "BRAID_MAX_BODY_BYTES") -> bytes:

@@ -13,12 +13,13 @@ from pydantic import ValidationError
 
 from app.api import chat_schemas, problems
 from app.api.answers import respond_with_events
-from app.api.bodies import as_call, note_read, read_json, services, write_json
+from app.api.bodies import as_call, read_json, services, write_json
 from app.api.chat_rendering import ChatRenderer
 from app.api.endpoint import ApiBlueprint, Endpoint
 from app.api.presence import caller_has_left, is_admitted
 from app.conversation import Conversation
 from app.errors import BraidError, CallerLeft, FieldProblem, InvalidInput, NotFound
+from app.gateway.audit import note_read
 from app.gateway.roles import Role
 from app.search.request import AnswerRequest
 from app.serving.answer import AnswerStream

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Response
 
 from app.api import schemas
-from app.api.bodies import note_read, read_call, services, write_body
+from app.api.bodies import read_call, services, write_body
 from app.api.endpoint import ApiBlueprint, Endpoint
+from app.gateway.audit import note_read
 from app.gateway.roles import Role
 from app.search.request import SearchRequest
 

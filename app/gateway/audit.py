@@ -138,6 +138,11 @@ def note(**fields: str | int | None) -> None:
         g.setdefault("audit", {}).update(fields)
 
 
+def note_read(body: dict[str, Any]) -> None:
+    """Add the query's id and its results to this request's line of the audit log."""
+    note(query_id=body["query_id"], results=len(body["results"]), cache=body["cache"])
+
+
 def later_line() -> Callable[..., None]:
     """Return a function that writes the line of work continuing after its response, with a status
     and further fields.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Steps
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from app.generation.context import Fetch, build_context
 from app.generation.evidence import UNCALIBRATED, Evidence, is_relevant, weigh
 from app.generation.llm import LanguageModel, Usage
 from app.generation.prompt import UNKNOWN, build_prompt
-from app.generation.rewriting import StandaloneQuestion, complete_question
+from app.generation.rewriting import StandaloneQuestion, TakePlace, complete_question
 from app.passage import Hit
 
 EXTRACTIVE = "extractive"
@@ -30,9 +30,6 @@ _REWRITE_SHARE, _REWRITE_S = 0.2, 3.0
 """Share of the answer's time, and maximum seconds, for completing a follow-up question."""
 _WEIGH_SHARE, _WEIGH_S = 0.25, 0.5
 """Share of the answer's time, and maximum seconds, for weighing sentences: usually 30 ms, more under load."""
-
-TakePlace = Callable[[], Callable[[], None]]
-"""Function that takes a place among the answers that the model writes, and returns its release; raises Overloaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from app.generation.llm import LanguageModel, Usage
 STAGE = "rewriting"
 _LABEL = re.compile(r"^(?:\w+ )?question: ?", re.IGNORECASE)
 """What models put before a question that they repeat."""
+
 TakePlace = Callable[[], Callable[[], None]]
+"""Function that takes a place among the answers that the model writes, and returns its release; raises Overloaded."""
 _SYSTEM = """You complete the last of a user's questions so that it can be understood without the earlier ones.
 Replace words that point back (it, they, that, there) by what they stand for, and add what an incomplete question leaves
 out. Change nothing else. If it can be understood alone, repeat it. Reply with the question alone, in its language. Do

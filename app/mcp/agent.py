@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.cache.codec import Json
 from app.deadline import Deadline
 from app.features import Features
-from app.gateway.audit import note
+from app.gateway.audit import note, note_read
 from app.search.request import AnswerRequest, SearchRequest
 from app.serving.answer import AnswerUseCase
 from app.serving.browsing import BrowseUseCase, OpenedPassages
@@ -63,5 +63,5 @@ class Agent:
 
 
 def _noted(body: Json) -> Json:
-    note(query_id=body["query_id"], results=len(body["results"]), cache=body["cache"])
+    note_read(body)
     return body
